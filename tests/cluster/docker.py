@@ -63,7 +63,6 @@ def ensure(cache: Cache) -> Docker:
         _start(cache, client)
     folder = cache.cluster / "docker"
     folder.mkdir(exist_ok=True)
-    _link(folder / "docker", Path(client))
     return Docker(client, folder)
 
 
@@ -84,17 +83,22 @@ def install(*packages: str) -> None:
         run(*command, env=quiet)
 
 
-def use_shim_where_needed(docker: Docker, image: str) -> None:
-    """Put the shim before the client if the engine cannot run privileged containers.
+def give_kind_a_client(docker: Docker, image: str) -> None:
+    """Fill the client's folder: with the shim if the engine cannot run privileged containers, else the client.
 
     Args:
         docker: The client.
         image: Any image with a `true` program.
     """
-    if works(docker.client, "run", "--rm", "--privileged", image, "true"):
+    link = docker.folder / "docker"
+    privileged = works(docker.client, "run", "--rm", "--privileged", image, "true")
+    target = Path(docker.client) if privileged else HERE / "node" / "docker"
+    if link.is_symlink() and link.readlink() == target:
         return
-    say("    `docker run --privileged` is refused here: kind runs with the shim tests/cluster/node/docker")
-    _link(docker.folder / "docker", HERE / "node" / "docker")
+    if not privileged:
+        say("    `docker run --privileged` is refused here: kind runs with the shim tests/cluster/node/docker")
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
 
 
 def stop(cache: Cache) -> bool:
@@ -173,7 +177,3 @@ def _wait_until(true: Callable[[], bool], complaint: str) -> None:
             raise CommandError(f"{complaint} after {_START_LIMIT:g} s")
         time.sleep(0.2)
 
-
-def _link(link: Path, target: Path) -> None:
-    link.unlink(missing_ok=True)
-    link.symlink_to(target)

@@ -27,16 +27,18 @@ class Recipe:
         dockerfile: Relative to the repository, which is the build context.
         requirements: The hashed requirement file to install.
         sources: What else goes into it.
+        arguments: Build arguments beside BASE and REQUIREMENTS.
     """
 
     dockerfile: str
     requirements: str
     sources: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """All that decides what the image holds, relative to the repository."""
-        return (self.dockerfile, self.requirements, *self.sources)
+        return (self.dockerfile, ".dockerignore", self.requirements, *self.sources)
 
 
 _RUNNER = ("operator/src/evaljob", "runner_image/src/evaljob_runner")
@@ -48,7 +50,10 @@ RECIPES = {
     ),
     "runner": Recipe("runner_image/Dockerfile", "requirements/runner.txt", _RUNNER),
     "runner-cpu": Recipe(
-        "runner_image/Dockerfile", "requirements/runner-cpu.txt", (*_RUNNER, "requirements/cpu_stubs.py")
+        "runner_image/Dockerfile",
+        "requirements/runner-cpu.txt",
+        (*_RUNNER, "requirements/cpu_stubs.py"),
+        ("CUDA=stubs",),
     ),
 }
 
@@ -79,13 +84,13 @@ def build(machine: Machine, names: Sequence[str], timeline: Timeline) -> dict[st
 def reference(name: str, recipe: Recipe, base: str) -> str:
     """The image's name, with the digest of its inputs as tag."""
     inputs = [REPOSITORY / path for path in recipe.inputs]
-    return f"{REGISTRY}/{name}:{digest.of([base, *inputs], REPOSITORY)}"
+    return f"{REGISTRY}/{name}:{digest.of([base, *recipe.arguments, *inputs], REPOSITORY)}"
 
 
 def _build(machine: Machine, recipe: Recipe, ref: str) -> None:
     command = [machine.docker.client, "build", "--file", recipe.dockerfile, "--tag", ref]
-    command += ["--build-arg", f"BASE={machine.image.base}"]
-    command += ["--build-arg", f"REQUIREMENTS={recipe.requirements}"]
+    arguments = (f"BASE={machine.image.base}", f"REQUIREMENTS={recipe.requirements}", *recipe.arguments)
+    command += [f"--build-arg={argument}" for argument in arguments]
     # The build's own network has no way to a package index on a machine where only the host's has one.
     command += ["--network", "host"]
     with _secrets() as secrets:

@@ -48,7 +48,7 @@ def prepare(cache: Cache, timeline: Timeline) -> Machine:
         image = nodeimage.choose(os.environ, client, cache)
         nodeimage.ensure(image, client, cache, timeline)
         with timeline.stage("tools"):
-            docker.use_shim_where_needed(client, image.base)
+            docker.give_kind_a_client(client, image.base)
             folder = tools.ensure(image, cache, timeline)
     path = f"{client.folder}:{tools.path_with(folder, os.environ)}"
     return Machine(cache=cache, docker=client, image=image, path=path)
