@@ -73,17 +73,23 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     up = verbs.add_parser("up", help="make or reuse a cluster; prints one line of JSON")
     up.add_argument("name")
-    up.add_argument("--workers", type=int, default=0, help="nodes beside the control plane (0: it runs the pods)")
+    up.add_argument(
+        "--workers", type=int, default=0, help="nodes beside the control plane (0: it runs the pods)"
+    )
     up.add_argument("--gpus", type=int, default=0, help="simulated GPUs on each node that runs pods")
     up.add_argument("--data", type=Path, help=f"folder that every node mounts at {kind.MOUNT}")
     down = verbs.add_parser("down", help="leave nothing of a cluster")
     which = down.add_mutually_exclusive_group(required=True)
     which.add_argument("name", nargs="?")
-    which.add_argument("--all", action="store_true", help="all clusters, and the engine if it was started here")
+    which.add_argument(
+        "--all", action="store_true", help="all clusters, and the engine if it was started here"
+    )
     load = verbs.add_parser("load", help="copy images to nodes that lack them")
     load.add_argument("name")
     load.add_argument("images", nargs="+", metavar="IMAGE")
-    load.add_argument("--nodes", type=lambda text: text.split(","), default=[], help="only these, comma-separated")
+    load.add_argument(
+        "--nodes", type=lambda text: text.split(","), default=[], help="only these, comma-separated"
+    )
     build = verbs.add_parser("images", help="build our images; prints {name: reference}")
     build.add_argument("names", nargs="*", metavar="NAME", choices=[[], *images.RECIPES])
     verbs.add_parser("tools", help="print the folder with kubectl, helm and kind")

@@ -1,5 +1,6 @@
-"""kube (every Kubernetes program of a node, kubectl and helm in one file), pause and kind, built from Go modules.
+"""kube, pause and kind, built from Go modules.
 
+kube is every Kubernetes program of a node, kubectl and helm in one file; the name it is called by chooses.
 About 330 CPU seconds from empty caches, once; the Go caches (3.6 GB) are dropped afterwards.
 """
 
@@ -16,7 +17,7 @@ from tests.cluster.paths import HERE, Cache
 from tests.cluster.shell import ClusterError, CommandError, Timeline, run, say, works
 
 PACKAGES = ("./kube", "./pause", "sigs.k8s.io/kind")
-# Compile time is what counts here: no debug data and no inlining (-l) cost a third less CPU than the defaults.
+# Compile time is what counts here: without debug data and inlining (-l) it takes a third less CPU.
 BUILD_FLAGS = ("-trimpath", "-tags=grpcnotrace", "-gcflags=all=-dwarf=false -l")
 TOOLS_IN_KUBE = ("kubectl", "helm")
 _PROGRESS_SECONDS = 10.0

@@ -1,6 +1,6 @@
 """The Docker Engine: found, installed, started; and a client whose BuildKit works.
 
-Where `--privileged` is refused (no CAP_SYS_RESOURCE), kind gets a shim for the client; elsewhere it is not used.
+Where `--privileged` is refused (no CAP_SYS_RESOURCE), kind gets a shim for the client; elsewhere it does not.
 """
 
 import contextlib
@@ -74,7 +74,9 @@ def install(*packages: str) -> None:
     """
     wanted = " ".join(packages)
     if not shutil.which("apt-get") or os.geteuid() != 0:
-        raise ClusterError(f"missing on this machine: {wanted}; install them (as root, on Debian: apt-get install)")
+        raise ClusterError(
+            f"missing on this machine: {wanted}; install them (as root, on Debian: apt-get install)"
+        )
     say(f"    installing {wanted}")
     command = ("apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages)
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
@@ -84,7 +86,7 @@ def install(*packages: str) -> None:
 
 
 def give_kind_a_client(docker: Docker, image: str) -> None:
-    """Fill the client's folder: with the shim if the engine cannot run privileged containers, else the client.
+    """Fill the client's folder: with the shim if the engine refuses privileged containers, else the client.
 
     Args:
         docker: The client.
@@ -96,7 +98,9 @@ def give_kind_a_client(docker: Docker, image: str) -> None:
     if link.is_symlink() and link.readlink() == target:
         return
     if not privileged:
-        say("    `docker run --privileged` is refused here: kind runs with the shim tests/cluster/node/docker")
+        say(
+            "    `docker run --privileged` is refused here: kind runs with the shim tests/cluster/node/docker"
+        )
     link.unlink(missing_ok=True)
     link.symlink_to(target)
 
@@ -139,7 +143,10 @@ def _client() -> str | None:
         if path and Path(path).exists():
             # Without a running engine the command fails, after it has printed the client's version.
             done = subprocess.run(
-                [path, "version", "--format", "{{.Client.Version}}"], capture_output=True, text=True, check=False
+                [path, "version", "--format", "{{.Client.Version}}"],
+                capture_output=True,
+                text=True,
+                check=False,
             )
             if has_buildkit(done.stdout.strip(), buildx=works(path, "buildx", "version")):
                 return path
@@ -176,4 +183,3 @@ def _wait_until(true: Callable[[], bool], complaint: str) -> None:
         if time.monotonic() > end:
             raise CommandError(f"{complaint} after {_START_LIMIT:g} s")
         time.sleep(0.2)
-

@@ -24,7 +24,10 @@ def write(archive: Path, pause: Path, version: str) -> None:
     layer = _layer(pause.read_bytes())
     programs = [f"{name}:{version}" for name in _STATIC_PODS] + ["etcd:node", "empty:1"]
     # Only pause runs as nobody: etcd with a user dies on "permission denied" at its data folder.
-    images = ((["pause:1"], {"User": "65535:65535"}), (programs, {}))
+    images: tuple[tuple[list[str], dict[str, str]], ...] = (
+        (["pause:1"], {"User": "65535:65535"}),
+        (programs, {}),
+    )
     digest = hashlib.sha256(layer).hexdigest()
     with tarfile.open(archive, "w") as tar:
         _add(tar, f"{digest}/layer.tar", layer)

@@ -1,7 +1,7 @@
 """Our own images: the operator and the runners, built from the repository by the user's Dockerfiles.
 
-Their tags are digests of what goes into them, so an image that exists is not built again and a node that has it is not
-given it again.
+Their tags are digests of what goes into them: an image that exists is not built again, and a node that has it
+is not given it again.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tests.cluster import digest
 from tests.cluster.emptyimages import REPOSITORY as REGISTRY

@@ -78,8 +78,12 @@ def up(machine: Machine, spec: ClusterSpec, timeline: Timeline) -> Cluster:
     with timeline.stage(f"cluster {spec.name}"):
         origin = _reuse(machine, spec, data) or _create(machine, spec, data)
     with timeline.stage("network and DNS ready"):
-        machine.kubectl(spec.name, "-n", "kube-system", "rollout", "status", "daemonset/kube-proxy", "--timeout=120s")
-        machine.kubectl(spec.name, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s")
+        machine.kubectl(
+            spec.name, "-n", "kube-system", "rollout", "status", "daemonset/kube-proxy", "--timeout=120s"
+        )
+        machine.kubectl(
+            spec.name, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s"
+        )
     nodes = node_names(spec)
     _simulate_gpus(machine, spec, nodes[1:] or nodes)
     kubeconfig = machine.cache.kubeconfig(spec.name)
@@ -132,8 +136,8 @@ def load(machine: Machine, name: str, refs: Sequence[str], nodes: Sequence[str] 
 def holds(listing: str, ref: str, image: str) -> bool:
     """Whether a node's `ctr images ls` shows an image under this name and with this content.
 
-    containerd lists an image twice, by name and by the digest of its configuration, which is Docker's image id; both
-    lines carry the digest of its manifest.
+    containerd lists an image by name and by the digest of its configuration, which is Docker's image id;
+    both lines carry the digest of its manifest.
 
     Args:
         listing: What `ctr images ls` printed.
@@ -152,7 +156,7 @@ def node_names(spec: ClusterSpec) -> tuple[str, ...]:
 
 
 def configuration(spec: ClusterSpec, image: str, data: Path, common: str) -> str:
-    """kind's configuration of a cluster.
+    """The configuration file of a cluster.
 
     Args:
         spec: The cluster.

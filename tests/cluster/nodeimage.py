@@ -1,7 +1,7 @@
 """The image of a kind node, and the base image that our own images are built on.
 
-With an image registry these are `kindest/node` and a slim Python image. Without one they are made here: a base from
-Debian packages (mmdebstrap), and a node image of two layers on it. Both lie in the cache as one file of about 155 MB.
+With an image registry these are `kindest/node` and a slim Python image. Without one they are made here: a
+base from Debian packages (mmdebstrap), and a node image on it. Both lie in the cache as one file, about 155 MB.
 
 The `kindest/node` way is UNTESTED: it was written on a machine that reaches no image registry.
 """
@@ -23,16 +23,12 @@ from tests.cluster.shell import ClusterError, Timeline, pipe, run, works
 KINDEST = "kindest/node:v1.37.0"  # the default of the kind version in go.mod
 SLIM_PYTHON = "python:3.12-slim"
 SUITE = "bookworm"
-# containerd, runc, CNI, iptables and conntrack are the node's; python3, venv, certificates and tini the images'.
-BASE_PACKAGES = (
-    *("python3-minimal", "python3-venv", "ca-certificates", "tini"),
-    *("containerd", "runc", "containernetworking-plugins", "iptables", "iproute2", "conntrack", "procps", "mount"),
-)
+_FOR_IMAGES = ("python3-minimal", "python3-venv", "ca-certificates", "tini")
+_FOR_NODES = ("containerd", "runc", "containernetworking-plugins", "iptables", "iproute2", "conntrack")
+BASE_PACKAGES = (*_FOR_IMAGES, *_FOR_NODES, "procps", "mount")
 _LEFT_OUT = ("doc", "man", "locale")
-_PROGRAMS_IN_KUBE = (
-    *("kubelet", "kubeadm", "kubectl", "kube-proxy", "etcd"),
-    *("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
-)
+_STATIC_PODS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
+_PROGRAMS_IN_KUBE = (*_STATIC_PODS, "kubelet", "kubeadm", "kubectl", "kube-proxy")
 _PROBE_SECONDS = 10.0
 
 
@@ -54,7 +50,7 @@ class NodeImage:
 def choose(environ: Mapping[str, str], docker: Docker, cache: Cache) -> NodeImage:
     """`kindest/node` where a registry has it, else our own.
 
-    `EVALJOB_NODE_IMAGE=kindest|own` decides without a probe, and so does a node image of our own in the cache.
+    `EVALJOB_NODE_IMAGE=kindest|own` decides without a probe. So does a node image of our own that is there.
     """
     own = _own()
     wanted = environ.get("EVALJOB_NODE_IMAGE", "")
@@ -133,8 +129,8 @@ def _build_node(image: NodeImage, folder: Path, docker: Docker, cache: Cache) ->
 
 def _own() -> NodeImage:
     base = digest.of([SUITE, *BASE_PACKAGES, *_LEFT_OUT], HERE)
-    sources = [HERE / name for name in ("nodeimage.py", "emptyimages.py", "node/Dockerfile", "node/fs")]
-    node = digest.of([base, binaries.key(), *sources], HERE)
+    sources = [HERE / name for name in ("emptyimages.py", "node/Dockerfile", "node/fs")]
+    node = digest.of([base, binaries.key(), *_PROGRAMS_IN_KUBE, *sources], HERE)
     repository = emptyimages.REPOSITORY
     return NodeImage(ref=f"{repository}/node:{node}", base=f"{repository}/base:{base}", own=True)
 
