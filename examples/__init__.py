@@ -1,0 +1,1 @@
+"""A real model and real data sets for the quickstart, made from ordinary packages."""
