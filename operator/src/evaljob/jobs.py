@@ -1,0 +1,278 @@
+"""Plan + partition -> the objects of a run: the plan's ConfigMap and one Job per partition.
+
+Order of power in a pod: defaults < chart < user < forced security fields; then the finished pod is checked.
+"""
+
+from typing import Any
+
+from evaljob import podsecurity
+from evaljob.names import (
+    ANNOTATION_RESULT,
+    API_VERSION,
+    KIND,
+    KUEUE_PREFIX,
+    LABEL_DATASET,
+    LABEL_MANAGED_BY,
+    LABEL_MODEL,
+    LABEL_NAME,
+    LABEL_SHARD,
+    MANAGED_BY,
+    plan_name,
+    shard_label,
+    summary_name,
+)
+from evaljob.plan import RUN_KEY, Partition, Plan, dataset_key, model_key, to_data
+from evaljob.spec import EvalJob, Model, Resources
+
+PLAN_DIR = "/etc/evaljob/plan"
+KEY_DIR = "/etc/evaljob/key"
+SOURCE_DIR = "/mnt/source"
+CONFIG_DIR = "/mnt/config"
+OUTPUT_DIR = "/mnt/output"
+ATTEMPT_FILE = "attempt"
+"""The pod's own uid beside the plan's files: which attempt this is."""
+EXIT_NEVER_AGAIN = 78
+"""EX_CONFIG of sysexits.h: trying again cannot help."""
+
+Manifest = dict[str, Any]
+
+
+def owner_reference(evaljob: EvalJob) -> Manifest:
+    """Ties an object's life to its EvalJob's."""
+    meta = evaljob.metadata
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": meta.name,
+        "uid": meta.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _config_map(evaljob: EvalJob, name: str, data: dict[str, str], **more: bool) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": name,
+            "namespace": evaljob.metadata.namespace,
+            "labels": {LABEL_NAME: evaljob.metadata.name, LABEL_MANAGED_BY: MANAGED_BY},
+            "ownerReferences": [owner_reference(evaljob)],
+        },
+        "data": data,
+        **more,
+    }
+
+
+def plan_config_map(evaljob: EvalJob, plan: Plan) -> Manifest:
+    """The frozen plan."""
+    return _config_map(evaljob, plan_name(evaljob.metadata.name), to_data(plan), immutable=True)
+
+
+def summary_config_map(evaljob: EvalJob, data: dict[str, str]) -> Manifest:
+    """The results, as files."""
+    return _config_map(evaljob, summary_name(evaljob.metadata.name), data)
+
+
+def labels(plan: Plan, partition: Partition) -> dict[str, str]:
+    """Which partition of which EvalJob an object belongs to."""
+    return {
+        LABEL_NAME: plan.run.name,
+        LABEL_MODEL: partition.model,
+        LABEL_DATASET: partition.dataset,
+        LABEL_SHARD: shard_label(partition.shard, partition.shards),
+        LABEL_MANAGED_BY: MANAGED_BY,
+    }
+
+
+def job(evaljob: EvalJob, plan: Plan, partition: Partition) -> Manifest:
+    """The Job of one partition.
+
+    Raises:
+        RuntimeError: when the finished pod is not restricted; a defect of this program, never of the user.
+    """
+    own = labels(plan, partition)
+    queue = {k: v for k, v in evaljob.metadata.labels.items() if k.startswith(KUEUE_PREFIX)}
+    pod = podsecurity.secured(_pod(plan, partition))
+    if found := podsecurity.violations(pod):
+        raise RuntimeError(f"refusing to create the pod of {partition}: {'; '.join(found)}")
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": plan.job_name(partition),
+            "namespace": evaljob.metadata.namespace,
+            "labels": own | queue,
+            "ownerReferences": [owner_reference(evaljob)],
+        },
+        "spec": {
+            "backoffLimit": plan.run.backoff_limit,
+            "podFailurePolicy": _pod_failure_policy(),
+            "template": {"metadata": {"labels": own, "annotations": _pod_annotations()}, "spec": pod},
+        },
+    }
+
+
+def _pod_failure_policy() -> Manifest:
+    """Disruptions are free; a runner that says "never again" is believed."""
+    return {
+        "rules": [
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            {
+                "action": "FailJob",
+                "onExitCodes": {"containerName": "runner", "operator": "In", "values": [EXIT_NEVER_AGAIN]},
+            },
+        ]
+    }
+
+
+def _pod_annotations() -> dict[str, str]:
+    """Autoscalers must not move a loaded model; a mesh's sidecar would keep the Job from ever completing."""
+    return {
+        "karpenter.sh/do-not-disrupt": "true",
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        "sidecar.istio.io/inject": "false",
+        "linkerd.io/inject": "disabled",
+    }
+
+
+def _pod(plan: Plan, partition: Partition) -> Manifest:
+    """The pod before the forced security fields."""
+    model = plan.model(partition.model)
+    runner = model.runner
+    volumes = [*_scratch(), _plan_volume(plan, partition), *_claims(plan, partition), *_key_volume(model)]
+    return {
+        # The runner's soft deadline comes a grace period earlier, so that it can still close its log.
+        "activeDeadlineSeconds": plan.run.partition_deadline_seconds + plan.run.grace_period_seconds,
+        "terminationGracePeriodSeconds": plan.run.grace_period_seconds,
+        "containers": [_container(plan, partition, [mount for _, mount in volumes])],
+        "volumes": [volume for volume, _ in volumes],
+        **_given(
+            imagePullSecrets=[s.model_dump() for s in runner.image_pull_secrets],
+            nodeSelector=runner.node_selector,
+            tolerations=[t.model_dump(by_alias=True, exclude_none=True) for t in runner.tolerations],
+            priorityClassName=runner.priority_class_name,
+        ),
+    }
+
+
+def _given(**fields: Any) -> Manifest:  # noqa: ANN401 - values of pod fields, as the API takes them
+    """Only the fields that say something."""
+    return {k: v for k, v in fields.items() if v}
+
+
+def _container(plan: Plan, partition: Partition, mounts: list[Manifest]) -> Manifest:
+    runner = plan.model(partition.model).runner
+    return {
+        "name": "runner",
+        "image": runner.image,
+        "args": arguments(plan, partition),
+        "env": _environment(runner.resources) + [e.model_dump() for e in runner.env],
+        "resources": _given(limits=runner.resources.limits, requests=runner.resources.requests),
+        "terminationMessagePolicy": "File",
+        "volumeMounts": mounts,
+        **_given(imagePullPolicy=runner.image_pull_policy),
+    }
+
+
+def arguments(plan: Plan, partition: Partition) -> list[str]:
+    """The runner's command line: what `kubectl describe` shows is what a user can type."""
+    model = plan.model(partition.model)
+    args = ["--plan", PLAN_DIR, "--model", partition.model, "--dataset", partition.dataset]
+    args += ["--shard", f"{partition.shard}/{partition.shards}", "--out", OUTPUT_DIR]
+    for claim in claims(plan, partition):
+        args += ["--mount", f"{claim}={SOURCE_DIR}/{claim}"]
+    for name in config_maps(plan, partition):
+        args += ["--config-map", f"{name}={CONFIG_DIR}/{name}"]
+    if model.openai and model.openai.api_key_secret_ref:
+        args += ["--api-key-file", f"{KEY_DIR}/{model.openai.api_key_secret_ref.key}"]
+    return args
+
+
+def _environment(resources: Resources) -> list[Manifest]:
+    """OpenMP threads = the CPU limit: a cgroup quota is invisible to torch, and spinning threads are slow."""
+    bound = "limits.cpu" if "cpu" in resources.limits else "requests.cpu"
+    threads = {"resourceFieldRef": {"containerName": "runner", "resource": bound, "divisor": "1"}}
+    return [{"name": "OMP_NUM_THREADS", "valueFrom": threads}]
+
+
+def _sources(plan: Plan, partition: Partition) -> list[tuple[str, str]]:
+    """(scheme, name) of everything that the partition reads, in order and once each."""
+    model, dataset = plan.model(partition.model), plan.dataset(partition.dataset).dataset
+    uris = [model.transformers.source if model.transformers else None, dataset.source]
+    pairs = [(scheme, rest.split("/")[0]) for scheme, _, rest in (u.partition("://") for u in uris if u)]
+    return list(dict.fromkeys(pairs))
+
+
+def claims(plan: Plan, partition: Partition) -> list[str]:
+    """The PersistentVolumeClaims that the partition reads."""
+    return [name for scheme, name in _sources(plan, partition) if scheme == "pvc"]
+
+
+def config_maps(plan: Plan, partition: Partition) -> list[str]:
+    """The ConfigMaps that the partition reads."""
+    return [name for scheme, name in _sources(plan, partition) if scheme == "configmap"]
+
+
+VolumeAndMount = tuple[Manifest, Manifest]
+
+
+def _volume(name: str, path: str, source: Manifest, **mount: Any) -> VolumeAndMount:  # noqa: ANN401 - mount fields
+    return {"name": name, **source}, {"name": name, "mountPath": path, **mount}
+
+
+def _scratch() -> list[VolumeAndMount]:
+    """The root file system is read-only: caches and shared memory get sized room of their own."""
+    return [
+        _volume("tmp", "/tmp", {"emptyDir": {"sizeLimit": "16Gi"}}),  # noqa: S108 - a mount of the pod
+        _volume("shm", "/dev/shm", {"emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}}),  # noqa: S108 - same
+    ]
+
+
+def _plan_volume(plan: Plan, partition: Partition) -> VolumeAndMount:
+    keys = (RUN_KEY, model_key(partition.model), dataset_key(partition.dataset))
+    sources = [
+        {"configMap": {"name": plan_name(plan.run.name), "items": [{"key": k, "path": k} for k in keys]}},
+        {"downwardAPI": {"items": [{"path": ATTEMPT_FILE, "fieldRef": {"fieldPath": "metadata.uid"}}]}},
+    ]
+    return _volume("plan", PLAN_DIR, {"projected": {"sources": sources}}, readOnly=True)
+
+
+def _claims(plan: Plan, partition: Partition) -> list[VolumeAndMount]:
+    """Sources read-only, once each; the output claim writable under the EvalJob's name, or scratch without it."""
+    found = [
+        _volume(
+            f"source-{i}",
+            f"{SOURCE_DIR}/{c}",
+            {"persistentVolumeClaim": {"claimName": c, "readOnly": True}},
+            readOnly=True,
+        )
+        for i, c in enumerate(claims(plan, partition))
+    ]
+    found += [
+        _volume(f"config-{i}", f"{CONFIG_DIR}/{c}", {"configMap": {"name": c}}, readOnly=True)
+        for i, c in enumerate(config_maps(plan, partition))
+    ]
+    if plan.run.output is None:
+        return [*found, _volume("output", OUTPUT_DIR, {"emptyDir": {"sizeLimit": "4Gi"}})]
+    claim = {"persistentVolumeClaim": {"claimName": plan.run.output.claim_name}}
+    return [*found, _volume("output", OUTPUT_DIR, claim, subPath=plan.run.name)]
+
+
+def _key_volume(model: Model) -> list[VolumeAndMount]:
+    ref = model.openai.api_key_secret_ref if model.openai else None
+    if ref is None:
+        return []
+    secret = {"secret": {"secretName": ref.name, "items": [{"key": ref.key, "path": ref.key}]}}
+    return [_volume("key", KEY_DIR, secret, readOnly=True)]
+
+
+def record_patch(uid: str, text: str, *, stop: bool = False) -> Manifest:
+    """The one PATCH that makes a Job the record of its partition.
+
+    The uid makes it conditional: a Job made again under the same name answers 409. With `stop` the Job
+    also ends at once: a one-second deadline makes Kubernetes fail it and end its pods, and the Job stays.
+    """
+    patch: Manifest = {"metadata": {"uid": uid, "annotations": {ANNOTATION_RESULT: text}}}
+    return {**patch, "spec": {"activeDeadlineSeconds": 1}} if stop else patch

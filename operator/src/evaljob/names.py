@@ -1,0 +1,121 @@
+"""Every name that users, the API server and other programs see: group, labels, reasons, object names."""
+
+import base64
+import hashlib
+from enum import StrEnum
+
+GROUP = "evaljob.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "EvalJob"
+PLURAL = "evaljobs"
+SHORT_NAMES = ("ej",)
+CATEGORIES = ("eval",)
+
+LABEL_NAME = f"{GROUP}/name"
+LABEL_MODEL = f"{GROUP}/model"
+LABEL_DATASET = f"{GROUP}/dataset"
+LABEL_SHARD = f"{GROUP}/shard"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED_BY = "evaljob"
+ANNOTATION_RESULT = f"{GROUP}/result"
+KUEUE_PREFIX = "kueue.x-k8s.io/"
+
+JOB_NAME_MAX = 63
+"""A Job's name becomes a label value of its pods, so 63 and not 253 characters."""
+_HASH_LENGTH = 10
+
+
+class Condition(StrEnum):
+    """Condition types of an EvalJob."""
+
+    ACCEPTED = "Accepted"
+    SUSPENDED = "Suspended"
+    FINISHED = "Finished"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+    RESUMABLE = "Resumable"
+
+
+class State(StrEnum):
+    """`status.state`: one word for the column of `kubectl get`, derived, never read back."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+
+
+class Reason(StrEnum):
+    """Reasons of conditions and failures: stable, PascalCase, safe to match in scripts."""
+
+    # of the EvalJob
+    ACCEPTED = "Accepted"
+    INVALID_SPEC = "InvalidSpec"
+    UNSUPPORTED_FIELD = "UnsupportedField"
+    INCOMPATIBLE_PAIR = "IncompatiblePair"
+    PLAN_TOO_LARGE = "PlanTooLarge"
+    NAME_COLLISION = "NameCollision"
+    PERMISSION_DENIED = "PermissionDenied"
+    SUSPENDED = "Suspended"
+    RESUMED = "Resumed"
+    ALL_SUCCEEDED = "AllPartitionsSucceeded"
+    PARTITIONS_FAILED = "PartitionsFailed"
+    PARTITIONS_RUNNING = "PartitionsRunning"
+    SUMMARY_TOO_LARGE = "SummaryTooLarge"
+    OUTPUT_CLAIM = "OutputClaim"
+    NO_OUTPUT = "NoOutput"
+    # of a partition, seen by the operator
+    OOM_KILLED = "OOMKilled"
+    IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
+    UNSCHEDULABLE = "Unschedulable"
+    POD_NOT_STARTED = "PodNotStarted"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    INVALID_RESULT = "InvalidResult"
+    RESULTS_LOST = "ResultsLost"
+    RUNNER_FAILED = "RunnerFailed"
+    # of a partition, said by the runner
+    BAD_CONFIGURATION = "BadConfiguration"
+    BAD_DATA = "BadData"
+    EMPTY_DATASET = "EmptyDataset"
+    MODEL_NOT_FOUND = "ModelNotFound"
+    MODEL_DOES_NOT_FIT = "ModelDoesNotFit"
+    DEVICE_UNAVAILABLE = "DeviceUnavailable"
+    UNSUPPORTED_REQUEST = "UnsupportedRequest"
+    UNAUTHORIZED = "Unauthorized"
+    ENDPOINT_NOT_FOUND = "EndpointNotFound"
+    RESULT_TOO_LARGE = "ResultTooLarge"
+    INTERRUPTED = "Interrupted"
+    DEPENDENCY_UNAVAILABLE = "DependencyUnavailable"
+    SAMPLES_LEFT = "SamplesLeft"
+    INVALID_NUMBER = "InvalidNumber"
+
+
+def plan_name(evaljob: str) -> str:
+    """The ConfigMap that freezes the plan."""
+    return f"{evaljob}-plan"
+
+
+def summary_name(evaljob: str) -> str:
+    """The ConfigMap that holds the summary."""
+    return f"{evaljob}-summary"
+
+
+def shard_label(shard: int, shards: int) -> str:
+    """`0-of-2`: a slash is not allowed in a label value."""
+    return f"{shard}-of-{shards}"
+
+
+def job_name(*, evaljob: str, uid: str, model: str, dataset: str, shard: int, shards: int) -> str:
+    """The name of a partition's Job: readable, at most 63 characters, injective and stable.
+
+    The readable part is cut to fit; ten base32 characters (50 bits) of a SHA-256 over the EvalJob's uid, the
+    model, the dataset and the shard make it unique, so that a deleted and re-created EvalJob of the same name
+    never meets the Jobs of its predecessor.
+    """
+    identity = "\0".join((uid, model, dataset, f"{shard}/{shards}"))
+    digest = base64.b32encode(hashlib.sha256(identity.encode()).digest()).decode().lower()[:_HASH_LENGTH]
+    parts = [evaljob, model, dataset] + ([str(shard)] if shards > 1 else [])
+    readable = "-".join(parts)[: JOB_NAME_MAX - _HASH_LENGTH - 1].rstrip("-")
+    return f"{readable}-{digest}"

@@ -1,0 +1,293 @@
+"""spec + catalogue + settings -> Plan: everything a run needs, frozen before its first Job.
+
+The plan is pure data and pure function. It travels as one immutable ConfigMap with a key per model and per
+dataset; runners see three of its keys, and after its creation the operator reads nothing else, so that an
+upgrade in mid-run changes nothing.
+"""
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+
+from pydantic import Field, TypeAdapter
+
+from evaljob.model import Frozen
+from evaljob.names import Reason, job_name
+from evaljob.spec import (
+    Dataset,
+    EvalJob,
+    InvalidSpecError,
+    Model,
+    Output,
+    PromptFormat,
+    Resources,
+    RunnerPod,
+    Spec,
+)
+from evaljob.task import RequestType, Task
+
+PLAN_VERSION = 1
+PLAN_BYTES_MAX = 900 * 1024
+"""A ConfigMap holds 1 MiB; the rest is for its metadata."""
+RUN_KEY = "run.json"
+PARTITIONS_KEY = "partitions.json"
+
+
+class Settings(Frozen):
+    """What an installation decides: chart values, or the defaults for a local run."""
+
+    images: dict[str, str] = Field(default_factory=dict)
+    """The runner image per backend (`transformers`, `openai`)."""
+    runner: RunnerPod = RunnerPod(
+        resources=Resources(requests={"cpu": "1", "memory": "2Gi"}, limits={"memory": "4Gi"})
+    )
+    """Defaults under `spec.runner`."""
+    secret_prefix: str = "eval-"  # noqa: S105 - a prefix of names
+    """Secrets that an EvalJob may name begin with it: creating EvalJobs must not imply reading every Secret."""
+    grace_period_seconds: int = 60
+    """Between SIGTERM and SIGKILL, and between the soft and the hard deadline."""
+
+
+class RunPlan(Frozen):
+    """What all partitions share (`run.json`)."""
+
+    v: int = PLAN_VERSION
+    name: str
+    uid: str
+    seed: int
+    date: dt.date
+    """The clock of chat templates: the day the EvalJob was created."""
+    backoff_limit: int
+    partition_deadline_seconds: int
+    pending_deadline_seconds: int
+    grace_period_seconds: int
+    output: Output | None = None
+
+
+class PlannedDataset(Frozen):
+    """A dataset with its task resolved (`dataset.<name>.json`)."""
+
+    dataset: Dataset
+    task_name: str
+    task: Task
+
+
+class Partition(Frozen):
+    """The unit of work, isolation, status and retry: model x dataset x shard. One Job."""
+
+    model: str
+    dataset: str
+    shard: int
+    shards: int
+
+    def __str__(self) -> str:
+        """As messages name it: `model/dataset` or `model/dataset 0/2`."""
+        part = f" {self.shard}/{self.shards}" if self.shards > 1 else ""
+        return f"{self.model}/{self.dataset}{part}"
+
+
+class Plan(Frozen):
+    """All partitions of an EvalJob and everything needed to run them."""
+
+    run: RunPlan
+    models: tuple[Model, ...]
+    """With `runner` completed: chart defaults, `spec.runner`, the model's own."""
+    datasets: tuple[PlannedDataset, ...]
+    partitions: tuple[Partition, ...]
+
+    def model(self, name: str) -> Model:
+        """The model of that name."""
+        return next(m for m in self.models if m.name == name)
+
+    def dataset(self, name: str) -> PlannedDataset:
+        """The dataset of that name."""
+        return next(d for d in self.datasets if d.dataset.name == name)
+
+    def job_name(self, partition: Partition) -> str:
+        """The name of the partition's Job."""
+        return job_name(
+            evaljob=self.run.name,
+            uid=self.run.uid,
+            model=partition.model,
+            dataset=partition.dataset,
+            shard=partition.shard,
+            shards=partition.shards,
+        )
+
+
+def make_plan(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Settings, date: dt.date) -> Plan:
+    """Resolve an EvalJob into its plan.
+
+    Raises:
+        InvalidSpecError: for a spec that can never run; the message holds the fix.
+    """
+    spec, meta = evaljob.spec, evaljob.metadata
+    datasets = tuple(_resolve(d, catalogue) for d in spec.datasets)
+    models = tuple(_complete(m, spec.runner, settings) for m in spec.models)
+    _refuse_unknown_pairs(spec)
+    excluded = {(p.model, p.dataset) for p in spec.exclude}
+    pairs = [(m, d) for m in models for d in datasets if (m.name, d.dataset.name) not in excluded]
+    _refuse_incompatible(pairs)
+    if not pairs:
+        raise InvalidSpecError("exclude leaves no (model, dataset) pair to run: remove a line of it")
+    plan = Plan(
+        run=RunPlan(
+            name=meta.name,
+            uid=meta.uid,
+            seed=spec.seed,
+            date=date,
+            backoff_limit=spec.backoff_limit,
+            partition_deadline_seconds=spec.partition_deadline_seconds,
+            pending_deadline_seconds=spec.pending_deadline_seconds,
+            grace_period_seconds=settings.grace_period_seconds,
+            output=spec.output,
+        ),
+        models=models,
+        datasets=datasets,
+        partitions=tuple(
+            Partition(model=m.name, dataset=d.dataset.name, shard=k, shards=d.dataset.shards)
+            for m, d in pairs
+            for k in range(d.dataset.shards)
+        ),
+    )
+    _refuse_large(plan)
+    return plan
+
+
+def _resolve(dataset: Dataset, catalogue: Mapping[str, Task]) -> PlannedDataset:
+    if dataset.task_spec is not None:
+        return PlannedDataset(dataset=dataset, task_name=dataset.name, task=dataset.task_spec)
+    name = dataset.task or ""
+    if name not in catalogue:
+        raise InvalidSpecError(
+            f"spec.datasets[{dataset.name}].task: {name!r} is not in the catalogue; "
+            f"use one of {', '.join(sorted(catalogue))}, or write a taskSpec"
+        )
+    return PlannedDataset(dataset=dataset, task_name=name, task=catalogue[name])
+
+
+def _complete(model: Model, common: RunnerPod, settings: Settings) -> Model:
+    """Fill in the model's pod: image by backend, chart defaults < spec.runner < the model's own."""
+    backend = "transformers" if model.transformers else "openai"
+    secret = model.openai.api_key_secret_ref if model.openai else None
+    if secret and not secret.name.startswith(settings.secret_prefix):
+        raise InvalidSpecError(
+            f"spec.models[{model.name}].openai.apiKeySecretRef.name: {secret.name!r} must begin with "
+            f"{settings.secret_prefix!r}: only such Secrets may be used by EvalJobs"
+        )
+    chosen = _override(_override(settings.runner, common), model.runner)
+    resources = _with_defaults(
+        _merge_resources(common.resources, model.runner.resources), settings.runner.resources
+    )
+    image = chosen.image or settings.images.get(backend)
+    return model.model_copy(
+        update={"runner": chosen.model_copy(update={"resources": resources, "image": image})}
+    )
+
+
+def _override(base: RunnerPod, over: RunnerPod) -> RunnerPod:
+    """Field by field: maps merge by key, env by name, everything else is replaced where set."""
+    env = {e.name: e for e in base.env} | {e.name: e for e in over.env}
+    merged = {
+        "env": tuple(env.values()),
+        "node_selector": base.node_selector | over.node_selector,
+        "resources": _merge_resources(base.resources, over.resources),
+    }
+    scalars = ("image", "image_pull_policy", "image_pull_secrets", "tolerations", "priority_class_name")
+    return base.model_copy(update={f: getattr(over, f) for f in scalars if getattr(over, f)} | merged)
+
+
+def _merge_resources(base: Resources, over: Resources) -> Resources:
+    return Resources(limits=base.limits | over.limits, requests=base.requests | over.requests)
+
+
+def _with_defaults(user: Resources, default: Resources) -> Resources:
+    """Defaults only for a resource that the user left alone; a requested resource is always limited too."""
+    named = user.limits.keys() | user.requests.keys()
+    limits = {k: v for k, v in default.limits.items() if k not in named} | dict(user.limits)
+    if "memory" in user.requests and "memory" not in limits:
+        limits["memory"] = user.requests["memory"]
+    requests = {k: v for k, v in default.requests.items() if k not in named} | dict(user.requests)
+    return Resources(limits=limits, requests=requests)
+
+
+def _refuse_unknown_pairs(spec: Spec) -> None:
+    models, datasets = {m.name for m in spec.models}, {d.name for d in spec.datasets}
+    for i, pair in enumerate(spec.exclude):
+        for field, value, known in (("model", pair.model, models), ("dataset", pair.dataset, datasets)):
+            if value not in known:
+                raise InvalidSpecError(
+                    f"spec.exclude[{i}].{field}: {value!r} names nothing; known: {', '.join(sorted(known))}"
+                )
+
+
+def _refuse_incompatible(pairs: list[tuple[Model, PlannedDataset]]) -> None:
+    problems = [(m, d, why) for m, d in pairs if (why := _incompatible(m, d.task.request_type))]
+    if problems:
+        lines = ", ".join(f"{{model: {m.name}, dataset: {d.dataset.name}}}" for m, d, _ in problems)
+        raise InvalidSpecError(
+            f"{problems[0][2]}; add to the spec: exclude: [{lines}]", Reason.INCOMPATIBLE_PAIR
+        )
+
+
+def _incompatible(model: Model, request: RequestType) -> str | None:
+    """Why a model cannot answer a request type, or None."""
+    if request is RequestType.CHAT and model.prompt_format is PromptFormat.TEXT:
+        return f"requestType Chat needs promptFormat Chat, model {model.name} has Text"
+    if request is RequestType.LOG_LIKELIHOOD and model.openai:
+        return f"requestType LogLikelihood needs log-probabilities, the openai backend of model {model.name} has none"
+    return None
+
+
+def _refuse_large(plan: Plan) -> None:
+    size = sum(len(k) + len(v.encode()) for k, v in to_data(plan).items())
+    if size > PLAN_BYTES_MAX:
+        raise InvalidSpecError(
+            f"the plan has {size} bytes, a ConfigMap holds {PLAN_BYTES_MAX}: "
+            "split the EvalJob, or put inline data on a volume",
+            Reason.PLAN_TOO_LARGE,
+        )
+
+
+def model_key(name: str) -> str:
+    """The plan's key, and the runner's file, of a model."""
+    return f"model.{name}.json"
+
+
+def dataset_key(name: str) -> str:
+    """The plan's key, and the runner's file, of a dataset."""
+    return f"dataset.{name}.json"
+
+
+_Rows = TypeAdapter(tuple[tuple[str, str, int, int], ...])
+
+
+def to_data(plan: Plan) -> dict[str, str]:
+    """The `data` of the plan's ConfigMap."""
+    rows = [[p.model, p.dataset, p.shard, p.shards] for p in plan.partitions]
+    return {
+        RUN_KEY: plan.run.to_json(),
+        **{model_key(m.name): m.to_json() for m in plan.models},
+        **{dataset_key(d.dataset.name): d.to_json() for d in plan.datasets},
+        PARTITIONS_KEY: json.dumps(rows, separators=(",", ":")),
+    }
+
+
+def from_data(data: Mapping[str, str]) -> Plan:
+    """The plan back from its ConfigMap.
+
+    Raises:
+        pydantic.ValidationError, KeyError: when the ConfigMap is not a plan of this version.
+    """
+    rows = _Rows.validate_json(data[PARTITIONS_KEY])
+    models = [Model.model_validate_json(v) for k, v in data.items() if k.startswith("model.")]
+    datasets = [PlannedDataset.model_validate_json(v) for k, v in data.items() if k.startswith("dataset.")]
+    # The API server sorts keys; the partitions keep the order of the spec.
+    model_order = {m: i for i, (m, *_) in reversed(list(enumerate(rows)))}
+    dataset_order = {d: i for i, (_, d, *_) in reversed(list(enumerate(rows)))}
+    return Plan(
+        run=RunPlan.model_validate_json(data[RUN_KEY]),
+        models=tuple(sorted(models, key=lambda m: model_order.get(m.name, len(rows)))),
+        datasets=tuple(sorted(datasets, key=lambda d: dataset_order.get(d.dataset.name, len(rows)))),
+        partitions=tuple(Partition(model=m, dataset=d, shard=k, shards=n) for m, d, k, n in rows),
+    )

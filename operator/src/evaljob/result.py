@@ -1,0 +1,335 @@
+"""What a partition reports: a result or a failure, in at most 4,096 bytes, and nothing in between.
+
+The runner writes it to the termination message; the operator copies it, byte for byte, into one annotation of
+the Job. Framing: `evaljob/1 <kind> <length> <crc32> <payload>`. The kubelet keeps only the last 4,096 bytes
+of a message and users can edit annotations: a cut loses the head, an edit breaks the CRC, both say so.
+"""
+
+import base64
+import json
+import re
+import zlib
+from typing import Annotated, NamedTuple
+
+from pydantic import Field, ValidationError
+
+from evaljob.model import Frozen
+from evaljob.plan import Partition
+from evaljob.stats import UNIT_BINARY, UNIT_REAL, Clusters, Stat
+
+RESULT_VERSION = 1
+ENCODED_MAX = 4096
+"""Bytes of a container's termination message (kubelet)."""
+PLAIN_MAX = 1500
+"""Up to here the payload stays plain JSON, so that `kubectl describe` can be read."""
+DECODED_MAX = 64 * 1024
+_FRAME = re.compile(
+    r"evaljob/1 (?P<kind>[jzf]) (?P<length>\d{1,6}) (?P<crc>[0-9a-f]{8}) (?P<payload>.*)", re.DOTALL
+)
+MESSAGE_MAX = 1024
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Outcomes(Frozen):
+    """How many samples ended how. All but the two errors are final and scored."""
+
+    expected: Count
+    """After `limit`, in this shard."""
+    completed: Count
+    answered: Count = 0
+    no_answer: Count = 0
+    context_overflow: Count = 0
+    truncated: Count = 0
+    refused: Count = 0
+    infra_error: Count = 0
+    scorer_error: Count = 0
+    from_log: Count = 0
+    """Taken over from an earlier attempt's sample log."""
+
+
+class MetricInfo(Frozen):
+    """What the numbers of one metric mean."""
+
+    key: str
+    primary: bool = False
+    higher_is_better: bool = True
+    binary: bool = True
+    """Scores are 0 or 1 (unit 1); otherwise sums are in units of 10**-12."""
+
+    @property
+    def unit(self) -> int:
+        """How many units make a score of 1."""
+        return UNIT_BINARY if self.binary else UNIT_REAL
+
+
+class SubsetResult(Frozen):
+    """The scores of one subset in this shard; a dataset without subsets has one, named ''."""
+
+    name: str
+    size: Count
+    """Samples in the whole source before `limit`, over all shards: the weight in groups."""
+    expected: Count
+    """Samples of this shard."""
+    stats: tuple[Stat, ...]
+    """One state per metric, in the order of `metrics`."""
+
+
+class Lint(Frozen):
+    """Something about prompts or answers that makes the cell suspect."""
+
+    code: str
+    count: Count
+
+
+class Tokens(Frozen):
+    """Tokens computed by this attempt."""
+
+    prompt: Count = 0
+    output: Count = 0
+
+
+class Seconds(Frozen):
+    """Wall time by phase, in seconds."""
+
+    start: Annotated[float, Field(ge=0)] = 0.0
+    """Imports: from process start to the first line of work."""
+    load: Annotated[float, Field(ge=0)] = 0.0
+    infer: Annotated[float, Field(ge=0)] = 0.0
+    score: Annotated[float, Field(ge=0)] = 0.0
+
+
+class PartitionResult(Frozen):
+    """The scores of one partition. Exists only when every expected sample is completed."""
+
+    v: int = RESULT_VERSION
+    model: str
+    dataset: str
+    shard: Count
+    shards: Annotated[int, Field(ge=1)]
+    attempt: str
+    """The pod's uid."""
+    inference_digest: str
+    """SHA-256 of everything that changes tokens; all shards of a cell must agree on it."""
+    prompt_digest: str
+    """SHA-256 over the prompts' digests in order: equal prompts, equal digest."""
+    outcomes: Outcomes
+    limited: bool = False
+    metrics: tuple[MetricInfo, ...]
+    subsets: tuple[SubsetResult, ...]
+    lint: tuple[Lint, ...] = ()
+    tokens: Tokens = Tokens()
+    seconds: Seconds = Seconds()
+    device: str
+    provenance: dict[str, str] = Field(default_factory=dict)
+    """Recorded, not hashed: weights, data and the versions of the packages that computed."""
+    samples: str | None = None
+    """The sample log, relative to the output claim."""
+
+    @property
+    def partition(self) -> Partition:
+        """Which partition this is the result of."""
+        return Partition(model=self.model, dataset=self.dataset, shard=self.shard, shards=self.shards)
+
+
+class Failure(Frozen):
+    """Why a partition has no result, said by the runner or seen by the operator."""
+
+    reason: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z]*$", max_length=64)]
+    message: Annotated[str, Field(max_length=MESSAGE_MAX)] = ""
+    attempt: str | None = None
+
+
+class InvalidResultError(Exception):
+    """A text that is not an intact, valid report. The message holds its escaped head."""
+
+
+class TooLargeError(Exception):
+    """A report that does not fit its channel."""
+
+
+def encode(report: PartitionResult | Failure) -> str:
+    """The text for the termination message.
+
+    Raises:
+        TooLargeError: above 4,096 bytes; for a Failure this cannot happen.
+    """
+    if isinstance(report, Failure):
+        return _frame("f", _ascii_json(report))
+    text = _ascii_json(report)
+    if len(text) <= PLAIN_MAX:
+        return _frame("j", text)
+    framed = _frame("z", base64.b85encode(zlib.compress(text.encode(), 9)).decode())
+    if len(framed) > ENCODED_MAX:
+        raise TooLargeError(
+            f"the result of {len(report.subsets)} subsets x {len(report.metrics)} metrics takes {len(framed)} "
+            f"bytes, its channel holds {ENCODED_MAX}: use fewer subsets or metrics per dataset"
+        )
+    return framed
+
+
+def failure(reason: str, message: str, attempt: str | None = None) -> Failure:
+    """A Failure whose message is cut so that its encoding always fits."""
+    escaped = 0
+    for i, char in enumerate(message):
+        escaped += len(json.dumps(char)) - 2
+        if escaped > MESSAGE_MAX:
+            message = message[: i - 1] + "…"
+            break
+    return Failure(reason=reason, message=message, attempt=attempt)
+
+
+def _ascii_json(report: Frozen) -> str:
+    return json.dumps(
+        report.model_dump(mode="json", by_alias=True, exclude_defaults=True), separators=(",", ":")
+    )
+
+
+def _frame(kind: str, payload: str) -> str:
+    return f"evaljob/1 {kind} {len(payload)} {zlib.crc32(payload.encode()):08x} {payload}"
+
+
+def decode(text: str) -> PartitionResult | Failure:
+    """Read a report. Total: every other text raises InvalidResultError, whatever it holds."""
+    found = _FRAME.fullmatch(text.strip())
+    if not found:
+        raise InvalidResultError(f"not a report, or its head was cut: {_head(text)}")
+    payload = found["payload"]
+    if (
+        len(payload) != int(found["length"])
+        or f"{zlib.crc32(payload.encode(errors='replace')):08x}" != found["crc"]
+    ):
+        raise InvalidResultError(f"length or checksum differ, the text was cut or edited: {_head(text)}")
+    body = _inflate(payload) if found["kind"] == "z" else payload
+    kind = Failure if found["kind"] == "f" else PartitionResult
+    try:
+        report = kind.model_validate_json(body)
+    except (ValidationError, RecursionError) as error:
+        raise InvalidResultError(f"not a valid {kind.__name__}: {_head(body)}") from error
+    if isinstance(report, PartitionResult):
+        _check(report)
+    return report
+
+
+def _inflate(payload: str) -> bytes:
+    """Decompress at most DECODED_MAX bytes: a bomb stops there."""
+    try:
+        engine = zlib.decompressobj()
+        body = engine.decompress(base64.b85decode(payload), DECODED_MAX)
+    except (ValueError, zlib.error) as error:
+        raise InvalidResultError(f"not decompressible: {_head(payload)}") from error
+    if not engine.eof:
+        raise InvalidResultError(f"more than {DECODED_MAX} bytes: {_head(payload)}")
+    return body
+
+
+def _check(result: PartitionResult) -> None:
+    """What types cannot say: a complete result whose parts fit together."""
+    problem = next((text for bad, text in _checks(result) if bad), None)
+    if problem:
+        raise InvalidResultError(problem)
+
+
+class _Check(NamedTuple):
+    bad: bool
+    text: str
+
+
+def _checks(r: PartitionResult) -> list[_Check]:
+    o = r.outcomes
+    finals = o.answered + o.no_answer + o.context_overflow + o.truncated + o.refused
+    names = [s.name for s in r.subsets]
+    stats = [(m, stat, s) for s in r.subsets for m, stat in zip(r.metrics, s.stats, strict=False)]
+    return [
+        _Check(r.v != RESULT_VERSION, f"version {r.v}, this program reads {RESULT_VERSION}"),
+        _Check(o.completed != o.expected, f"completed {o.completed} of {o.expected} samples"),
+        _Check(finals != o.completed, f"outcomes add up to {finals}, not to {o.completed}"),
+        _Check(bool(o.infra_error or o.scorer_error), "holds samples that ended in an error"),
+        _Check(sum(m.primary for m in r.metrics) != 1, "exactly one metric must be primary"),
+        _Check(len(set(names)) != len(names), "a subset stands twice"),
+        _Check(sum(s.expected for s in r.subsets) != o.expected, "expected counts of subsets do not add up"),
+        _Check(any(len(s.stats) != len(r.metrics) for s in r.subsets), "a subset lacks a metric"),
+        _Check(
+            any(stat.n != s.expected for _, stat, s in stats), "a subset scored fewer samples than expected"
+        ),
+        _Check(any(m.binary and not _binary(stat) for m, stat, _ in stats), "a 0/1 metric outside its range"),
+    ]
+
+
+def _binary(stat: Stat) -> bool:
+    return 0 <= stat.total == stat.squares <= stat.n
+
+
+def _head(text: str | bytes) -> str:
+    """The first 200 characters, escaped: shown in status, so nothing in it may act."""
+    if isinstance(text, bytes):
+        text = text.decode(errors="replace")
+    return ascii(text[:200])
+
+
+def worst_case_bytes(
+    *, partition: Partition, metrics: tuple[MetricInfo, ...], subsets: dict[str, tuple[int, int]]
+) -> int:
+    """An upper bound of an encoded result, known before a model loads.
+
+    Args:
+        partition: whose result it will be.
+        metrics: what will be measured.
+        subsets: per subset its full size and the samples of this shard.
+    """
+    noise = iter(range(7919, 10**9, 104729))
+
+    def stat(m: MetricInfo, n: int) -> Stat:
+        # Pseudo-random digits: the sums of real scores do not compress either.
+        total = (
+            next(noise) % (n * m.unit + 1)
+            if m.binary
+            else (next(noise) * 6364136223846793005) % (n * m.unit + 1)
+        )
+        return Stat(n, total, total if m.binary else total * total)
+
+    result = PartitionResult(
+        model=partition.model,
+        dataset=partition.dataset,
+        shard=partition.shard,
+        shards=partition.shards,
+        attempt="0" * 36,
+        inference_digest=_noise_hex(1),
+        prompt_digest=_noise_hex(2),
+        outcomes=Outcomes(expected=sum(n for _, n in subsets.values()), completed=0),
+        metrics=metrics,
+        device="x" * 40,
+        subsets=tuple(
+            SubsetResult(name=k, size=size, expected=n, stats=tuple(stat(m, n) for m in metrics))
+            for k, (size, n) in subsets.items()
+        ),
+        provenance={str(i): _noise_hex(i) for i in range(6)},
+    )
+    text = _ascii_json(result)
+    return len(_frame("z", base64.b85encode(zlib.compress(text.encode(), 9)).decode()))
+
+
+def _noise_hex(seed: int) -> str:
+    return f"{(seed + 1) * 0x9E3779B97F4A7C15F39CC0605CEDC8341082276BF3A27251F86C6A11D0C18E95:064x}"[-64:]
+
+
+__all__ = [
+    "DECODED_MAX",
+    "ENCODED_MAX",
+    "PLAIN_MAX",
+    "Clusters",
+    "Failure",
+    "InvalidResultError",
+    "Lint",
+    "MetricInfo",
+    "Outcomes",
+    "PartitionResult",
+    "Seconds",
+    "SubsetResult",
+    "Tokens",
+    "TooLargeError",
+    "decode",
+    "encode",
+    "failure",
+    "worst_case_bytes",
+]

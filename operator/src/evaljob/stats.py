@@ -1,0 +1,156 @@
+"""Mergeable scores: exact integer sums, so that any split of the samples gives the same number to the last bit.
+
+A score is an integer multiple of `1 / unit`: unit 1 for 0/1 scores, 10**12 for all others. Sums of integers
+are associative; one rounding happens at the very end. Intervals are 95 %: Wilson (1927) for unclustered
+proportions, else value +- 1.96 standard errors; standard errors of clustered samples after Miller (2024),
+"Adding Error Bars to Evals", equation 4.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from statistics import NormalDist
+from typing import NamedTuple
+
+UNIT_BINARY = 1
+UNIT_REAL = 10**12
+_Z = NormalDist().inv_cdf(0.975)
+
+
+class Clusters(NamedTuple):
+    """Sums over clusters c with n_c samples and score sum S_c: enough for a clustered standard error."""
+
+    number: int
+    sum_squares: int
+    """Sum of S_c squared."""
+    sum_products: int
+    """Sum of S_c times n_c."""
+    size_squares: int
+    """Sum of n_c squared."""
+
+    def __add__(self, other: object) -> "Clusters":
+        if not isinstance(other, Clusters):
+            return NotImplemented
+        return Clusters(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+class Stat(NamedTuple):
+    """The state of one metric over some samples: count, sum and sum of squares, in units."""
+
+    n: int
+    total: int
+    squares: int
+    clusters: Clusters | None = None
+
+    def __add__(self, other: object) -> "Stat":
+        """Merge two disjoint sets of samples. Exact, associative, commutative."""
+        if not isinstance(other, Stat):
+            return NotImplemented
+        clusters = _add_clusters(self, other)
+        return Stat(self.n + other.n, self.total + other.total, self.squares + other.squares, clusters)
+
+    def value(self, unit: int) -> float | None:
+        """The mean score; None without samples."""
+        return float(Fraction(self.total, self.n * unit)) if self.n else None
+
+    def variance(self, unit: int) -> float | None:
+        """The squared standard error of the mean; None below two samples (or two clusters)."""
+        if self.clusters is not None:
+            return self._clustered_variance(unit)
+        if self.n < 2:
+            return None
+        spread = Fraction(self.squares) - Fraction(self.total**2, self.n)
+        return float(spread / (self.n - 1) / self.n / unit**2)
+
+    def _clustered_variance(self, unit: int) -> float | None:
+        c = self.clusters
+        if c is None or c.number < 2:
+            return None
+        mean = Fraction(self.total, self.n)
+        spread = c.sum_squares - 2 * mean * c.sum_products + mean**2 * c.size_squares
+        return float(spread / self.n**2 / unit**2)
+
+
+EMPTY = Stat(0, 0, 0)
+
+
+def _add_clusters(a: Stat, b: Stat) -> Clusters | None:
+    """An empty state takes the other's clusters; otherwise both have them or neither has."""
+    if a.n == 0 or b.n == 0:
+        return a.clusters or b.clusters
+    if (a.clusters is None) != (b.clusters is None):
+        raise ValueError("clustered and unclustered scores do not add up")
+    return a.clusters + b.clusters if a.clusters and b.clusters else None
+
+
+def to_units(score: float, unit: int) -> int:
+    """A finite score as an integer number of units.
+
+    Raises:
+        ValueError: for NaN and infinities, and for a binary metric's score other than 0 and 1.
+    """
+    if not math.isfinite(score):
+        raise ValueError(f"score {score} is not a finite number")
+    if unit == UNIT_BINARY and score not in (0, 1):
+        raise ValueError(f"score {score} of a 0/1 metric")
+    return round(Fraction(score) * unit)
+
+
+def accumulate(scores: Iterable[tuple[int, str | None]]) -> Stat:
+    """Sum up (score in units, cluster or None) of some samples; all have a cluster or none has."""
+    n = total = squares = 0
+    sums: dict[str, tuple[int, int]] = {}
+    for score, cluster in scores:
+        n, total, squares = n + 1, total + score, squares + score**2
+        if cluster is not None:
+            size, inner = sums.get(cluster, (0, 0))
+            sums[cluster] = (size + 1, inner + score)
+    if not sums:
+        return Stat(n, total, squares)
+    pairs = sums.values()
+    clusters = Clusters(
+        len(sums), sum(s * s for _, s in pairs), sum(s * k for k, s in pairs), sum(k * k for k, _ in pairs)
+    )
+    return Stat(n, total, squares, clusters)
+
+
+class Estimate(NamedTuple):
+    """A number as it is shown: value, standard error and 95 % interval (None where undefined)."""
+
+    value: float
+    stderr: float | None
+    low: float | None
+    high: float | None
+
+
+def estimate(stat: Stat, unit: int) -> Estimate | None:
+    """The estimate of one state; None without samples."""
+    value = stat.value(unit)
+    if value is None:
+        return None
+    variance = stat.variance(unit)
+    if variance is None:
+        return Estimate(value, None, None, None)
+    stderr = math.sqrt(variance)
+    if unit == UNIT_BINARY and stat.clusters is None:
+        return Estimate(value, stderr, *wilson(stat.total, stat.n))
+    return Estimate(value, stderr, value - _Z * stderr, value + _Z * stderr)
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a proportion."""
+    p, z2 = successes / n, _Z**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def weighted(members: Sequence[tuple[Estimate, int]]) -> Estimate:
+    """The weighted mean of independent estimates: stderr**2 = sum of w**2 stderr**2 (stratified sampling)."""
+    whole = sum(weight for _, weight in members)
+    value = math.fsum(e.value * w for e, w in members) / whole
+    errors = [(e.stderr, w) for e, w in members]
+    if any(s is None for s, _ in errors):
+        return Estimate(value, None, None, None)
+    stderr = math.sqrt(math.fsum(((s or 0.0) * w / whole) ** 2 for s, w in errors))
+    return Estimate(value, stderr, value - _Z * stderr, value + _Z * stderr)

@@ -1,0 +1,284 @@
+"""What a dataset may say about prompts and scores: the task language.
+
+One structural schema without unions (a step is an object with exactly one key), the same in the catalogue and
+in `taskSpec`. No conditionals, no loops, no Python. Words follow lm-eval's task YAML where it has one.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from evaljob.model import Frozen, cel, cel_rules
+
+Template = Annotated[str, StringConstraints(max_length=32768)]
+"""A Jinja2 template over the columns of one document (sandboxed, undefined variables are errors)."""
+Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$", max_length=63)]
+
+
+class RequestType(StrEnum):
+    """How a model is asked: a text to continue, a conversation to answer, or choices to weigh."""
+
+    GENERATE = "Generate"
+    CHAT = "Chat"
+    LOG_LIKELIHOOD = "LogLikelihood"
+
+
+class Generation(Frozen):
+    """Sampling parameters. Precedence, low to high: neutral defaults, task, model; `stop` is a union."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """0 is greedy (the default)."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=1048576)] | None = None
+    """Longest answer, in tokens. Default 256, as in lm-eval."""
+    stop: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=32)
+    ] = ()
+    """Texts that end an answer; they are cut off."""
+
+
+class Splits(Frozen):
+    """Names of the splits: files `<split>.jsonl` in a source folder, or values of `column` in one file."""
+
+    eval: Name
+    few_shot: Name | None = None
+    column: Name | None = None
+
+
+class Subsets(Frozen):
+    """Parts of the dataset that are reported apart, for example the 57 subjects of MMLU."""
+
+    column: Name
+    """The column that names the subset; templates see it as `subset`."""
+
+
+class Choices(Frozen):
+    """The answers to weigh: fixed `values` or a `template` that yields a list."""
+
+    model_config = cel_rules(
+        cel("has(self.values) != has(self.template)", "exactly one of values and template")
+    )
+
+    values: (
+        Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(min_length=2, max_length=64)]
+        | None
+    ) = None
+    template: Template | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.values is None) == (self.template is None):
+            raise ValueError("choices: give exactly one of values and template")
+        return self
+
+
+class Sampler(StrEnum):
+    """How few-shot examples are picked."""
+
+    FIRST = "First"
+
+
+class Pool(StrEnum):
+    """Where few-shot examples come from: the few-shot split, all of it or the document's own subset."""
+
+    SAME_SUBSET = "SameSubset"
+    ALL = "All"
+
+
+class FewShot(Frozen):
+    """Solved examples before the question."""
+
+    count: Annotated[int, Field(ge=0, le=64)]
+    sampler: Sampler = Sampler.FIRST
+    pool: Pool = Pool.SAME_SUBSET
+    delimiter: Annotated[str, Field(max_length=64)] = "\n\n"
+
+
+class Take(StrEnum):
+    """Which of several matches counts."""
+
+    FIRST = "First"
+    LAST = "Last"
+
+
+class Empty(Frozen):
+    """A step without arguments, written `{}`."""
+
+
+class Step(Frozen):
+    """One step of an extraction pipeline: an object with exactly one operation."""
+
+    model_config = cel_rules(
+        cel(
+            "[has(self.regex), has(self.remove), has(self.lastNumber), has(self.json)].filter(x, x).size() == 1",
+            "a step has exactly one operation: regex, remove, lastNumber or json",
+        ),
+        cel("!has(self.take) || has(self.regex)", "take belongs to regex", fieldPath=".take"),
+    )
+
+    regex: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """Keep group 1 (or the whole match without groups); no match is `NoAnswer`."""
+    take: Take | None = None
+    """With `regex`: which match, default First."""
+    remove: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """Delete every match of this pattern."""
+    last_number: Empty | None = None
+    """The last number in the text, without thousands separators."""
+    json_value: Annotated[Empty | None, Field(alias="json")] = None
+    """The first JSON value in the text, a code fence around it is ignored."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [n for n in ("regex", "remove", "last_number", "json_value") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"extract: a step has exactly one operation, this one has {given or 'none'}")
+        if self.take is not None and self.regex is None:
+            raise ValueError("extract: take belongs to regex")
+        return self
+
+
+class Metric(Frozen):
+    """One score per answer. The key in results is `name` or `name,extract`, as in lm-eval."""
+
+    name: Name
+    extract: Name | None = None
+    """The pipeline whose output is scored; without it the whole answer is."""
+    primary: bool = False
+    args: Annotated[dict[Name, Annotated[str, Field(max_length=1024)]], Field(max_length=8)] = Field(
+        default_factory=dict
+    )
+
+    @property
+    def key(self) -> str:
+        """The name in results and summaries."""
+        return f"{self.name},{self.extract}" if self.extract else self.name
+
+
+class Weighting(StrEnum):
+    """How a group averages its members: by their full size, or all alike."""
+
+    BY_SIZE = "BySize"
+    EQUAL = "Equal"
+
+
+class Group(Frozen):
+    """A named average over subsets or other groups."""
+
+    name: Name
+    members: Annotated[tuple[Name, ...], Field(min_length=1, max_length=256)]
+    weighting: Weighting = Weighting.BY_SIZE
+
+
+class Turns(StrEnum):
+    """Which assistant turn of a conversation the model writes."""
+
+    LAST = "Last"
+
+
+class Task(Frozen):
+    """What turns a document into a prompt, and an answer into a score."""
+
+    model_config = cel_rules(
+        cel(
+            "has(self.messages) == (self.requestType == 'Chat')",
+            "messages: needed by requestType Chat, and only there",
+        ),
+        cel(
+            "has(self.prompt) == (self.requestType != 'Chat')",
+            "prompt: needed unless requestType is Chat, and only there",
+        ),
+        cel(
+            "has(self.choices) == (self.requestType == 'LogLikelihood')",
+            "choices: needed by requestType LogLikelihood, and only there",
+        ),
+        cel("!has(self.fewShot) || self.requestType != 'Chat'", "fewShot: not used with requestType Chat"),
+        cel(
+            "self.metrics.filter(m, has(m.primary) && m.primary).size() == 1",
+            "metrics: exactly one must be primary",
+        ),
+        cel("!has(self.groups) || has(self.subsets)", "groups: need subsets"),
+    )
+
+    version: Annotated[int, Field(ge=1)] = 1
+    """Raised when scores may change; part of every result."""
+    request_type: RequestType
+    splits: Splits | None = None
+    subsets: Subsets | None = None
+    id: Template | None = None
+    """The sample's id; default `<subset>/<row in the source>`. Ids must be unique."""
+    cluster: Template | None = None
+    """Samples of one cluster are not independent: standard errors are clustered, shards never cut through one."""
+    fields: Annotated[dict[Name, Template], Field(max_length=32)] = Field(default_factory=dict)
+    """Derived columns, in order."""
+    description: Template | None = None
+    """Text before the few-shot examples."""
+    prompt: Template | None = None
+    messages: Template | None = None
+    """For Chat: a template that yields a list of OpenAI messages."""
+    turns: Turns = Turns.LAST
+    target: Template
+    """The expected answer; for LogLikelihood the index of the right choice."""
+    target_delimiter: Annotated[str, Field(max_length=16)] = " "
+    """Between prompt and answer. Empty for choices under a chat template, as in lm-eval."""
+    choices: Choices | None = None
+    few_shot: FewShot | None = None
+    generation: Generation = Generation()
+    extract: Annotated[
+        dict[Name, Annotated[tuple[Step, ...], Field(min_length=1, max_length=16)]], Field(max_length=8)
+    ] = Field(default_factory=dict)
+    """Named pipelines from answer to the value that metrics compare."""
+    metrics: Annotated[tuple[Metric, ...], Field(min_length=1, max_length=16)]
+    groups: Annotated[tuple[Group, ...], Field(max_length=64)] = ()
+
+    @property
+    def primary(self) -> Metric:
+        """The metric that stands in the summary's cell."""
+        return next(m for m in self.metrics if m.primary)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for problem in _problems(self):
+            raise ValueError(problem)
+        return self
+
+
+def _problems(task: Task) -> list[str]:
+    """Everything in a task that can never run, each with the field to change."""
+    kind = task.request_type
+    found = []
+    if (task.messages is None) == (kind is RequestType.CHAT):
+        found.append(f"messages: {'missing' if kind is RequestType.CHAT else 'only'} for requestType Chat")
+    if (task.prompt is None) == (kind is not RequestType.CHAT):
+        found.append(f"prompt: {'not used' if task.prompt else 'missing'} with requestType {kind}")
+    if (task.choices is None) == (kind is RequestType.LOG_LIKELIHOOD):
+        found.append(f"choices: {'not used' if task.choices else 'missing'} with requestType {kind}")
+    if task.few_shot and kind is RequestType.CHAT:
+        found.append("fewShot: not used with requestType Chat, put examples into messages")
+    if sum(m.primary for m in task.metrics) != 1:
+        found.append("metrics: exactly one must be primary")
+    found += [
+        f"metrics: {m.name} names extract {m.extract!r}, which is not defined"
+        for m in task.metrics
+        if m.extract and m.extract not in task.extract
+    ]
+    return found + _duplicates(task) + _group_problems(task)
+
+
+def _duplicates(task: Task) -> list[str]:
+    keys = [m.key for m in task.metrics]
+    return [f"metrics: {k} stands twice" for k in sorted({k for k in keys if keys.count(k) > 1})]
+
+
+def _group_problems(task: Task) -> list[str]:
+    """Groups need subsets, unique names, and members that are subsets or groups defined before."""
+    if task.groups and not task.subsets:
+        return ["groups: need subsets"]
+    names = [g.name for g in task.groups]
+    found = [f"groups: {n} stands twice" for n in sorted({n for n in names if names.count(n) > 1})]
+    for i, group in enumerate(task.groups):
+        later = set(names[i:]) & set(group.members)
+        found += [f"groups: {group.name} uses {m}, which must be defined before it" for m in sorted(later)]
+    return found
