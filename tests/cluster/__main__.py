@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.cluster import docker, images, kind
+from tests.cluster import docker, images, kind, load, nodes
 from tests.cluster.machine import prepare
 from tests.cluster.paths import Cache
 from tests.cluster.shell import ClusterError, Timeline, say
@@ -50,7 +50,7 @@ def _load(args: argparse.Namespace, cache: Cache) -> None:
     timeline = Timeline()
     machine = prepare(cache, timeline)
     with timeline.stage("load"):
-        copied = kind.load(machine, args.name, args.images, args.nodes)
+        copied = load.load(machine, args.name, args.images, args.nodes)
     _print({"loaded": copied, "seconds": timeline.seconds})
 
 
@@ -77,21 +77,23 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=0, help="nodes beside the control plane (0: it runs the pods)"
     )
     up.add_argument("--gpus", type=int, default=0, help="simulated GPUs on each node that runs pods")
-    up.add_argument("--data", type=Path, help=f"folder that every node mounts at {kind.MOUNT}")
+    up.add_argument("--data", type=Path, help=f"folder that every node mounts at {nodes.MOUNT}")
     down = verbs.add_parser("down", help="leave nothing of a cluster")
     which = down.add_mutually_exclusive_group(required=True)
     which.add_argument("name", nargs="?")
     which.add_argument(
         "--all", action="store_true", help="all clusters, and the engine if it was started here"
     )
-    load = verbs.add_parser("load", help="copy images to nodes that lack them")
-    load.add_argument("name")
-    load.add_argument("images", nargs="+", metavar="IMAGE")
-    load.add_argument(
+    copy = verbs.add_parser("load", help="copy images to nodes that lack them")
+    copy.add_argument("name")
+    copy.add_argument("images", nargs="+", metavar="IMAGE")
+    copy.add_argument(
         "--nodes", type=lambda text: text.split(","), default=[], help="only these, comma-separated"
     )
     build = verbs.add_parser("images", help="build our images; prints {name: reference}")
-    build.add_argument("names", nargs="*", metavar="NAME", choices=[[], *images.RECIPES])
+    build.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(images.RECIPES)}; default: all"
+    )
     verbs.add_parser("tools", help="print the folder with kubectl, helm and kind")
     return parser
 

@@ -15,7 +15,7 @@ from tests.cluster.emptyimages import REPOSITORY as REGISTRY
 from tests.cluster.machine import Machine
 from tests.cluster.packageindex import certificates, pip_conf
 from tests.cluster.paths import REPOSITORY
-from tests.cluster.shell import Timeline, run
+from tests.cluster.shell import ClusterError, Timeline, run
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,11 @@ def build(machine: Machine, names: Sequence[str], timeline: Timeline) -> dict[st
         The reference of each image.
 
     Raises:
-        CommandError: If a build fails.
+        ClusterError: If there is no such image, or a build fails.
     """
+    unknown = set(names) - RECIPES.keys()
+    if unknown:
+        raise ClusterError(f"no image is called {sorted(unknown)}; there are {sorted(RECIPES)}")
     refs = {name: reference(name, RECIPES[name], machine.image.base) for name in names}
     with machine.cache.lock():
         for name, ref in refs.items():

@@ -1,30 +1,34 @@
-"""Real Kubernetes clusters of kind: made or reused, filled with images, removed.
+"""Real Kubernetes clusters of kind: made, reused, removed.
 
 For fixtures:
 
-    machine = prepare(Cache.from_env(os.environ), Timeline())
-    cluster = up(machine, ClusterSpec("evaljob-e2e", workers=2, gpus=8))
-    load(machine, cluster.name, [ref], nodes=cluster.nodes[1:])
-    down(machine.docker, machine.cache, cluster.name)
+    timeline = Timeline()
+    machine = prepare(Cache.from_env(os.environ), timeline)
+    cluster = kind.up(machine, ClusterSpec("evaljob-e2e", workers=2, gpus=8), timeline)
+    refs = images.build(machine, ["operator"], timeline)
+    load.load(machine, cluster.name, list(refs.values()), cluster.nodes[1:])
+    kind.down(machine.docker, machine.cache, cluster.name)
 """
 
 import contextlib
+import ipaddress
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from tests.cluster import nodes
 from tests.cluster.docker import Docker
 from tests.cluster.machine import Machine
 from tests.cluster.paths import HERE, Cache
 from tests.cluster.shell import ClusterError, CommandError, Timeline, say
 
-MOUNT = "/mnt/evaljob"
 GPU = "nvidia.com/gpu"
-_LABEL = "io.x-k8s.kind.cluster"
 
 Origin = Literal["created", "reused", "restarted"]
 
@@ -75,19 +79,16 @@ def up(machine: Machine, spec: ClusterSpec, timeline: Timeline) -> Cluster:
     """
     data = (spec.data or machine.cache.data).resolve()
     data.mkdir(parents=True, exist_ok=True)
-    with timeline.stage(f"cluster {spec.name}"):
+    names = node_names(spec)
+    with machine.cache.lock(), timeline.stage(f"cluster {spec.name}"):
         origin = _reuse(machine, spec, data) or _create(machine, spec, data)
+        _simulate_gpus(machine, spec, names[1:] or names)
     with timeline.stage("network and DNS ready"):
-        machine.kubectl(
-            spec.name, "-n", "kube-system", "rollout", "status", "daemonset/kube-proxy", "--timeout=120s"
-        )
-        machine.kubectl(
-            spec.name, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s"
-        )
-    nodes = node_names(spec)
-    _simulate_gpus(machine, spec, nodes[1:] or nodes)
+        for addon in ("daemonset/kube-proxy", "deployment/coredns"):
+            status = ("rollout", "status", addon, "--timeout=120s")
+            machine.kubectl(spec.name, "--namespace=kube-system", *status)
     kubeconfig = machine.cache.kubeconfig(spec.name)
-    return Cluster(spec.name, f"kind-{spec.name}", kubeconfig, nodes, data, origin)
+    return Cluster(spec.name, f"kind-{spec.name}", kubeconfig, names, data, origin)
 
 
 def down(docker: Docker | None, cache: Cache, name: str) -> None:
@@ -99,54 +100,12 @@ def down(docker: Docker | None, cache: Cache, name: str) -> None:
         name: The cluster's name.
     """
     if docker:
-        nodes = docker("ps", "-aq", "--filter", f"label={_LABEL}={name}").split()
-        if nodes:
-            docker("rm", "-f", "-v", *nodes)
+        containers = docker("ps", "-aq", "--filter", nodes.filter_of(name)).split()
+        if containers:
+            docker("rm", "-f", "-v", *containers)
         with contextlib.suppress(CommandError):  # another cluster still uses it
             docker("network", "rm", "kind")
     shutil.rmtree(cache.kubeconfig(name).parent, ignore_errors=True)
-
-
-def load(machine: Machine, name: str, refs: Sequence[str], nodes: Sequence[str] = ()) -> dict[str, list[str]]:
-    """Copy images from the engine to nodes; those that hold an image already are left out.
-
-    Args:
-        machine: The machine of the cluster.
-        name: The cluster.
-        refs: Images in the engine.
-        nodes: The nodes that get them; none: all.
-
-    Returns:
-        For each image the nodes it was copied to.
-    """
-    known = machine.kind("get", "nodes", "--name", name).split()
-    unknown = set(nodes) - set(known)
-    if unknown:
-        raise ClusterError(f"cluster {name} has no node {sorted(unknown)}; it has {sorted(known)}")
-    listings = {node: _images_of(machine, node) for node in nodes or sorted(known)}
-    copied = {}
-    for ref in refs:
-        image = machine.docker("image", "inspect", "--format", "{{.Id}}", ref).strip()
-        copied[ref] = [node for node, listing in listings.items() if not holds(listing, ref, image)]
-        if copied[ref]:
-            machine.kind("load", "docker-image", ref, "--name", name, "--nodes", ",".join(copied[ref]))
-    return copied
-
-
-def holds(listing: str, ref: str, image: str) -> bool:
-    """Whether a node's `ctr images ls` shows an image under this name and with this content.
-
-    containerd lists an image by name and by the digest of its configuration, which is Docker's image id;
-    both lines carry the digest of its manifest.
-
-    Args:
-        listing: What `ctr images ls` printed.
-        ref: The name with its registry or repository, and tag.
-        image: The engine's id of the image, `sha256:...`.
-    """
-    rows = {words[0]: words[2] for line in listing.splitlines() if len(words := line.split()) > 2}
-    manifest = rows.get(ref) or rows.get(f"docker.io/{ref}") or rows.get(f"docker.io/library/{ref}")
-    return manifest is not None and manifest in {rows.get(image), image}
 
 
 def node_names(spec: ClusterSpec) -> tuple[str, ...]:
@@ -164,39 +123,31 @@ def configuration(spec: ClusterSpec, image: str, data: Path, common: str) -> str
         data: The folder that every node mounts.
         common: What the nodes have in common, in YAML without `nodes`.
     """
-    mounts = [{"hostPath": str(data), "containerPath": MOUNT}]
+    mounts = [{"hostPath": str(data), "containerPath": nodes.MOUNT}]
     roles = ["control-plane"] + ["worker"] * spec.workers
-    nodes = [{"role": role, "image": image, "extraMounts": mounts} for role in roles]
-    return f"{common}\nname: {spec.name}\nnodes: {json.dumps(nodes)}\n"
-
-
-@dataclass(frozen=True)
-class _Node:
-    """What matters of a node's container."""
-
-    name: str
-    running: bool
-    image: str
-    data: str
+    listed = [{"role": role, "image": image, "extraMounts": mounts} for role in roles]
+    return f"{common}\nname: {spec.name}\nnodes: {json.dumps(listed)}\n"
 
 
 def _reuse(machine: Machine, spec: ClusterSpec, data: Path) -> Origin | None:
     """None if there is no such cluster or it is not what it should be."""
-    found = _containers(machine.docker, spec.name)
+    found = nodes.containers(machine.docker, spec.name)
     if not found:
         return None
-    wanted = {_Node(name, True, machine.image.ref, str(data)) for name in node_names(spec)}
-    if {_Node(node.name, True, node.image, node.data) for node in found} != wanted:
+    wanted = {(name, machine.image.ref, str(data)) for name in node_names(spec)}
+    if {(node.name, node.image, node.data) for node in found} != wanted:
         say(f"    cluster {spec.name} has other nodes, another image or another data folder: it is made anew")
         return None
-    stopped = [node.name for node in found if not node.running]
-    if stopped:
-        machine.docker("start", *sorted(stopped))
+    stopped = {node.name for node in found if not node.running}
+    since = datetime.now(tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if stopped else ""
+    for name in _start_order(machine.cache, spec):
+        if name in stopped:
+            machine.docker("start", name)
     try:
         _export_kubeconfig(machine, spec.name)
-        _wait_for_nodes(machine, spec.name, seconds=60)
-    except CommandError as failure:
-        say(f"    cluster {spec.name} is not healthy: it is made anew ({failure})")
+        _wait_for_nodes(machine, spec, since=since, seconds=60)
+    except ClusterError as failure:
+        say(f"    cluster {spec.name} is not healthy and is made anew: {failure}")
         return None
     return "restarted" if stopped else "reused"
 
@@ -212,25 +163,21 @@ def _create(machine: Machine, spec: ClusterSpec, data: Path) -> Origin:
         file.flush()
         kubeconfig = str(machine.cache.kubeconfig(spec.name))
         machine.kind("create", "cluster", "--config", file.name, "--kubeconfig", kubeconfig, "--wait", "180s")
-    _wait_for_nodes(machine, spec.name, seconds=120)
+    _wait_for_nodes(machine, spec, since="", seconds=120)
+    addresses = {node.address: node.name for node in nodes.containers(machine.docker, spec.name)}
+    order = [addresses[address] for address in sorted(addresses, key=ipaddress.ip_address)]
+    _start_order_file(machine.cache, spec.name).write_text("\n".join(order))
     return "created"
 
 
-def _containers(docker: Docker, name: str) -> list[_Node]:
-    ids = docker("ps", "-aq", "--filter", f"label={_LABEL}={name}").split()
-    return [
-        _Node(
-            name=container["Name"].removeprefix("/"),
-            running=container["State"]["Running"],
-            image=container["Config"]["Image"],
-            data=next((m["Source"] for m in container["Mounts"] if m["Destination"] == MOUNT), ""),
-        )
-        for container in (json.loads(docker("inspect", *ids)) if ids else [])
-    ]
+def _start_order(cache: Cache, spec: ClusterSpec) -> list[str]:
+    """Docker gives out addresses in this order; certificates and routes need the old ones."""
+    file = _start_order_file(cache, spec.name)
+    return file.read_text().split() if file.exists() else list(node_names(spec))
 
 
-def _images_of(machine: Machine, node: str) -> str:
-    return machine.docker("exec", node, "ctr", "-n", "k8s.io", "images", "ls")
+def _start_order_file(cache: Cache, name: str) -> Path:
+    return cache.kubeconfig(name).with_name("start-order")
 
 
 def _export_kubeconfig(machine: Machine, name: str) -> None:
@@ -239,16 +186,26 @@ def _export_kubeconfig(machine: Machine, name: str) -> None:
     machine.kind("export", "kubeconfig", "--name", name, "--kubeconfig", str(path))
 
 
-def _wait_for_nodes(machine: Machine, name: str, *, seconds: int) -> None:
-    machine.kubectl(name, "wait", "nodes", "--all", "--for=condition=Ready", f"--timeout={seconds}s")
+def _wait_for_nodes(machine: Machine, spec: ClusterSpec, *, since: str, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    failure = "some are missing or not ready"
+    while time.monotonic() < end:
+        try:
+            listing = machine.kubectl(spec.name, "get", "nodes", "-o", "json")
+            if nodes.all_ready(listing, node_names(spec), since):
+                return
+        except CommandError as refused:  # a control plane that starts drops the connection
+            failure = str(refused)
+        time.sleep(0.5)
+    raise ClusterError(f"nodes of {spec.name} are not ready after {seconds:g} s: {failure}")
 
 
-def _simulate_gpus(machine: Machine, spec: ClusterSpec, nodes: Sequence[str]) -> None:
+def _simulate_gpus(machine: Machine, spec: ClusterSpec, names: Sequence[str]) -> None:
     """The scheduler and the kubelet account for what the node's status says.
 
     A restarted kubelet sets such resources to 0: hence at each `up`.
     """
     amount = {GPU: str(spec.gpus)}
     patch = json.dumps({"status": {"capacity": amount, "allocatable": amount}})
-    for node in nodes:
+    for node in names:
         machine.kubectl(spec.name, "patch", "node", node, "--subresource=status", "--type=merge", "-p", patch)

@@ -1,7 +1,7 @@
 """The image of a kind node, and the base image that our own images are built on.
 
-With an image registry these are `kindest/node` and a slim Python image. Without one they are made here: a
-base from Debian packages (mmdebstrap), and a node image on it. Both lie in the cache as one file, about 155 MB.
+With an image registry these are `kindest/node` and a slim Python image. Without one they are made here:
+a base from Debian packages (mmdebstrap) and a node image on it. Both lie in the cache as one file of 155 MB.
 
 The `kindest/node` way is UNTESTED: it was written on a machine that reaches no image registry.
 """
