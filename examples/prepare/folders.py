@@ -68,6 +68,6 @@ def write_rows(path: Path, rows: Iterable["DataclassInstance"]) -> None:
 
 
 def shared(path: Path) -> None:
-    """A folder in which every pod may write, but delete only what is its own, as in /tmp."""
+    """A folder in which every pod may write, and delete only what is its own (the sticky bit)."""
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(SHARED)
