@@ -74,6 +74,7 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     INVALID_RESULT = "InvalidResult"
     RESULTS_LOST = "ResultsLost"
+    SHARDS_DISAGREE = "ShardsDisagree"
     RUNNER_FAILED = "RunnerFailed"
     # of a partition, said by the runner
     BAD_CONFIGURATION = "BadConfiguration"

@@ -46,6 +46,8 @@ class Settings(Frozen):
     """Secrets that an EvalJob may name begin with it: creating EvalJobs must not imply reading every Secret."""
     grace_period_seconds: int = 60
     """Between SIGTERM and SIGKILL, and between the soft and the hard deadline."""
+    job_ttl_seconds: int = 3600
+    """How long the Jobs of a finished EvalJob stay."""
 
 
 class RunPlan(Frozen):
@@ -61,6 +63,7 @@ class RunPlan(Frozen):
     partition_deadline_seconds: int
     pending_deadline_seconds: int
     grace_period_seconds: int
+    job_ttl_seconds: int
     output: Output | None = None
 
 
@@ -140,6 +143,7 @@ def make_plan(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Setting
             partition_deadline_seconds=spec.partition_deadline_seconds,
             pending_deadline_seconds=spec.pending_deadline_seconds,
             grace_period_seconds=settings.grace_period_seconds,
+            job_ttl_seconds=settings.job_ttl_seconds,
             output=spec.output,
         ),
         models=models,

@@ -168,7 +168,10 @@ class Group(Frozen):
     """A named average over subsets or other groups."""
 
     name: Name
-    members: Annotated[tuple[Name, ...], Field(min_length=1, max_length=256)]
+    members: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=253)], ...], Field(min_length=1, max_length=256)
+    ]
+    """Subsets, as the subset column spells them, or groups defined before."""
     weighting: Weighting = Weighting.BY_SIZE
 
 

@@ -1,0 +1,520 @@
+"""Outcomes of partitions -> the summary: what a team reads, as JSON, CSV and Markdown.
+
+Shards are added up as integers, so their number never shows in a value. What is missing says why; nothing
+partial looks whole.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+from evaljob.model import Frozen
+from evaljob.names import Reason
+from evaljob.plan import Partition, Plan, PlannedDataset
+from evaljob.result import Failure, Lint, MetricInfo, Outcomes, PartitionResult, Seconds, Tokens
+from evaljob.stats import EMPTY, Estimate, Stat, estimate, weighted
+from evaljob.task import Group, Weighting
+
+SUMMARY_VERSION = 1
+FILES_BYTES_MAX = 900 * 1024
+LIMITED_MARK, SUSPECT_MARK = "~", "!"
+
+
+class SummaryTooLargeError(Exception):
+    """The summary does not fit a ConfigMap."""
+
+
+class CellState(StrEnum):
+    """Whether a cell's numbers cover all its samples."""
+
+    COMPLETE = "Complete"
+    PARTIAL = "Partial"
+    MISSING = "Missing"
+    EXCLUDED = "Excluded"
+
+
+class Score(Frozen):
+    """One metric over one part of a dataset. `value` is None where the part is incomplete."""
+
+    metric: str
+    primary: bool = False
+    higher_is_better: bool = True
+    value: float | None = None
+    stderr: float | None = None
+    low: float | None = None
+    high: float | None = None
+    """95 % interval."""
+    n: int = 0
+    expected: int = 0
+
+
+class Part(Frozen):
+    """The whole dataset, a group or a subset, with its scores."""
+
+    kind: Literal["dataset", "group", "subset"]
+    name: str
+    depth: int = 0
+    """How far its row is indented: 1 for a group, 2 for a group inside a group."""
+    size: int = 0
+    """Samples before `limit`."""
+    present: int = 1
+    members: int = 1
+    """A group has a value only when all its members are present."""
+    scores: tuple[Score, ...]
+
+
+class Cell(Frozen):
+    """One model on one dataset, all shards."""
+
+    model: str
+    dataset: str
+    state: CellState
+    reason: str | None = None
+    message: str | None = None
+    shards: int
+    shards_done: int
+    limited: bool = False
+    lint: tuple[Lint, ...] = ()
+    outcomes: Outcomes | None = None
+    inference_digest: str | None = None
+    parts: tuple[Part, ...] = ()
+    tokens: Tokens | None = None
+    seconds: Seconds | None = None
+    """Summed over the shards' last attempts."""
+    device: str | None = None
+    provenance: dict[str, str] | None = None
+
+
+class Column(Frozen):
+    """A model of the table."""
+
+    name: str
+    display_name: str
+
+
+class Row(Frozen):
+    """A dataset of the table."""
+
+    name: str
+    display_name: str
+    task: str
+    task_version: int
+    primary: str
+
+
+class Summary(Frozen):
+    """All cells of an EvalJob."""
+
+    v: int = SUMMARY_VERSION
+    name: str
+    uid: str
+    state: str
+    succeeded: int
+    failed: int
+    total: int
+    models: tuple[Column, ...]
+    datasets: tuple[Row, ...]
+    cells: tuple[Cell, ...]
+
+
+def summarize(plan: Plan, outcomes: Mapping[Partition, PartitionResult | Failure], *, state: str) -> Summary:
+    """Merge what is known of a plan's partitions.
+
+    Args:
+        plan: the frozen plan.
+        outcomes: per partition, as far as it has ended for good.
+        state: the EvalJob's state.
+    """
+    shards: dict[tuple[str, str], list[Partition]] = {}
+    for partition in plan.partitions:
+        shards.setdefault((partition.model, partition.dataset), []).append(partition)
+    return Summary(
+        name=plan.run.name,
+        uid=plan.run.uid,
+        state=state,
+        succeeded=sum(isinstance(o, PartitionResult) for o in outcomes.values()),
+        failed=sum(isinstance(o, Failure) for o in outcomes.values()),
+        total=len(plan.partitions),
+        models=tuple(Column(name=m.name, display_name=m.display_name or m.name) for m in plan.models),
+        datasets=tuple(_row(d) for d in plan.datasets),
+        cells=tuple(
+            _cell(m.name, d, shards.get((m.name, d.dataset.name), []), outcomes)
+            for d in plan.datasets
+            for m in plan.models
+        ),
+    )
+
+
+def _row(planned: PlannedDataset) -> Row:
+    d, task = planned.dataset, planned.task
+    return Row(
+        name=d.name,
+        display_name=d.display_name or d.name,
+        task=planned.task_name,
+        task_version=task.version,
+        primary=task.primary.key,
+    )
+
+
+def _cell(
+    model: str,
+    planned: PlannedDataset,
+    partitions: Sequence[Partition],
+    outcomes: Mapping[Partition, PartitionResult | Failure],
+) -> Cell:
+    dataset = planned.dataset.name
+    if not partitions:
+        return Cell(model=model, dataset=dataset, state=CellState.EXCLUDED, shards=0, shards_done=0)
+    known = [outcomes[p] for p in partitions if p in outcomes]
+    results = [o for o in known if isinstance(o, PartitionResult)]
+    failures = [o for o in known if isinstance(o, Failure)]
+    reason, message = (failures[0].reason, failures[0].message) if failures else (None, None)
+    if len(results) == len(partitions):
+        reason = _disagreement(results)
+        if reason is None:
+            return _complete_cell(model, planned, results)
+        message = "the shards did not compute with the same model, data and parameters"
+        results = []
+    return Cell(
+        model=model,
+        dataset=dataset,
+        state=CellState.PARTIAL if results else CellState.MISSING,
+        reason=reason,
+        message=message,
+        shards=len(partitions),
+        shards_done=len(results),
+        limited=planned.dataset.limit is not None,
+    )
+
+
+def _disagreement(results: Sequence[PartitionResult]) -> Reason | None:
+    """Shards of one cell must come from the same inference and measure the same things."""
+    digests = {r.inference_digest for r in results}
+    metrics = {r.metrics for r in results}
+    sizes: dict[str, set[int]] = {}
+    for subset in (s for r in results for s in r.subsets):
+        sizes.setdefault(subset.name, set()).add(subset.size)
+    same = len(digests) == len(metrics) == 1 and all(len(s) == 1 for s in sizes.values())
+    return None if same else Reason.SHARDS_DISAGREE
+
+
+def _complete_cell(model: str, planned: PlannedDataset, results: Sequence[PartitionResult]) -> Cell:
+    first = results[0]
+    return Cell(
+        model=model,
+        dataset=planned.dataset.name,
+        state=CellState.COMPLETE,
+        shards=len(results),
+        shards_done=len(results),
+        limited=any(r.limited for r in results),
+        lint=_merged_lint(results),
+        outcomes=Outcomes(**_summed(r.outcomes for r in results)),
+        inference_digest=first.inference_digest,
+        parts=_parts(
+            _merged_subsets(results), first.metrics, planned, limited=any(r.limited for r in results)
+        ),
+        tokens=Tokens(**_summed(r.tokens for r in results)),
+        seconds=Seconds(**_summed(r.seconds for r in results)),
+        device=first.device,
+        provenance=first.provenance,
+    )
+
+
+def _summed(values: Iterable[Frozen]) -> dict[str, int]:
+    """Field by field sums of equal models of numbers."""
+    total: dict[str, int] = {}
+    for value in values:
+        for name, number in value:
+            total[name] = total.get(name, 0) + number
+    return total
+
+
+def _merged_lint(results: Iterable[PartitionResult]) -> tuple[Lint, ...]:
+    found: dict[str, int] = {}
+    for lint in (x for r in results for x in r.lint):
+        found[lint.code] = found.get(lint.code, 0) + lint.count
+    return tuple(Lint(code=code, count=number) for code, number in sorted(found.items()))
+
+
+class _Merged(NamedTuple):
+    """One subset over all shards."""
+
+    size: int
+    expected: int
+    stats: tuple[Stat, ...]
+
+
+def _merged_subsets(results: Iterable[PartitionResult]) -> dict[str, _Merged]:
+    merged: dict[str, _Merged] = {}
+    for subset in (s for r in results for s in r.subsets):
+        before = merged.get(subset.name, _Merged(subset.size, 0, (EMPTY,) * len(subset.stats)))
+        stats = tuple(a + b for a, b in zip(before.stats, subset.stats, strict=True))
+        merged[subset.name] = _Merged(subset.size, before.expected + subset.expected, stats)
+    return merged
+
+
+class _Weighed(NamedTuple):
+    """A part while groups are computed: its estimate, its weight, and its pooled state where pooling is exact."""
+
+    estimate: Estimate
+    size: int
+    n: int
+    pooled: Stat | None
+
+
+def _parts(
+    subsets: Mapping[str, _Merged], metrics: Sequence[MetricInfo], planned: PlannedDataset, *, limited: bool
+) -> tuple[Part, ...]:
+    """The whole, the groups (outermost first) and the subsets of a complete cell."""
+    groups = planned.task.groups
+    by_metric = [_weigh(subsets, i, m, groups, limited=limited) for i, m in enumerate(metrics)]
+    whole = Group(name="-", members=tuple(subsets))
+    wholes = [_weigh_group(whole, _leaves(subsets, i, m), m, limited=limited) for i, m in enumerate(metrics)]
+    expected = sum(s.expected for s in subsets.values())
+    size = sum(s.size for s in subsets.values())
+    parts = [
+        Part(kind="dataset", name=planned.dataset.name, size=size, scores=_scores(metrics, wholes, expected)),
+        *(_group_part(g, depth, by_metric, metrics, subsets, groups) for g, depth in _ordered(groups)),
+    ]
+    if set(subsets) != {""}:
+        parts += [
+            Part(kind="subset", name=name, depth=1, size=s.size,
+                 scores=_scores(metrics, [b.get(name) for b in by_metric], s.expected))
+            for name, s in subsets.items()
+        ]  # fmt: skip
+    return tuple(parts)
+
+
+def _leaves(subsets: Mapping[str, _Merged], i: int, metric: MetricInfo) -> dict[str, _Weighed]:
+    found = {}
+    for name, subset in subsets.items():
+        stat = subset.stats[i]
+        value = estimate(stat, metric.unit)
+        if value is not None:
+            found[name] = _Weighed(value, subset.size, stat.n, stat)
+    return found
+
+
+def _weigh(
+    subsets: Mapping[str, _Merged], i: int, metric: MetricInfo, groups: Iterable[Group], *, limited: bool
+) -> dict[str, _Weighed]:
+    """Every subset and every complete group of one metric."""
+    known = _leaves(subsets, i, metric)
+    for group in groups:
+        value = _weigh_group(group, known, metric, limited=limited)
+        if value is not None:
+            known[group.name] = value
+    return known
+
+
+def _weigh_group(
+    group: Group, known: Mapping[str, _Weighed], metric: MetricInfo, *, limited: bool
+) -> _Weighed | None:
+    """A group's estimate, None unless all members are known.
+
+    By size and without `limit`, sizes are counts: the members' states add up, which is exact. Otherwise the
+    mean is weighted by the members' full sizes, or equally.
+    """
+    if not group.members or any(m not in known for m in group.members):
+        return None
+    members = [known[m] for m in group.members]
+    size, n = sum(m.size for m in members), sum(m.n for m in members)
+    states = [m.pooled for m in members if m.pooled is not None]
+    poolable = group.weighting is Weighting.BY_SIZE and len(states) == len(members)
+    if poolable and (len(members) == 1 or not limited):
+        pooled = sum(states, EMPTY)
+        value = estimate(pooled, metric.unit)
+        return _Weighed(value, size, n, pooled) if value else None
+    by_size = group.weighting is Weighting.BY_SIZE
+    value = weighted([(m.estimate, m.size if by_size else 1) for m in members])
+    return _Weighed(value, size, n, None)
+
+
+def _scores(
+    metrics: Sequence[MetricInfo], values: Sequence[_Weighed | None], expected: int
+) -> tuple[Score, ...]:
+    return tuple(
+        Score(
+            metric=m.key, primary=m.primary, higher_is_better=m.higher_is_better,
+            **(v.estimate._asdict() if v else {}), n=v.n if v else 0, expected=expected,
+        )
+        for m, v in zip(metrics, values, strict=True)
+    )  # fmt: skip
+
+
+def _ordered(groups: Sequence[Group]) -> list[tuple[Group, int]]:
+    """Groups as a reader expects them: a group, then its member groups, indented."""
+    by_name = {g.name: g for g in groups}
+    inner = {m for g in groups for m in g.members if m in by_name}
+
+    def walk(group: Group, depth: int) -> list[tuple[Group, int]]:
+        below = [x for m in group.members if m in by_name for x in walk(by_name[m], depth + 1)]
+        return [(group, depth), *below]
+
+    return [x for g in groups if g.name not in inner for x in walk(g, 1)]
+
+
+def _group_part(
+    group: Group,
+    depth: int,
+    by_metric: Sequence[Mapping[str, _Weighed]],
+    metrics: Sequence[MetricInfo],
+    subsets: Mapping[str, _Merged],
+    groups: Sequence[Group],
+) -> Part:
+    names = {g.name: g for g in groups}
+    leaves = _subsets_of(group, names)
+    return Part(
+        kind="group",
+        name=group.name,
+        depth=depth,
+        size=sum(subsets[s].size for s in leaves if s in subsets),
+        present=sum(s in subsets for s in leaves),
+        members=len(leaves),
+        scores=_scores(
+            metrics,
+            [b.get(group.name) for b in by_metric],
+            sum(subsets[s].expected for s in leaves if s in subsets),
+        ),
+    )
+
+
+def _subsets_of(group: Group, groups: Mapping[str, Group]) -> list[str]:
+    return [s for m in group.members for s in (_subsets_of(groups[m], groups) if m in groups else [m])]
+
+
+class Table(NamedTuple):
+    """The summary as text: a header, rows of equal length, and a last line."""
+
+    header: list[str]
+    rows: list[list[str]]
+    footer: str
+
+
+def table(summary: Summary) -> Table:
+    """One row per dataset and group, one column per model, the primary metric in the cells."""
+    cells = {(c.dataset, c.model): c for c in summary.cells}
+    rows = []
+    for dataset in summary.datasets:
+        line = [cells[dataset.name, m.name] for m in summary.models]
+        rows.append([f"{dataset.display_name} ({dataset.primary})", *(_cell_text(c) for c in line)])
+        groups = {(p.name, p.depth): None for c in line for p in c.parts if p.kind == "group"}
+        rows += [
+            ["  " * depth + name, *(_part_text(c, _find(c, name)) for c in line)] for name, depth in groups
+        ]
+    footer = f"{summary.state}: {summary.succeeded} of {summary.total} partitions succeeded"
+    footer += f", {summary.failed} failed" if summary.failed else ""
+    return Table(["dataset (metric)", *(m.display_name for m in summary.models)], rows, footer)
+
+
+def _find(cell: Cell, group: str) -> Part | None:
+    return next((p for p in cell.parts if p.kind == "group" and p.name == group), None)
+
+
+def _cell_text(cell: Cell) -> str:
+    if cell.state is CellState.EXCLUDED:
+        return "excluded"
+    if cell.state is CellState.COMPLETE:
+        return _part_text(cell, cell.parts[0])
+    why = f" ({cell.reason})" if cell.reason else ""
+    if cell.state is CellState.PARTIAL:
+        return f"partial {cell.shards_done}/{cell.shards}{why}"
+    return f"missing{why}" if cell.reason else "pending"
+
+
+def _part_text(cell: Cell, part: Part | None) -> str:
+    if part is None:
+        return ""
+    score = next(s for s in part.scores if s.primary)
+    if score.value is None:
+        return f"partial, {part.present} of {part.members}"
+    spread = "" if score.low is None or score.high is None else f" ±{(score.high - score.low) / 2:.2f}"
+    marks = (LIMITED_MARK if cell.limited else "") + (SUSPECT_MARK if cell.lint else "")
+    return f"{score.value:.2f}{spread} ({score.n}/{score.expected}){' ' if marks else ''}{marks}"
+
+
+def files(summary: Summary) -> dict[str, str]:
+    """The data of the summary's ConfigMap.
+
+    Raises:
+        SummaryTooLargeError: beyond 900 KiB in all.
+    """
+    data = {
+        "summary.json": summary.model_dump_json(by_alias=True, exclude_none=True),
+        "summary.csv": to_csv(summary),
+        "summary.md": to_markdown(summary),
+    }
+    size = sum(len(v.encode()) for v in data.values())
+    if size > FILES_BYTES_MAX:
+        raise SummaryTooLargeError(
+            f"the summary has {size} bytes, a ConfigMap holds {FILES_BYTES_MAX}: split the EvalJob; "
+            "its Jobs keep their results"
+        )
+    return data
+
+
+_CSV_FIELDS = (
+    "model", "dataset", "kind", "name", "metric", "primary", "value", "stderr", "low", "high",
+    "n", "expected", "state", "reason", "limited", "lint",
+)  # fmt: skip
+
+
+def to_csv(summary: Summary) -> str:
+    """One line per model, dataset, part and metric; cells without numbers have one line each."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, _CSV_FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for cell in summary.cells:
+        if cell.state is CellState.EXCLUDED:
+            continue
+        common = {
+            "model": cell.model, "dataset": cell.dataset, "state": cell.state.value, "reason": cell.reason,
+            "limited": cell.limited, "lint": " ".join(x.code for x in cell.lint),
+        }  # fmt: skip
+        if not cell.parts:
+            writer.writerow({**common, "kind": "dataset", "name": cell.dataset})
+        for part in cell.parts:
+            for score in part.scores:
+                numbers = score.model_dump(exclude={"higher_is_better"})
+                writer.writerow({**common, "kind": part.kind, "name": part.name, **numbers})
+    return out.getvalue()
+
+
+def to_markdown(summary: Summary) -> str:
+    """The table as Markdown, with the marks explained where they occur and every failure's message."""
+    shown = table(summary)
+
+    def line(texts: Iterable[str]) -> str:
+        # Leading blanks would be lost, and a display name may hold anything.
+        return "| " + " | ".join(_markdown(t) for t in texts) + " |"
+
+    rule = "|" + " --- |" * len(shown.header)
+    notes = legend(summary)
+    body = [line(shown.header), rule, *(line(r) for r in shown.rows)]
+    why = [
+        f"- {c.model} / {c.dataset}: {c.reason}: {_markdown(c.message or '')}"
+        for c in summary.cells
+        if c.reason
+    ]
+    return "\n".join([f"# {summary.name}", "", *body, "", shown.footer, "", *why, *notes]).rstrip() + "\n"
+
+
+def _markdown(text: str) -> str:
+    indent = len(text) - len(text.lstrip())
+    flat = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return "&nbsp;" * indent + flat
+
+
+def legend(summary: Summary) -> list[str]:
+    """What the marks that occur in the table mean."""
+    notes = []
+    if any(c.limited and c.parts for c in summary.cells):
+        notes.append(f"{LIMITED_MARK} limited: only the first samples of each subset were used")
+    codes = sorted({x.code for c in summary.cells for x in c.lint})
+    if codes:
+        notes.append(
+            f"{SUSPECT_MARK} suspect: {', '.join(codes)}; look at the samples before using the number"
+        )
+    return notes
