@@ -1,0 +1,1 @@
+"""evaljob on this machine: the same EvalJob file without a cluster."""

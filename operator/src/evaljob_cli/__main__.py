@@ -1,0 +1,152 @@
+"""The command `evaljob`. Exit codes: 0, 1 when a partition failed, 2 for bad input, 130 when interrupted."""
+
+import datetime as dt
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from evaljob.names import State
+from evaljob.plan import Settings
+from evaljob.result import Failure
+from evaljob.summary import Summary, SummaryTooLargeError, summarize
+from evaljob_cli import planned, table
+from evaljob_cli.attempt import Launch
+from evaljob_cli.catalogue import catalogue
+from evaljob_cli.execute import InterruptedRunError, execute, write
+from evaljob_cli.inputs import InputError, assignments, durable, identified, read_evaljob, resolve
+from evaljob_cli.local import default_parallelism
+from evaljob_cli.places import Places, check
+
+RUNNER = (sys.executable, "-P", "-m", "evaljob_runner")
+"""-P: no module in the folder where the user happens to be takes the place of a library's."""
+_EXIT_CODES: dict[type[Exception], int] = {InputError: 2, SummaryTooLargeError: 1, InterruptedRunError: 130}
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="YAML file with one EvalJob.")]
+Mounts = Annotated[
+    list[str] | None,
+    typer.Option("--mount", metavar="CLAIM=DIR", help="Folder that stands in for a claim (pvc://CLAIM/...)."),
+]
+ConfigMaps = Annotated[
+    list[str] | None,
+    typer.Option("--config-map", metavar="NAME=DIR", help="Folder of a ConfigMap, one file per key."),
+]
+ApiKeys = Annotated[
+    list[str] | None,
+    typer.Option("--api-key-file", metavar="SECRET/KEY=FILE", help="File that holds a Secret's key."),
+]
+Date = Annotated[
+    dt.datetime | None,
+    typer.Option(formats=["%Y-%m-%d"], help="The clock of chat templates; default today (UTC)."),
+]
+
+
+def _date(given: dt.datetime | None) -> dt.date:
+    return given.date() if given else dt.datetime.now(dt.UTC).date()
+
+
+@app.command()
+def run(
+    file: File,
+    *,
+    mount: Mounts = None,
+    config_map: ConfigMaps = None,
+    api_key_file: ApiKeys = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder; default ./NAME-out.")] = None,
+    date: Date = None,
+    parallelism: Annotated[
+        int | None, typer.Option(min=1, help="Partitions at once; default what the CPUs (or one GPU) carry.")
+    ] = None,
+) -> None:
+    """Evaluate every partition in a process of its own, then merge, write and print the summary."""
+    evaljob = identified(read_evaljob(file))
+    if evaljob.spec.suspend:
+        raise InputError(f"{file}: spec.suspend: true: nothing to run; set it to false")
+    plan = resolve(durable(evaljob), Settings(), _date(date))
+    places = Places(
+        out=(out or Path(f"{plan.run.name}-out")).absolute(),
+        claims=assignments("--mount", mount),
+        config_maps=assignments("--config-map", config_map),
+        api_keys=assignments("--api-key-file", api_key_file),
+    )
+    check(plan, places)
+    at_once = parallelism or default_parallelism(plan, evaljob.spec.parallelism, len(os.sched_getaffinity(0)))
+    outcomes = execute(plan, Launch(places, RUNNER, os.environ), at_once, Console(stderr=True))
+    failed = any(isinstance(o, Failure) for o in outcomes.values())
+    summary = summarize(plan, outcomes, state=State.FAILED if failed else State.COMPLETE)
+    table.show(summary, Console())
+    write(summary, places.out)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def plan(
+    file: File,
+    *,
+    output: Annotated[Literal["table", "json", "yaml"], typer.Option("--output", "-o")] = "table",
+    manifests: Annotated[
+        bool,
+        typer.Option("--manifests", help="With -o: a List of the plan's ConfigMap and the Jobs instead."),
+    ] = False,
+    date: Date = None,
+) -> None:
+    """Show the partitions of an EvalJob: the Jobs that it becomes, and what is excluded."""
+    evaljob = identified(read_evaljob(file))
+    made = resolve(evaljob, Settings(), _date(date))
+    if output != "table":
+        document = (
+            planned.manifests(evaljob, _date(date)) if manifests else planned.as_document(evaljob, made)
+        )
+        print(planned.formatted(document, output))
+        return
+    if manifests:
+        raise InputError("--manifests: needs -o yaml or -o json")
+    console = Console()
+    table.grid(["job", "model", "dataset", "shard", "task"], planned.as_rows(made), console)
+    excluded = ", ".join(f"{p.model}/{p.dataset}" for p in evaljob.spec.exclude)
+    print(f"\n{len(made.partitions)} partitions" + (f"; excluded: {excluded}" if excluded else ""))
+    print("On a cluster the last ten characters differ: they are a hash of the EvalJob's uid.")
+
+
+@app.command()
+def summary(
+    file: Annotated[
+        typer.FileText, typer.Argument(metavar="FILE|-", help="A summary.json, or - to read it from a pipe.")
+    ],
+) -> None:
+    """Print a summary.json: a local run's, or the key of that name of the ConfigMap NAME-summary."""
+    try:
+        loaded = Summary.model_validate_json(file.read())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "document"
+        raise InputError(f"{file.name}: not a summary.json: {where}: {first['msg']}") from error
+    table.show(loaded, Console())
+
+
+@app.command()
+def tasks() -> None:
+    """List the tasks of the catalogue."""
+    rows = [[name, task.request_type, task.primary.key] for name, task in catalogue().items()]
+    table.grid(["task", "request type", "primary metric"], rows, Console())
+
+
+def main() -> None:
+    """The entry point of the command `evaljob`."""
+    try:
+        app()
+    except (InputError, SummaryTooLargeError, InterruptedRunError) as error:
+        print(f"evaljob: {error}", file=sys.stderr)
+        sys.exit(_EXIT_CODES[type(error)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""A plan run in front of a user: shown while it lasts, ended by Ctrl-C, resumed by the same command."""
+
+import asyncio
+import signal
+import uuid
+from pathlib import Path
+
+from rich.console import Console
+
+from evaljob.observe import Outcome
+from evaljob.plan import Partition, Plan
+from evaljob.summary import Summary, files
+from evaljob_cli.attempt import Launch
+from evaljob_cli.display import display
+from evaljob_cli.local import run_plan
+from evaljob_cli.places import SAMPLES
+
+
+class InterruptedRunError(Exception):
+    """The user ended the run; no runner is left. The message says how to resume."""
+
+
+def execute(plan: Plan, launch: Launch, parallelism: int, console: Console) -> dict[Partition, Outcome]:
+    """Run a plan to its end, shown on this console.
+
+    Ctrl-C and SIGTERM give the runners the grace period to close their logs; a second one ends them at once.
+
+    Raises:
+        InterruptedRunError: after either.
+    """
+    places, total = launch.places, len(plan.partitions)
+    console.print(
+        f"{plan.run.name}: {total} partitions, {parallelism} at once, output in {places.out}",
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+    async def main() -> dict[Partition, Outcome]:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
+        with display(console, total) as report:
+            return await run_plan(
+                plan, launch, parallelism=parallelism, new_attempt=lambda: str(uuid.uuid4()), report=report
+            )
+
+    try:
+        return asyncio.run(main())
+    except KeyboardInterrupt:
+        kept = f"what {places.out / SAMPLES} holds is not computed again"
+        raise InterruptedRunError(f"interrupted; run the same command to resume: {kept}") from None
+
+
+def write(summary: Summary, out: Path) -> None:
+    """Write the summary's files.
+
+    Raises:
+        SummaryTooLargeError: when they would not fit a ConfigMap either.
+    """
+    for name, text in files(summary).items():
+        (out / name).write_text(text, "utf-8")

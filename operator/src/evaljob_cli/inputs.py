@@ -1,0 +1,88 @@
+"""What a user gives: an EvalJob file and `name=value` options. Errors name the field, the value and the fix."""
+
+import datetime as dt
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+from evaljob.names import KIND
+from evaljob.plan import Plan, Settings, make_plan
+from evaljob.spec import EvalJob, InvalidSpecError, Output, parse_evaljob
+from evaljob_cli.catalogue import catalogue
+
+_UID_SPACE = uuid.UUID("5f7b1f6e-1b57-5f0e-9d4e-6d0c0a3f2e11")
+"""Any fixed UUID: it keeps local uids apart from everything else that is derived with uuid5."""
+
+
+class InputError(Exception):
+    """What the user gave cannot be used. The message says where, what and how to mend it."""
+
+
+def read_evaljob(path: Path) -> EvalJob:
+    """The one EvalJob of a YAML file; other documents beside it are skipped.
+
+    Raises:
+        InputError: for a file that cannot be read, is not YAML, holds no or several EvalJobs, or a wrong one.
+    """
+    try:
+        documents = list(yaml.safe_load_all(path.read_text("utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: {error}") from error
+    found = [d for d in documents if isinstance(d, dict) and d.get("kind") == KIND]
+    if len(found) != 1:
+        raise InputError(f"{path}: holds {len(found)} documents of kind {KIND}, give a file with exactly one")
+    try:
+        return parse_evaljob(found[0])
+    except InvalidSpecError as error:
+        raise InputError(f"{path}: {error.reason}: {error}") from error
+
+
+def identified(evaljob: EvalJob) -> EvalJob:
+    """The EvalJob with a uid that stands in for the API server's: equal for an equal name and spec.
+
+    So a second run in the same folder finds its sample logs, and a changed spec does not. `parallelism` and
+    `suspend` change no number and so no uid.
+    """
+    spec = evaljob.spec.model_copy(update={"parallelism": 1, "suspend": False})
+    uid = str(uuid.uuid5(_UID_SPACE, f"{evaljob.metadata.name}\n{spec.to_json()}"))
+    return evaljob.model_copy(update={"metadata": evaljob.metadata.model_copy(update={"uid": uid})})
+
+
+def durable(evaljob: EvalJob) -> EvalJob:
+    """The EvalJob with an output claim: on this machine sample logs always stay."""
+    output = evaljob.spec.output or Output(claim_name="local")
+    return evaljob.model_copy(update={"spec": evaljob.spec.model_copy(update={"output": output})})
+
+
+def resolve(evaljob: EvalJob, settings: Settings, date: dt.date) -> Plan:
+    """The EvalJob's plan, with the catalogue of this installation.
+
+    Raises:
+        InputError: for a spec that can never run.
+    """
+    try:
+        return make_plan(evaljob, catalogue(), settings, date)
+    except InvalidSpecError as error:
+        raise InputError(f"{evaljob.metadata.name}: {error.reason}: {error}") from error
+
+
+def assignments(option: str, given: Iterable[str] | None) -> dict[str, Path]:
+    """`NAME=PATH` options as absolute paths by name.
+
+    Raises:
+        InputError: without `=`, for a name given twice, and for a path that does not exist.
+    """
+    found: dict[str, Path] = {}
+    for text in given or ():
+        name, separator, value = text.partition("=")
+        if not (name and separator and value):
+            raise InputError(f"{option} {text!r}: write NAME=PATH")
+        if name in found:
+            raise InputError(f"{option} {text!r}: {name} is given twice")
+        path = Path(value).expanduser().absolute()
+        if not path.exists():
+            raise InputError(f"{option} {text!r}: {path} does not exist")
+        found[name] = path
+    return found
