@@ -1,0 +1,71 @@
+# Everything that can be done with this repository. Two commands are enough: `make quickstart` and `make test`.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+ON ?= cluster
+E2E := evaljob-e2e
+QUICKSTART := evaljob-quickstart
+export OMP_NUM_THREADS ?= 1
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help quickstart test lint verify unit torch chart crd-test e2e crd lock cluster-up cluster-down bench-overhead
+
+help:  ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+quickstart:  ## a real model on real data: ON=cluster (default) or ON=local; CONTEXT=kind-... uses your kind cluster
+	python3 -m examples.quickstart --on $(ON) $(if $(CONTEXT),--context $(CONTEXT))
+
+test: lint verify unit torch  ## everything, as CI runs it: lint, types, layers, generated files, all tests
+	$(MAKE) --no-print-directory cluster-tests
+	@echo "make test: all passed"
+
+lint: .venv/.synced  ## format, lint, strict types, layers
+	.venv/bin/ruff format --check --quiet . || { .venv/bin/ruff format --diff . ; exit 1; }
+	.venv/bin/ruff check --quiet .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+verify: .venv/.synced  ## generated files are what the models say
+	.venv/bin/python crds/generate.py --check
+
+crd: .venv/.synced  ## generate the CRD and the JSON Schemas from the models
+	.venv/bin/python crds/generate.py
+
+unit: .venv/.synced  ## pure tests: no cluster, no torch
+	.venv/bin/pytest -q tests/unit
+
+torch: .venv-test/.synced  ## tests of the runner with real weights, and of local runs
+	.venv-test/bin/pytest -q tests/torch
+
+.PHONY: cluster-tests
+cluster-tests: .venv/.synced  ## chart, CRD and end-to-end tests on a cluster of their own
+	.venv/bin/pytest -q tests/chart tests/crd tests/e2e
+
+chart: .venv/.synced  ## tests of the Helm chart
+	.venv/bin/pytest -q tests/chart
+
+crd-test: .venv/.synced  ## accept and reject cases at a real API server
+	.venv/bin/pytest -q tests/crd --keep-cluster
+
+e2e: .venv/.synced  ## end to end on a cluster that stays up for the next time
+	.venv/bin/pytest -q tests/e2e --keep-cluster
+
+bench-overhead: .venv/.synced .venv-test/.synced  ## what isolation costs per partition, by phase
+	.venv-test/bin/python -m tests.benchmarks.overhead
+
+cluster-up:  ## a real cluster with two workers and simulated GPUs
+	python3 -m tests.cluster up $(E2E) --workers 2 --gpus 8
+
+cluster-down:  ## leave nothing of our clusters
+	python3 -m tests.cluster down $(E2E)
+	python3 -m tests.cluster down $(QUICKSTART)
+
+lock: .venv/.synced  ## resolve dependencies anew into requirements/*.txt
+	requirements/lock
+
+.venv/.synced: requirements/dev.txt requirements/environment
+	requirements/environment .venv dev.txt
+
+.venv-test/.synced: requirements/test-cpu.txt requirements/environment requirements/cpu_stubs.py
+	requirements/environment .venv-test test-cpu.txt

@@ -1,0 +1,1 @@
+"""`make quickstart`: from a fresh machine to a table of real scores."""
