@@ -6,7 +6,7 @@ For fixtures:
     machine = prepare(Cache.from_env(os.environ), timeline)
     cluster = kind.up(machine, ClusterSpec("evaljob-e2e", workers=2, gpus=8), timeline)
     refs = images.build(machine, ["operator"], timeline)
-    load.load(machine, cluster.name, list(refs.values()), cluster.nodes[1:])
+    load.load(machine, cluster.name, list(refs.values()), only=cluster.nodes[1:])
     kind.down(machine.docker, machine.cache, cluster.name)
 """
 
