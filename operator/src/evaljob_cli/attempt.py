@@ -4,6 +4,7 @@ The counterpart of a pod: the plan's files in a folder, an own process group, a 
 """
 
 import asyncio
+import math
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -94,7 +95,7 @@ def threads(model: Model) -> int:
     text = str(resources.limits.get("cpu", resources.requests.get("cpu", 1)))
     try:
         cpus = Decimal(text.removesuffix("m")) / (1000 if text.endswith("m") else 1)
-        return max(1, -int(-cpus // 1))
+        return max(1, math.ceil(cpus))
     except (InvalidOperation, OverflowError, ValueError) as error:
         where = f"spec.models[{model.name}].runner.resources: cpu {text!r}"
         raise InputError(f"{where}: write a number of CPUs, for example 2 or 500m") from error

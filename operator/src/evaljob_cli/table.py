@@ -74,7 +74,7 @@ def _blocks(lines: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
     yield block
 
 
-def _grid(lines: Sequence[Sequence[str]], columns: Sequence[int], *, plain: bool, wrap: bool = True) -> Table:
+def _grid(lines: Sequence[Sequence[str]], columns: Sequence[int], *, plain: bool) -> Table:
     header, *rows = lines
     made = Table(
         box=None if plain else box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0)

@@ -1,0 +1,336 @@
+"""A plan on this machine: real processes, a stand-in for the runner."""
+
+import asyncio
+import datetime as dt
+import json
+import os
+import sys
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaljob import jobs
+from evaljob.observe import Outcome
+from evaljob.plan import Partition, Plan, Settings
+from evaljob.result import Failure, PartitionResult
+from evaljob.spec import EvalJob, Model, parse_evaljob
+from evaljob_cli.attempt import Launch, environment, threads
+from evaljob_cli.inputs import InputError, durable, identified, resolve
+from evaljob_cli.local import (
+    Event,
+    Finished,
+    Progressed,
+    Retrying,
+    Started,
+    default_parallelism,
+    run_plan,
+)
+from evaljob_cli.places import Places, arguments, check
+from tests.unit import cli_runner
+
+RUNNER = (sys.executable, "-S", cli_runner.__file__)
+TASK = {
+    "requestType": "Generate",
+    "prompt": "{{ q }}",
+    "target": "{{ a }}",
+    "metrics": [{"name": "acc", "primary": True}],
+}
+
+
+def model(**more: object) -> dict[str, Any]:
+    transformers = {"source": "pvc://models/m", "dtype": "float32", "device": "CPU"}
+    return {"name": "m", "promptFormat": "Text", "transformers": transformers, **more}
+
+
+def evaljob(*datasets: str, models: list[dict[str, Any]] | None = None, **spec: object) -> EvalJob:
+    inline = {"jsonl": '{"q": "1", "a": "2"}'}
+    document = {
+        "apiVersion": "evaljob.dev/v1alpha1",
+        "kind": "EvalJob",
+        "metadata": {"name": "toy"},
+        "spec": {
+            "models": models or [model()],
+            "datasets": [{"name": d, "taskSpec": TASK, "inline": inline} for d in datasets],
+            **spec,
+        },
+    }
+    return identified(parse_evaljob(document))
+
+
+def plan_of(job: EvalJob, grace: int = 5) -> Plan:
+    return resolve(durable(job), Settings(grace_period_seconds=grace), dt.date(2025, 1, 1))
+
+
+class Run:
+    """One call of run_plan, and everything that it said."""
+
+    def __init__(self, plan: Plan, out: Path) -> None:
+        self.plan = plan
+        self.folder = out / "samples" / plan.run.uid
+        self.launch = Launch(Places(out, {"models": out}), RUNNER, {"MINE": "kept"}, backoff_seconds=0.01)
+        self.events: list[Event] = []
+
+    async def run(self, parallelism: int = 4) -> dict[str, Outcome]:
+        numbers = count()
+        outcomes = await run_plan(
+            self.plan,
+            self.launch,
+            parallelism=parallelism,
+            new_attempt=lambda: f"{next(numbers):08d}",
+            report=self.events.append,
+        )
+        return {p.dataset: outcome for p, outcome in outcomes.items()}
+
+    def all(self, kind: type[Event]) -> list[Any]:
+        return [e for e in self.events if isinstance(e, kind)]
+
+    def starts(self, dataset: str) -> list[dict[str, Any]]:
+        """What each process of a partition left behind when it began."""
+        found = sorted((self.folder / f"m-{dataset}-0").glob("start-*"))
+        return [json.loads(path.read_text()) for path in found]
+
+    def pids(self, dataset: str) -> list[int]:
+        """The process and its child, of every attempt."""
+        found = (self.folder / f"m-{dataset}-0").glob("pids-*")
+        return [int(pid) for path in found for pid in path.read_text().split()]
+
+
+def started(*datasets: str, out: Path, grace: int = 5, **spec: object) -> Run:
+    return Run(plan_of(evaljob(*datasets, models=None, **spec), grace), out)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - another process makes it true
+            await asyncio.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process still runs; one that nobody has waited for yet does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(") ")[2][0] != "Z"
+
+
+def reason(outcome: Outcome) -> str:
+    assert isinstance(outcome, Failure)
+    return outcome.reason
+
+
+async def test_every_partition_has_a_process_of_its_own_and_reports_what_it_did(tmp_path: Path) -> None:
+    run = started("good-1", "good-2", "good-3", out=tmp_path)
+    outcomes = await run.run()
+    assert all(isinstance(o, PartitionResult) for o in outcomes.values())
+    pids = {start["pid"] for d in outcomes for start in run.starts(d)}
+    assert len(pids) == 3
+    assert os.getpid() not in pids
+    assert {e.progress.done for e in run.all(Progressed)} == {1, 2, 3, 4}
+
+
+async def test_never_more_at_once_than_asked_for(tmp_path: Path) -> None:
+    run = started(*(f"good-{i}" for i in range(6)), out=tmp_path)
+    await run.run(parallelism=2)
+    steps = [1 if isinstance(e, Started) else -1 for e in run.events if isinstance(e, Started | Finished)]
+    running = [sum(steps[: i + 1]) for i in range(len(steps))]
+    assert max(running) == 2
+
+
+async def test_an_attempt_that_may_end_better_is_tried_again_after_a_growing_pause(tmp_path: Path) -> None:
+    run = started("flaky-2", out=tmp_path)
+    outcomes = await run.run()
+    assert isinstance(outcomes["flaky-2"], PartitionResult)
+    assert [e.retry for e in run.all(Started)] == [0, 1, 2]
+    assert [(e.failure.reason, e.seconds) for e in run.all(Retrying)] == [
+        ("DependencyUnavailable", 0.01),
+        ("DependencyUnavailable", 0.02),
+    ]
+
+
+async def test_retries_end_at_the_backoff_limit_with_the_last_reason(tmp_path: Path) -> None:
+    run = started("flaky-9", out=tmp_path, backoffLimit=1)
+    outcomes = await run.run()
+    assert reason(outcomes["flaky-9"]) == "DependencyUnavailable"
+    assert len(run.starts("flaky-9")) == 2
+
+
+async def test_exit_78_is_never_tried_again_and_the_others_finish(tmp_path: Path) -> None:
+    run = started("never", "good", out=tmp_path)
+    outcomes = await run.run()
+    assert reason(outcomes["never"]) == "BadData"
+    assert len(run.starts("never")) == 1
+    assert isinstance(outcomes["good"], PartitionResult)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected", "says", "attempts"),
+    [
+        ("crash", "RunnerFailed", "exit code 3: Traceback: it broke", 2),
+        ("killed", "RunnerFailed", "ended by SIGKILL", 2),
+        ("silent", "InvalidResult", "not a report", 1),
+        ("foreign", "InvalidResult", "attempt 'another'", 1),
+    ],
+)
+async def test_an_end_without_a_report_of_this_attempt_is_a_failure_that_says_so(
+    tmp_path: Path, dataset: str, expected: str, says: str, attempts: int
+) -> None:
+    run = started(dataset, out=tmp_path, backoffLimit=1)
+    outcome = (await run.run())[dataset]
+    assert reason(outcome) == expected
+    assert isinstance(outcome, Failure)
+    assert says in outcome.message
+    assert len(run.starts(dataset)) == attempts
+
+
+async def test_at_the_deadline_runners_are_asked_to_end_then_killed_and_their_children_with_them(
+    tmp_path: Path,
+) -> None:
+    """No deadline but the grace period of 1 s, so that the test is short; a spec asks for at least 1 s more."""
+    run = started("slow", "deaf", out=tmp_path, grace=1, backoffLimit=0)
+    now = run.plan.run.model_copy(update={"partition_deadline_seconds": 0})
+    run.plan = run.plan.model_copy(update={"run": now})
+    outcomes = await run.run()
+    assert [reason(o) for o in outcomes.values()] == ["DeadlineExceeded", "DeadlineExceeded"]
+    assert (run.folder / "m-slow-0" / "terminated").exists()
+    assert len(run.pids("slow") + run.pids("deaf")) == 4
+    assert not any(alive(pid) for d in ("slow", "deaf") for pid in run.pids(d))
+
+
+async def test_cancelling_ends_every_process_and_a_second_run_takes_over_its_samples(tmp_path: Path) -> None:
+    run = started("slow", "deaf", out=tmp_path, grace=0)
+    task = asyncio.create_task(run.run())
+    await until(lambda: len(run.pids("slow")) == len(run.pids("deaf")) == 2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not any(alive(pid) for d in ("slow", "deaf") for pid in run.pids(d))
+    (run.folder / "m-slow-0").rename(run.folder / "m-good-0")
+    again = started("good", out=tmp_path)
+    again.plan = again.plan.model_copy(update={"run": run.plan.run})
+    outcome = (await again.run())["good"]
+    assert isinstance(outcome, PartitionResult)
+    assert outcome.outcomes.from_log == 1
+
+
+async def test_a_program_that_does_not_exist_fails_its_partition(tmp_path: Path) -> None:
+    run = started("good", out=tmp_path, backoffLimit=0)
+    run.launch = Launch(run.launch.places, (str(tmp_path / "nothing"),), {})
+    outcome = (await run.run())["good"]
+    assert reason(outcome) == "RunnerFailed"
+
+
+async def test_a_runner_sees_this_environment_its_threads_and_its_models_variables(tmp_path: Path) -> None:
+    pod = {"resources": {"limits": {"cpu": "1500m"}}, "env": [{"name": "HF_HOME", "value": "/x"}]}
+    run = Run(plan_of(evaljob("good", models=[model(runner=pod)])), tmp_path)
+    await run.run()
+    seen = run.starts("good")[0]["env"]
+    expected = {"MINE": "kept", "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive", "HF_HOME": "/x"}
+    assert seen.items() >= expected.items()
+
+
+def planned(**runner: object) -> Model:
+    return plan_of(evaljob("good", models=[model(runner=runner)])).models[0]
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({}, 1),
+        ({"limits": {"cpu": 4}}, 4),
+        ({"limits": {"cpu": "2"}, "requests": {"cpu": "1"}}, 2),
+        ({"requests": {"cpu": "3"}}, 3),
+        ({"limits": {"cpu": "500m"}}, 1),
+        ({"limits": {"cpu": "2.1"}}, 3),
+    ],
+)
+def test_threads_are_the_cpu_limit_as_the_pod_would_see_it(resources: dict[str, Any], expected: int) -> None:
+    assert threads(planned(resources=resources)) == expected
+
+
+def test_a_quantity_that_is_no_number_of_cpus_is_refused_with_its_field() -> None:
+    with pytest.raises(InputError, match=r"spec\.models\[m\]\.runner\.resources: cpu 'many'"):
+        environment({}, planned(resources={"limits": {"cpu": "many"}}))
+
+
+@pytest.mark.parametrize(("wanted", "cpus", "expected"), [(10, 8, 4), (10, 1, 1), (3, 8, 3), (1, 8, 1)])
+def test_by_default_as_many_at_once_as_the_cpus_carry(wanted: int, cpus: int, expected: int) -> None:
+    two_threads = model(runner={"resources": {"limits": {"cpu": 2}}})
+    plan = plan_of(evaljob("good", models=[two_threads]))
+    assert default_parallelism(plan, wanted, cpus) == expected
+
+
+@pytest.mark.parametrize(("device", "expected"), [("CPU", 8), ("Auto", 1), ("CUDA", 1)])
+def test_by_default_one_at_a_time_on_a_gpu(device: str, expected: int) -> None:
+    transformers = {"source": "pvc://models/m", "dtype": "float32", "device": device}
+    gpu = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+    plan = plan_of(evaljob("good", models=[model(transformers=transformers, runner=gpu)]))
+    assert default_parallelism(plan, 8, 8) == expected
+
+
+OPENAI = {
+    "name": "o",
+    "promptFormat": "Chat",
+    "openai": {"url": "http://h/v1", "model": "x", "apiKeySecretRef": {"name": "eval-k", "key": "token"}},
+}
+
+
+def endpoint_plan() -> Plan:
+    job = evaljob("good", models=[model(), OPENAI])
+    dataset = job.spec.datasets[0].model_copy(update={"inline": None, "source": "configmap://cm/rows.jsonl"})
+    spec = job.spec.model_copy(update={"datasets": (dataset,)})
+    return plan_of(job.model_copy(update={"spec": spec}))
+
+
+def test_the_arguments_are_the_jobs_with_local_paths(tmp_path: Path) -> None:
+    plan = endpoint_plan()
+    places = Places(
+        tmp_path,
+        {"models": tmp_path / "a", "unused": tmp_path},
+        {"cm": tmp_path / "b"},
+        {"eval-k/token": tmp_path / "key"},
+    )
+    local = [arguments(plan, p, places, tmp_path / "plan") for p in plan.partitions]
+    cluster = [jobs.arguments(plan, p) for p in plan.partitions]
+    changed = [
+        (c, x) for cs, xs in zip(cluster, local, strict=True) for c, x in zip(cs, xs, strict=True) if c != x
+    ]
+    assert dict(changed) == {
+        "/etc/evaljob/plan": f"{tmp_path}/plan",
+        "/mnt/output": f"{tmp_path}/samples",
+        "models=/mnt/source/models": f"models={tmp_path}/a",
+        "cm=/mnt/config/cm": f"cm={tmp_path}/b",
+        "/etc/evaljob/key/token": f"{tmp_path}/key",
+    }
+
+
+def test_a_place_that_nobody_named_is_refused_with_the_options_to_add(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        check(endpoint_plan(), Places(tmp_path))
+    assert str(caught.value).endswith(
+        "add --api-key-file eval-k/token=FILE --config-map cm=DIR --mount models=DIR"
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "same"),
+    [
+        ({"parallelism": 3}, True),
+        ({"suspend": True}, True),
+        ({"seed": 1}, False),
+        ({"backoffLimit": 1}, False),
+    ],
+)
+def test_the_local_uid_changes_with_the_spec_but_not_with_how_fast_it_runs(
+    spec: dict[str, Any], same: bool
+) -> None:
+    assert (evaljob("good").metadata.uid == evaljob("good", **spec).metadata.uid) is same
+
+
+def test_each_partition_has_its_own_job_name_and_folder() -> None:
+    plan = plan_of(evaljob("good-1", "good-2"))
+    names = {plan.job_name(Partition(model="m", dataset=d, shard=0, shards=1)) for d in ("good-1", "good-2")}
+    assert len(names) == 2
