@@ -54,10 +54,10 @@ def ensure(cache: Cache, timeline: Timeline) -> Path:
         except CommandError as failure:  # seen once: "resource temporarily unavailable" beside other builds
             say(f"    {failure}\n    once more")
             _build(cache, fresh)
+        shutil.rmtree(cache.cluster / "go")
     for tool in TOOLS_IN_KUBE:
         (fresh / tool).symlink_to("kube")
     fresh.rename(folder)
-    shutil.rmtree(cache.cluster / "go")
     prune(cache, "bin-*")
     return folder
 

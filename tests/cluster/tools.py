@@ -49,7 +49,7 @@ def new_enough(tool: str, output: str) -> bool:
         tool: kubectl, helm or kind.
         output: What it printed; empty if it is missing.
     """
-    found = re.search(r"v(\d+)\.(\d+)\.", output)
+    found = re.search(r"v(\d+)\.(\d+)", output)
     return found is not None and (int(found[1]), int(found[2])) >= _WANTED[tool][0]
 
 

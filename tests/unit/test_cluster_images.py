@@ -26,13 +26,13 @@ def of(root: Path) -> str:
     return digest.of(["flag", root / "package", root / "run"], root)
 
 
-def test_a_copy_elsewhere_has_the_same_digest(sources: Path, tmp_path: Path):
+def test_a_copy_elsewhere_has_the_same_digest(sources: Path, tmp_path: Path) -> None:
     copy = tmp_path / "two"
     shutil.copytree(sources, copy)
     assert of(copy) == of(sources)
 
 
-def test_byte_code_does_not_change_the_digest(sources: Path):
+def test_byte_code_does_not_change_the_digest(sources: Path) -> None:
     before = of(sources)
     (sources / "package" / "__pycache__").mkdir()
     (sources / "package" / "__pycache__" / "code.cpython-311.pyc").write_bytes(b"1")
@@ -40,7 +40,7 @@ def test_byte_code_does_not_change_the_digest(sources: Path):
 
 
 @pytest.mark.parametrize("change", ["content", "name", "mode", "new file"])
-def test_what_an_image_would_show_changes_the_digest(sources: Path, change: str):
+def test_what_an_image_would_show_changes_the_digest(sources: Path, change: str) -> None:
     before = of(sources)
     code = sources / "package" / "code.py"
     if change == "content":
@@ -54,19 +54,19 @@ def test_what_an_image_would_show_changes_the_digest(sources: Path, change: str)
     assert of(sources) != before
 
 
-def test_neighbouring_texts_do_not_run_together(tmp_path: Path):
+def test_neighbouring_texts_do_not_run_together(tmp_path: Path) -> None:
     assert digest.of(["ab", "c"], tmp_path) != digest.of(["a", "bc"], tmp_path)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_each_image_is_tagged_by_its_base(name: str):
+def test_each_image_is_tagged_by_its_base(name: str) -> None:
     recipe = RECIPES[name]
     assert reference(name, recipe, "base:1") == reference(name, recipe, "base:1")
     assert reference(name, recipe, "base:1") != reference(name, recipe, "base:2")
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_dockerfile_copies_only_what_counts_for_the_tag(name: str):
+def test_a_dockerfile_copies_only_what_counts_for_the_tag(name: str) -> None:
     recipe = RECIPES[name]
     copies = [
         line.split()[1]
@@ -80,7 +80,7 @@ def test_a_dockerfile_copies_only_what_counts_for_the_tag(name: str):
     assert set(copies) <= known
 
 
-def test_only_pause_has_a_user(tmp_path: Path):
+def test_only_pause_has_a_user(tmp_path: Path) -> None:
     """Etcd with a user cannot write its data folder."""
     (tmp_path / "pause").write_bytes(b"program")
     emptyimages.write(tmp_path / "images.tar", tmp_path / "pause", "v1.2.3")
@@ -102,7 +102,7 @@ def test_only_pause_has_a_user(tmp_path: Path):
     assert set(users.values()) == {None}
 
 
-def test_each_image_that_a_node_asks_for_is_made():
+def test_each_image_that_a_node_asks_for_is_made() -> None:
     made = {"evaljob.local/pause:1", "evaljob.local/empty:1"}
     texts = [
         path.read_text() for path in (HERE / "node" / "fs").rglob("*") if path.suffix in {".yaml", ".toml"}
@@ -116,7 +116,7 @@ def test_each_image_that_a_node_asks_for_is_made():
     assert words == made
 
 
-def test_the_version_of_kubernetes_is_that_of_go_mod():
+def test_the_version_of_kubernetes_is_that_of_go_mod() -> None:
     assert (
         binaries.kubernetes_version("require (\n\tk8s.io/kubectl v0.9.1\n\tk8s.io/kubernetes v1.2.3\n)")
         == "v1.2.3"
@@ -139,11 +139,11 @@ def test_the_version_of_kubernetes_is_that_of_go_mod():
         ("", []),
     ],
 )
-def test_the_base_comes_from_the_mirror_of_this_machine(sources_text: str, mirror: list[str]):
+def test_the_base_comes_from_the_mirror_of_this_machine(sources_text: str, mirror: list[str]) -> None:
     assert nodeimage.debian_mirror(sources_text) == mirror
 
 
-def test_a_build_gets_the_index_of_the_host_but_not_its_paths(tmp_path: Path):
+def test_a_build_gets_the_index_of_the_host_but_not_its_paths(tmp_path: Path) -> None:
     file = tmp_path / "pip.conf"
     file.write_text(
         "[global]\nindex-url = https://a.example\ncert = /host/bundle\n[install]\ntrusted-host =\n  b\n  c\n"
@@ -157,7 +157,7 @@ def test_a_build_gets_the_index_of_the_host_but_not_its_paths(tmp_path: Path):
     assert "/host" not in text
 
 
-def test_an_environment_variable_beats_a_file(tmp_path: Path):
+def test_an_environment_variable_beats_a_file(tmp_path: Path) -> None:
     file = tmp_path / "pip.conf"
     file.write_text("[global]\nindex-url = https://a.example\n")
     text = pip_conf(
@@ -167,7 +167,7 @@ def test_an_environment_variable_beats_a_file(tmp_path: Path):
     assert "https://a.example" not in text
 
 
-def test_pip_s_own_bundle_comes_first():
+def test_pip_s_own_bundle_comes_first() -> None:
     assert certificates({"PIP_CERT": "/a", "SSL_CERT_FILE": "/b"}) == Path("/a")
     assert certificates({"SSL_CERT_FILE": "/b"}) == Path("/b")
     assert certificates({}) == Path("/etc/ssl/certs/ca-certificates.crt")

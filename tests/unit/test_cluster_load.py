@@ -55,7 +55,7 @@ def new_engine(tmp_path: Path) -> Path:
     return saved(tmp_path / "image.tar", (names[0], names[1]))
 
 
-def test_a_node_without_anything_gets_every_layer(new_engine: Path):
+def test_a_node_without_anything_gets_every_layer(new_engine: Path) -> None:
     found = archive(new_engine, set())
     entry = json.loads(found["index.json"])["manifests"][0]
     assert entry["annotations"] == {"io.containerd.image.name": "x/y:1"}
@@ -66,7 +66,7 @@ def test_a_node_without_anything_gets_every_layer(new_engine: Path):
     assert [layer["mediaType"].endswith("gzip") for layer in manifest["layers"]] == [False, True]
 
 
-def test_a_layer_that_the_node_holds_is_left_out_but_named(new_engine: Path):
+def test_a_layer_that_the_node_holds_is_left_out_but_named(new_engine: Path) -> None:
     found = archive(new_engine, {digest(BASE)})
     assert BASE not in found.values()
     assert CODE in found.values()
@@ -74,11 +74,11 @@ def test_a_layer_that_the_node_holds_is_left_out_but_named(new_engine: Path):
     assert manifest["layers"][0]["digest"] == digest(BASE)
 
 
-def test_what_the_node_holds_does_not_change_the_image(new_engine: Path):
+def test_what_the_node_holds_does_not_change_the_image(new_engine: Path) -> None:
     assert archive(new_engine, set())["index.json"] == archive(new_engine, {digest(BASE)})["index.json"]
 
 
-def test_engines_before_25_name_layers_by_other_things(tmp_path: Path):
+def test_engines_before_25_name_layers_by_other_things(tmp_path: Path) -> None:
     found = archive(saved(tmp_path / "image.tar", ("1f/layer.tar", "2f/layer.tar")), set())
     assert found["blobs/sha256/" + digest(BASE).removeprefix("sha256:")] == BASE
 
@@ -93,5 +93,5 @@ def test_engines_before_25_name_layers_by_other_things(tmp_path: Path):
         ("localhost/runner:1", "localhost/runner:1"),
     ],
 )
-def test_an_image_has_the_name_by_which_kubernetes_asks_for_it(ref: str, name: str):
+def test_an_image_has_the_name_by_which_kubernetes_asks_for_it(ref: str, name: str) -> None:
     assert full_name(ref) == name

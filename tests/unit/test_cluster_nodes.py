@@ -37,7 +37,7 @@ def node(name: str, status: str, heartbeat: str) -> dict[str, object]:
         ([node("a", "True", "2026-01-01T00:00:09Z"), node("b", "True", "2026-01-01T00:00:05Z")], False),
     ],
 )
-def test_nodes_are_ready_when_each_kubelet_says_so_since_the_start(listed: list[object], ready: bool):
+def test_nodes_are_ready_when_each_kubelet_says_so_since_the_start(listed: list[object], ready: bool) -> None:
     assert all_ready(json.dumps({"items": listed}), ["a", "b"], "2026-01-01T00:00:07Z") is ready
 
 
@@ -51,17 +51,17 @@ def test_nodes_are_ready_when_each_kubelet_says_so_since_the_start(listed: list[
         ("evaljob.local/runner:1", "sha256:aa", True),  # engines whose ids are digests of manifests
     ],
 )
-def test_a_node_holds_an_image_by_name_and_content(ref: str, image: str, held: bool):
+def test_a_node_holds_an_image_by_name_and_content(ref: str, image: str, held: bool) -> None:
     assert holds(LISTING, ref, image) is held
 
 
-def test_nodes_are_called_as_kind_calls_them():
+def test_nodes_are_called_as_kind_calls_them() -> None:
     assert node_names(ClusterSpec("c")) == ("c-control-plane",)
     names = ("c-control-plane", "c-worker", "c-worker2", "c-worker3")
     assert node_names(ClusterSpec("c", workers=3)) == names
 
 
-def test_every_node_mounts_the_data_folder():
+def test_every_node_mounts_the_data_folder() -> None:
     text = configuration(ClusterSpec("c", workers=2), "node:1", Path("/data"), "kind: Cluster")
     nodes = json.loads(text.rpartition("nodes: ")[2])
     assert [node["role"] for node in nodes] == ["control-plane", "worker", "worker"]
@@ -81,7 +81,7 @@ def test_every_node_mounts_the_data_folder():
         ("", False, False),
     ],
 )
-def test_a_client_without_buildkit_is_passed_over(version: str, buildx: bool, usable: bool):
+def test_a_client_without_buildkit_is_passed_over(version: str, buildx: bool, usable: bool) -> None:
     assert has_buildkit(version, buildx=buildx) is usable
 
 
@@ -97,7 +97,7 @@ def test_a_client_without_buildkit_is_passed_over(version: str, buildx: bool, us
         ("helm", "", False),
     ],
 )
-def test_a_tool_of_the_machine_must_be_new_enough(tool: str, output: str, usable: bool):
+def test_a_tool_of_the_machine_must_be_new_enough(tool: str, output: str, usable: bool) -> None:
     assert new_enough(tool, output) is usable
 
 
@@ -109,6 +109,6 @@ def test_a_tool_of_the_machine_must_be_new_enough(tool: str, output: str, usable
         ({"HOME": "{tmp}"}, ".cache/evaljob"),
     ],
 )
-def test_the_cache_is_where_the_environment_says(tmp_path: Path, environ: dict[str, str], root: str):
+def test_the_cache_is_where_the_environment_says(tmp_path: Path, environ: dict[str, str], root: str) -> None:
     filled = {name: value.format(tmp=tmp_path) for name, value in environ.items()}
     assert Cache.from_env(filled).root == tmp_path / root
