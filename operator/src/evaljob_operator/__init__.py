@@ -1,0 +1,1 @@
+"""The Kubernetes shell of evaljob: watches EvalJobs, applies what `evaljob.decide` decides."""

@@ -1,0 +1,39 @@
+"""`python -m evaljob_operator --config FILE`."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from evaljob_operator import handlers
+from evaljob_operator.settings import SettingsError, load
+
+
+class OneLine(logging.Formatter):
+    """One line per record: object names and messages of others cannot forge a second one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record with control characters escaped."""
+        return super().format(record).replace("\r", "\\r").replace("\n", "\\n")
+
+
+def main(argv: list[str]) -> int:
+    """Run the operator; the exit code."""
+    parser = argparse.ArgumentParser(prog="evaljob_operator", description="The operator of evaljob.")
+    parser.add_argument("--config", type=Path, required=True, help="YAML file with the settings")
+    try:
+        settings = load(parser.parse_args(argv).config)
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=settings.log_level, handlers=[handler])
+    for chatty in ("aiohttp.access", "kopf"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
+    handlers.run(settings)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,278 @@
+"""The Kubernetes API over HTTP: the only user of the `kubernetes` package and of threads.
+
+Only its configuration, TLS and raw client are used. Its typed API classes cost 18 MiB and twice the processor
+time, and would decode Jobs of which we keep ten fields.
+"""
+
+import asyncio
+import json
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import urllib3
+from kubernetes.client.api_client import ApiClient
+from kubernetes.client.configuration import Configuration
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+
+from evaljob import __version__
+from evaljob_operator.api import (
+    JSON,
+    AlreadyExistsError,
+    ApiError,
+    ConflictError,
+    ForbiddenError,
+    GoneError,
+    InvalidError,
+    Json,
+    NotFoundError,
+    TooManyRequestsError,
+    UnreachableError,
+)
+
+CONNECT_TIMEOUT = 10.0
+READ_TIMEOUT = 30.0
+SILENCE = 68.0
+"""Seconds without a line after which a watch is dialled again. Bookmarks come every 60."""
+SKEW_IGNORED = timedelta(seconds=2)
+"""The Date header has whole seconds: a smaller difference of clocks cannot be told from none."""
+_FAULTS = (urllib3.exceptions.HTTPError, ApiException, ConfigException, OSError, ValueError)
+
+
+def configuration(connections: int) -> Configuration:
+    """Rights and address from the service account of this pod, or else from the user's kubeconfig.
+
+    Raises:
+        kubernetes.config.ConfigException: when there is neither.
+    """
+    config = Configuration()
+    try:
+        load_incluster_config(client_configuration=config)
+    except ConfigException:
+        load_kube_config(client_configuration=config)
+    # urllib3 drops and warns about every connection beyond the size of its pool.
+    config.connection_pool_maxsize = connections
+    # Retries are the caller's: urllib3's own would sleep inside a thread and repeat unnoticed.
+    config.retries = False
+    return config
+
+
+class Cluster:
+    """An API server, asked by at most `threads` requests at once."""
+
+    def __init__(self, config: Configuration, threads: int) -> None:
+        self._client = ApiClient(config)
+        self._client.user_agent = f"evaljob-operator/{__version__}"
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="request")
+        # Queueing here and not in the executor lets a pause hold back what has not been sent yet.
+        self._slots = asyncio.Semaphore(threads)
+        self._resume_at = 0.0
+        self._skew = timedelta()
+
+    def now(self) -> datetime:
+        """The time by the API server's clock, whose timestamps ours is compared with."""
+        return datetime.now(UTC) + self._skew
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Json | None = None,
+        query: Mapping[str, str] | None = None,
+        content_type: str = JSON,
+    ) -> Json:
+        """One request; see `Api.request`. A 429 holds back all further requests for the time it names."""
+        loop = asyncio.get_running_loop()
+        async with self._slots:
+            while (left := self._resume_at - loop.time()) > 0:  # noqa: ASYNC110 - only time can end it
+                await asyncio.sleep(left)
+            try:
+                return await loop.run_in_executor(
+                    self._executor, self._exchange, method, path, body, query or {}, content_type
+                )
+            except TooManyRequestsError as error:
+                self._resume_at = max(self._resume_at, loop.time() + error.retry_after)
+                raise
+
+    async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[list[Json]]:
+        """A watch in a thread of its own; see `Api.watch`."""
+        stream = _Stream(asyncio.get_running_loop())
+        follow = (stream, path, {**query, "watch": "true", "allowWatchBookmarks": "true"})
+        threading.Thread(target=self._follow, args=follow, daemon=True, name="watch").start()
+        try:
+            async for batch in stream.batches():
+                yield batch
+        finally:
+            stream.stop()
+
+    def close(self) -> None:
+        """Take no further requests. Running ones end by themselves."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        timeout: float,
+        body: Json | None = None,
+        content_type: str = JSON,
+    ) -> Any:  # noqa: ANN401 - the library's response, untyped
+        headers = {"Accept": JSON, "Content-Type": content_type}
+        _, url, headers, _, _ = self._client.param_serialize(
+            method,
+            path,
+            query_params=list(query.items()),
+            header_params=headers,
+            auth_settings=["BearerToken"],
+        )
+        response = self._client.call_api(
+            method, url, headers, body, _request_timeout=(CONNECT_TIMEOUT, timeout)
+        )
+        return response.response
+
+    def _exchange(
+        self, method: str, path: str, body: Json | None, query: Mapping[str, str], content_type: str
+    ) -> Json:
+        try:
+            response = self._send(method, path, query, READ_TIMEOUT, body, content_type)
+            text = response.data
+            self._note_time(response.headers.get("Date"))
+            if not 200 <= response.status < 300:
+                raise error_of(response.status, text, response.headers.get("Retry-After"))
+            answer: Json = json.loads(text)
+        except _FAULTS as error:
+            raise UnreachableError(f"{method} {path}: {_words(error)}") from error
+        return answer
+
+    def _note_time(self, date: str | None) -> None:
+        if date:
+            skew = parsedate_to_datetime(date) - datetime.now(UTC)
+            self._skew = skew if abs(skew) > SKEW_IGNORED else timedelta()
+
+    def _follow(self, stream: "_Stream", path: str, query: Mapping[str, str]) -> None:
+        """The thread of one watch: lines of JSON to events."""
+        try:
+            response = self._send("GET", path, query, SILENCE)
+            try:
+                if response.status != 200:
+                    raise error_of(response.status, response.data, response.headers.get("Retry-After"))
+                stream.opened(response.shutdown)
+                for line in _lines(response.stream(1 << 16)):
+                    stream.put(json.loads(line))
+            finally:
+                response.close()
+        except urllib3.exceptions.ReadTimeoutError:
+            stream.end(None)
+        except ApiError as error:
+            stream.end(error)
+        except _FAULTS as error:
+            stream.end(UnreachableError(f"watch {path}: {_words(error)}"))
+        else:
+            stream.end(None)
+
+
+class _Stream:
+    """Events on their way from a watch's thread to the event loop, one wake-up per batch."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._events: deque[Json] = deque()
+        self._awake = asyncio.Event()
+        self._called = False
+        self._ended = False
+        self._stopped = False
+        self._error: ApiError | None = None
+        self._shutdown: Callable[[], None] | None = None
+
+    def put(self, event: Json) -> None:
+        """In the thread: one more event."""
+        self._events.append(event)
+        self._call()
+
+    def end(self, error: ApiError | None) -> None:
+        """In the thread: the stream is over."""
+        self._error = error
+        self._ended = True
+        self._call()
+
+    def opened(self, shutdown: Callable[[], None]) -> None:
+        """In the thread: how to interrupt its reading."""
+        self._shutdown = shutdown
+        if self._stopped:
+            raise UnreachableError("stopped")
+
+    def _call(self) -> None:
+        # Whoever clears `_called` drains afterwards, so what was appended before this test is not lost.
+        if not self._called and not self._loop.is_closed():
+            self._called = True
+            self._loop.call_soon_threadsafe(self._awake.set)
+
+    def stop(self) -> None:
+        """In the loop: nobody listens any more."""
+        self._stopped = True
+        if self._shutdown is not None and not self._ended:
+            try:
+                self._shutdown()
+            except (OSError, RuntimeError, ValueError):
+                return  # It ended at this very moment.
+
+    async def batches(self) -> AsyncIterator[list[Json]]:
+        """In the loop: all events there are, each time there are some."""
+        while True:
+            await self._awake.wait()
+            self._awake.clear()
+            self._called = False
+            ended = self._ended
+            batch = [self._events.popleft() for _ in range(len(self._events))]
+            if batch:
+                yield batch
+            if ended:
+                if self._error is not None:
+                    raise self._error
+                return
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line for line in lines if line)
+
+
+def _words(error: Exception) -> str:
+    """An exception in a few words, without the addresses of objects that urllib3 puts into its own."""
+    return f"{type(error).__name__}: {str(error).split(': ')[-1]}"[:300]
+
+
+_KINDS: dict[int, type[ApiError]] = {
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+    410: GoneError,
+    422: InvalidError,
+    429: TooManyRequestsError,
+}
+
+
+def error_of(status: int, text: bytes | str, retry_after: str | None = None) -> ApiError:
+    """The error that an answer stands for; also for the Status of an ERROR event."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        document = {"message": str(text[:300])}
+    reason = str(document.get("reason") or "")
+    causes = (document.get("details") or {}).get("causes") or [{}]
+    kind = AlreadyExistsError if reason == "AlreadyExists" else _KINDS.get(status, ApiError)
+    error = kind(status, reason, str(document.get("message") or ""), str(causes[0].get("reason") or ""))
+    if isinstance(error, TooManyRequestsError) and (retry_after or "").isdecimal():
+        error.retry_after = float(retry_after or 0)
+    return error

@@ -1,0 +1,289 @@
+"""One unfinished EvalJob: observe, decide, apply, when something changes and at most once a second."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Mapping
+from datetime import datetime
+
+from evaljob.decide import Decision, Event, decide, refused
+from evaljob.names import Condition, Reason
+from evaljob.observe import Observation, Observed, Phase, observe
+from evaljob.plan import Partition, Plan
+from evaljob.result import Failure
+from evaljob.spec import EvalJob, InvalidSpecError, Status, parse_evaljob
+from evaljob_operator.api import ApiError, ForbiddenError, Json, TooManyRequestsError, evaljob_path
+from evaljob_operator.backoff import Backoff
+from evaljob_operator.freeze import PredecessorError, freeze, get, read
+from evaljob_operator.pods import PodLists
+from evaljob_operator.statuses import denied, due_in, unreadable
+from evaljob_operator.world import World
+from evaljob_operator.writer import Writer
+
+log = logging.getLogger(__name__)
+NEVER = float("-inf")
+
+
+class ForgottenError(Exception):
+    """The EvalJob is gone, going, or another one by now."""
+
+
+class Reconciler:
+    """The task of one EvalJob.
+
+    Args:
+        world: what all share.
+        body: the EvalJob as last seen.
+    """
+
+    def __init__(self, world: World, body: Json) -> None:
+        meta = body["metadata"]
+        self.namespace: str = meta["namespace"]
+        self.name: str = meta["name"]
+        self.uid: str = meta["uid"]
+        self._world = world
+        self._informers = world.informers[self.namespace]
+        self._writer = Writer(world.api, self.namespace, self._informers)
+        self._pods = PodLists(world, self.namespace, self.name)
+        self._backoff = Backoff(world.random, *world.timing.backoff)
+        self._awake = asyncio.Event()
+        self._body = body
+        self._plan: Plan | None = None
+        self._refused: dict[Partition, Failure] = {}
+        self._synced_at = self._status_at = self._summary_at = NEVER
+        self._summary: dict[str, str] | None = None
+        self._trouble = ""
+
+    def __str__(self) -> str:
+        """As logs name it."""
+        return f"{self.namespace}/{self.name}"
+
+    def update(self, body: Json) -> None:
+        """The EvalJob as a watch shows it, which may be older than the answer to our last write."""
+        if _version(body) >= _version(self._body):
+            self._body = body
+            self.wake()
+
+    def wake(self) -> None:
+        """Something of this EvalJob has changed."""
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Pass after pass until nothing is left to do for this EvalJob."""
+        while True:
+            self._awake.clear()
+            started = self._world.monotonic()
+            try:
+                delay = await self._pass()
+            except ForgottenError:
+                return
+            except PredecessorError as error:
+                self._complain(f"{error} of an earlier EvalJob of this name has not gone yet")
+                await asyncio.sleep(self._world.timing.retry)
+            except ApiError as error:
+                await asyncio.sleep(await self._after_error(error))
+            except Exception:
+                # The outermost boundary: one bad object never stops or delays the others.
+                log.exception("%s: unexpected", self)
+                await asyncio.sleep(self._backoff.after_failure())
+            else:
+                if delay is None:
+                    return
+                self._recover()
+                await self._rest(started, delay)
+
+    async def _rest(self, started: float, delay: float) -> None:
+        """Sleep until woken or `delay` seconds are over, and then until the next pass is allowed."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._awake.wait(), delay)
+        earliest = started + self._world.timing.between_passes
+        await asyncio.sleep(max(earliest - self._world.monotonic(), 0))
+
+    def _complain(self, text: str) -> None:
+        """Log once per change."""
+        if text != self._trouble:
+            log.warning("%s: %s", self, text)
+        self._trouble = text
+
+    def _recover(self) -> None:
+        self._backoff.reset()
+        if self._trouble:
+            log.info("%s: recovered", self)
+        self._trouble = ""
+
+    async def _after_error(self, error: ApiError) -> float:
+        """Say what is wrong; how many seconds to leave it alone."""
+        if isinstance(error, ForbiddenError) and error.namespace_going:
+            return self._world.timing.backoff[1]
+        self._complain(str(error))
+        if _is_denial(error):
+            await self._tell_denial(error)
+        delay = self._backoff.after_failure()
+        return max(delay, error.retry_after) if isinstance(error, TooManyRequestsError) else delay
+
+    async def _tell_denial(self, error: ApiError) -> None:
+        now = self._now()
+        evaljob = unreadable(self._body)
+        status = denied(evaljob, evaljob.status, str(error), now)
+        try:
+            await self._write_status(evaljob, status, (_denial_event(error),), now)
+        except ApiError as second:
+            log.warning("%s: status: %s", self, second)
+
+    async def _pass(self) -> float | None:
+        """One look at everything; seconds until the next one, None when there is nothing left to do."""
+        now = self._now()
+        if unreadable(self._body).status.is_true(Condition.FINISHED):
+            return await self._after_the_end(now)
+        await self._resync()
+        try:
+            evaljob = parse_evaljob(self._body)
+            if self._plan is None:
+                world = self._world
+                self._plan = await freeze(world.api, evaljob, world.catalogue, world.settings)
+        except InvalidSpecError as error:
+            evaljob = unreadable(self._body)
+            return await self._conclude(evaljob, refused(evaljob, error.reason, str(error), now), now)
+        return await self._step(evaljob, self._plan, now)
+
+    def _now(self) -> datetime:
+        return self._world.now().replace(microsecond=0)
+
+    async def _resync(self) -> None:
+        """Once in a while, and before the first write, ask whether the EvalJob is still there.
+
+        Raises:
+            ForgottenError: it is not.
+        """
+        if self._world.monotonic() - self._synced_at < self._world.timing.resync:
+            return
+        body = await get(self._world.api, evaljob_path(self.namespace, self.name))
+        if body is None or body["metadata"]["uid"] != self.uid or "deletionTimestamp" in body["metadata"]:
+            raise ForgottenError
+        self._body = body
+        # Read again too, and made again should somebody have deleted it: pods that start need it.
+        self._plan = None
+        self._synced_at = self._world.monotonic()
+
+    async def _after_the_end(self, now: datetime) -> float | None:
+        """Wait for the Jobs' time to be up, then delete them."""
+        evaljob = unreadable(self._body)
+        try:
+            plan = self._plan or await read(self._world.api, evaljob)
+        except InvalidSpecError:
+            plan = None
+        if plan is None:
+            return None
+        self._plan = plan
+        decision = decide(evaljob, plan, self._observe(plan), now)
+        if decision.clean_up:
+            self._synced_at = NEVER
+            await self._resync()
+            await self._writer.clean_up(self.name)
+        return decision.again_after
+
+    def _observe(self, plan: Plan) -> Observed:
+        jobs, terminal = self._informers.jobs.of(self.name), self._informers.pods.of(self.name)
+        pods = self._pods.with_terminal(terminal.values())
+        return with_refused(observe(plan, self.uid, jobs, pods, self._pods.listed), self._refused)
+
+    async def _step(self, evaljob: EvalJob, plan: Plan, now: datetime) -> float:
+        jobs = self._informers.jobs
+        next_list = await self._pods.refresh_pending(jobs.of(self.name).values(), now)
+        decision = decide(evaljob, plan, self._observe(plan), now)
+        error = await first_error(
+            self._create(evaljob, plan, decision),
+            self._writer.record(decision.records),
+            self._writer.suspend(decision.suspensions),
+            self._pods.look_up(decision.lookups, jobs.of(self.name)),
+        )
+        if decision.lookups:
+            self.wake()
+        next_write = await self._conclude(evaljob, decision, now, error)
+        if error is not None:
+            raise error
+        resync = self._synced_at + self._world.timing.resync - self._world.monotonic()
+        return min(t for t in (decision.again_after, next_list, next_write, resync) if t is not None)
+
+    async def _create(self, evaljob: EvalJob, plan: Plan, decision: Decision) -> None:
+        found = await self._writer.create(evaljob, plan, decision.create)
+        if found:
+            self._refused |= found
+            self.wake()
+
+    async def _conclude(
+        self, evaljob: EvalJob, decision: Decision, now: datetime, error: ApiError | None = None
+    ) -> float | None:
+        """Write summary, status and Events as far as they are due; seconds until the rest is."""
+        status, events = decision.status, decision.events
+        if error is not None and _is_denial(error):
+            status, events = denied(evaljob, status, str(error), now), (_denial_event(error),)
+        over = status.is_true(Condition.FINISHED)
+        # The summary first: an EvalJob that is Finished has one.
+        next_summary = await self._write_summary(evaljob, decision.summary, over=over)
+        next_status = await self._write_status(evaljob, status, events, now)
+        if over:
+            return 0.0
+        return min((t for t in (next_summary, next_status) if t is not None), default=None)
+
+    async def _write_summary(
+        self, evaljob: EvalJob, files: dict[str, str] | None, *, over: bool
+    ) -> float | None:
+        if files is None or files == self._summary:
+            return None
+        monotonic, interval = self._world.monotonic, self._world.timing.between_summaries
+        if not over and (left := self._summary_at + interval - monotonic()) > 0:
+            return left
+        await self._writer.summary(evaljob, files)
+        self._summary, self._summary_at = files, monotonic()
+        return None
+
+    async def _write_status(
+        self, evaljob: EvalJob, status: Status, events: tuple[Event, ...], now: datetime
+    ) -> float | None:
+        since = self._world.monotonic() - self._status_at
+        left = due_in(evaljob.status, status, since, self._world.timing.between_statuses)
+        if left != 0.0:
+            return left
+        self._body = await self._writer.status(evaljob, status)
+        self._status_at = self._world.monotonic()
+        await self._writer.events(evaljob, events, now)
+        return None
+
+
+async def first_error(*steps: Awaitable[None]) -> ApiError | None:
+    """Take all steps in order, whatever becomes of the others; the first error."""
+    first = None
+    for step in steps:
+        try:
+            await step
+        except ApiError as error:
+            first = first or error
+    return first
+
+
+def with_refused(observed: Observed, refused: Mapping[Partition, Failure]) -> Observed:
+    """Partitions whose Job the API server will not take have failed; nothing else can be observed of them."""
+    if not refused:
+        return observed
+    return Observed(
+        tuple(
+            Observation(o.partition, Phase.FAILED, None, refused[o.partition])
+            if o.partition in refused and o.phase is Phase.ABSENT
+            else o
+            for o in observed.observations
+        )
+    )
+
+
+def _is_denial(error: ApiError) -> bool:
+    return isinstance(error, ForbiddenError) and not error.quota and not error.namespace_going
+
+
+def _denial_event(error: ApiError) -> Event:
+    return Event("Warning", Reason.PERMISSION_DENIED, str(error))
+
+
+def _version(body: Json) -> int:
+    text = str(body["metadata"].get("resourceVersion") or "")
+    return int(text) if text.isdecimal() else 0

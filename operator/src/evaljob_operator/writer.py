@@ -1,0 +1,183 @@
+"""What a decision changes in the cluster. Each write is idempotent, and conditional where it replaces."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Iterable
+from datetime import datetime
+from itertools import islice
+
+from evaljob import jobs
+from evaljob.decide import Event, Record, Suspension
+from evaljob.names import API_VERSION, KIND, LABEL_NAME, MANAGED_BY, Reason, summary_name
+from evaljob.plan import Partition, Plan
+from evaljob.result import Failure, failure
+from evaljob.spec import EvalJob, Status
+from evaljob_operator.api import (
+    MERGE_PATCH,
+    AlreadyExistsError,
+    Api,
+    ApiError,
+    ConflictError,
+    InvalidError,
+    Json,
+    NotFoundError,
+    core_path,
+    evaljob_path,
+    job_path,
+)
+from evaljob_operator.freeze import Ownership, PredecessorError, get, ownership
+from evaljob_operator.informer import OURS, Informers
+
+log = logging.getLogger(__name__)
+CHUNK = 50
+"""Writes started at once: an EvalJob of 10,000 partitions leaves room for a small one."""
+
+
+class Writer:
+    """Applies decisions about one EvalJob's objects in one namespace."""
+
+    def __init__(self, api: Api, namespace: str, informers: Informers) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._informers = informers
+
+    async def create(
+        self, evaljob: EvalJob, plan: Plan, partitions: Iterable[Partition]
+    ) -> dict[Partition, Failure]:
+        """Make the Jobs. One that already exists with our uid is ours: a crash lost the answer.
+
+        Returns:
+            The partitions whose Job the API server will never take, with its words.
+
+        Raises:
+            ApiError: the first of a chunk, when the whole chunk has been tried.
+        """
+        refused: dict[Partition, Failure] = {}
+
+        async def make(partition: Partition) -> None:
+            try:
+                await self._create(jobs.job(evaljob, plan, partition))
+            except InvalidError as error:
+                refused[partition] = failure(Reason.INVALID_SPEC, error.message)
+
+        await _in_chunks(make(p) for p in partitions)
+        return refused
+
+    async def _create(self, job: Json) -> None:
+        try:
+            made = await self._api.request("POST", job_path(self._namespace), body=job)
+        except AlreadyExistsError:
+            # Ours, somebody else's or going: the observation tells them apart.
+            found = await get(self._api, job_path(self._namespace, job["metadata"]["name"]))
+            if found is None:
+                return
+            made = found
+        self._informers.jobs.absorb(made)
+
+    async def record(self, records: Iterable[Record]) -> None:
+        """Write outcomes onto their Jobs."""
+        await _in_chunks(self._patch(r.job, jobs.record_patch(r.uid, r.text, stop=r.stop)) for r in records)
+
+    async def suspend(self, suspensions: Iterable[Suspension]) -> None:
+        """Stop and continue Jobs."""
+        await _in_chunks(
+            self._patch(s.job, {"metadata": {"uid": s.uid}, "spec": {"suspend": s.suspend}})
+            for s in suspensions
+        )
+
+    async def _patch(self, job: str, patch: Json) -> None:
+        path = job_path(self._namespace, job)
+        try:
+            answer = await self._api.request("PATCH", path, body=patch, content_type=MERGE_PATCH)
+        except (NotFoundError, ConflictError, InvalidError) as error:
+            # Gone, or made again under the same name: the next pass sees it.
+            log.info("%s: %s", path, error)
+            return
+        self._informers.jobs.absorb(answer)
+
+    async def clean_up(self, name: str) -> None:
+        """Delete all Jobs of a finished EvalJob; Background, or the API server would orphan the pods."""
+        selector = f"{OURS['labelSelector']},{LABEL_NAME}={name}"
+        await self._api.request(
+            "DELETE",
+            job_path(self._namespace),
+            query={"labelSelector": selector},
+            body={"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"},
+        )
+
+    async def summary(self, evaljob: EvalJob, files: dict[str, str]) -> None:
+        """Write the summary's ConfigMap, unless it says the same already.
+
+        Raises:
+            PredecessorError: while a predecessor's summary is still there.
+        """
+        wanted = jobs.summary_config_map(evaljob, files)
+        path = core_path(self._namespace, "configmaps", summary_name(evaljob.metadata.name))
+        found = await get(self._api, path)
+        if found is None:
+            await self._api.request("POST", core_path(self._namespace, "configmaps"), body=wanted)
+            return
+        match ownership(found, evaljob.metadata):
+            case Ownership.GOING:
+                raise PredecessorError(path)
+            case Ownership.FOREIGN:
+                log.error("%s is not ours: the summary is not written", path)
+            case Ownership.OURS if found.get("data") != files:
+                patch = {"metadata": {"uid": found["metadata"]["uid"]}, "data": files}
+                await self._api.request("PATCH", path, body=patch, content_type=MERGE_PATCH)
+
+    async def status(self, evaljob: EvalJob, status: Status) -> Json:
+        """Write the status; the EvalJob as it is then."""
+        # Absent fields are sent as null: in a merge patch only that removes what an older status had.
+        body = {
+            "metadata": {"uid": evaljob.metadata.uid},
+            "status": status.model_dump(mode="json", by_alias=True),
+        }
+        path = evaljob_path(self._namespace, evaljob.metadata.name) + "/status"
+        return await self._api.request("PATCH", path, body=body, content_type=MERGE_PATCH)
+
+    async def events(self, evaljob: EvalJob, events: Iterable[Event], now: datetime) -> None:
+        """Tell of changed conditions. Events are news, not state: one that cannot be posted is dropped."""
+        for i, event in enumerate(events):
+            body = event_object(evaljob, event, now, i)
+            try:
+                await self._api.request("POST", core_path(self._namespace, "events"), body=body)
+            except ApiError as error:
+                log.warning("%s/%s: event: %s", self._namespace, evaljob.metadata.name, error)
+
+
+def event_object(evaljob: EvalJob, event: Event, now: datetime, number: int) -> Json:
+    """A v1 Event about an EvalJob; `number` tells several of one moment apart."""
+    meta = evaljob.metadata
+    time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{meta.name}.{int(now.timestamp() * 1e6):x}{number:x}",
+            "namespace": meta.namespace,
+        },
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": meta.name,
+            "namespace": meta.namespace,
+            "uid": meta.uid,
+        },
+        "type": event.type,
+        "reason": event.reason,
+        "message": event.message[:1024],
+        "firstTimestamp": time,
+        "lastTimestamp": time,
+        "count": 1,
+        "source": {"component": MANAGED_BY},
+    }
+
+
+async def _in_chunks(writes: Iterable[Awaitable[None]]) -> None:
+    """Run the writes, `CHUNK` at once. One that fails does not stop its chunk; then its error is raised."""
+    waiting = iter(writes)
+    while chunk := list(islice(waiting, CHUNK)):
+        for outcome in await asyncio.gather(*chunk, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
