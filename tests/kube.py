@@ -1,0 +1,62 @@
+"""kubectl for tests: typed, and unable to reach any cluster but those that tests make."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.shell import CommandError, run
+
+ALLOWED = frozenset({"kind-evaljob-e2e", "kind-evaljob-quickstart"})
+Manifest = dict[str, Any]
+
+__all__ = ["ALLOWED", "CommandError", "ForeignContextError", "Kubectl", "Manifest"]
+
+
+class ForeignContextError(Exception):
+    """A context that is not on the allow-list: tests delete things."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kubectl:
+    """One context of one kubeconfig.
+
+    Args:
+        context: must be on the allow-list.
+        kubeconfig: the file that holds it; the user's own is never read.
+        path: PATH on which kubectl is found.
+
+    Raises:
+        ForeignContextError: for any other context.
+    """
+
+    context: str
+    kubeconfig: Path
+    path: str
+
+    def __post_init__(self) -> None:
+        if self.context not in ALLOWED:
+            raise ForeignContextError(
+                f"context {self.context!r}: tests use only {', '.join(sorted(ALLOWED))}"
+            )
+
+    def run(self, *args: str, stdin: str | None = None, timeout: float = 120) -> str:
+        """Run kubectl; its standard output.
+
+        Raises:
+            CommandError: with what kubectl said.
+        """
+        where = (f"--kubeconfig={self.kubeconfig}", f"--context={self.context}")
+        return run("kubectl", *where, *args, env={"PATH": self.path}, stdin=stdin, timeout=timeout)
+
+    def apply(self, manifest: Manifest, *args: str) -> str:
+        """Apply one object with strict validation."""
+        return self.run("apply", "--validate=strict", "-f", "-", *args, stdin=json.dumps(manifest))
+
+    def get_json(self, *args: str) -> Any:  # noqa: ANN401 - JSON
+        """The decoded answer of a command that understands `-o json`."""
+        return json.loads(self.run(*args, "-o", "json"))
+
+    def wait(self, what: str, condition: str, *args: str, seconds: int = 60) -> None:
+        """Block until `what` (`kind/name`) has the condition."""
+        self.run("wait", f"--for={condition}", what, f"--timeout={seconds}s", *args, timeout=seconds + 10)
