@@ -39,17 +39,17 @@ torch: .venv-test/.synced  ## tests of the runner with real weights, and of loca
 	.venv-test/bin/pytest -q tests/torch
 
 .PHONY: cluster-tests
-cluster-tests: .venv/.synced  ## chart, CRD and end-to-end tests on a cluster of their own
+cluster-tests: .venv/.synced .venv-test/.synced  ## chart, CRD and end-to-end tests on a cluster of their own
 	.venv/bin/pytest -q tests/chart tests/crd tests/e2e
 
 chart: .venv/.synced  ## tests of the Helm chart
 	.venv/bin/pytest -q tests/chart
 
 crd-test: .venv/.synced  ## accept and reject cases at a real API server
-	.venv/bin/pytest -q tests/crd --keep-cluster
+	EVALJOB_KEEP_CLUSTER=1 .venv/bin/pytest -q tests/crd
 
-e2e: .venv/.synced  ## end to end on a cluster that stays up for the next time
-	.venv/bin/pytest -q tests/e2e --keep-cluster
+e2e: .venv/.synced .venv-test/.synced  ## end to end on a cluster that stays up for the next time
+	EVALJOB_KEEP_CLUSTER=1 .venv/bin/pytest -q tests/e2e
 
 bench-overhead: .venv/.synced .venv-test/.synced  ## what isolation costs per partition, by phase
 	.venv-test/bin/python -m tests.benchmarks.overhead

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from pydantic import BaseModel
 
 from evaljob.crd import crd
 from evaljob.result import Failure, PartitionResult
@@ -21,7 +22,12 @@ HEAD = "# Generated from operator/src/evaljob/spec.py by `make crd`; edits here 
 def generated() -> dict[str, str]:
     """Path (from the repository's root) -> content."""
     document = HEAD + yaml.safe_dump(crd(), sort_keys=False, width=110, allow_unicode=True)
-    schemas = {"task": Task, "partition-result": PartitionResult, "failure": Failure, "summary": Summary}
+    schemas: dict[str, type[BaseModel]] = {
+        "task": Task,
+        "partition-result": PartitionResult,
+        "failure": Failure,
+        "summary": Summary,
+    }
     return {
         "crds/evaljobs.yaml": document,
         # Helm reads only files inside the chart.

@@ -1,0 +1,1 @@
+"""End to end: a real API server, real kubelets, real pods, real weights."""

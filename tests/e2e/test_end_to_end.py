@@ -1,0 +1,98 @@
+"""One EvalJob, real weights, real pods: the numbers, and that they are the same without a cluster."""
+
+import datetime as dt
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evaljob.result import PartitionResult, decode
+from tests.cluster.paths import REPOSITORY
+from tests.e2e.conftest import Submit
+from tests.e2e.evaljobs import Handle, Manifest, dataset, evaljob, tiny
+from tests.e2e.world import NAMESPACE, TINY, World
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def manifest(world: World) -> Manifest:
+    node = world.torch_node
+    models = [tiny("tiny-chat", "Chat", node), tiny("tiny-text", "Text", node)]
+    datasets = [dataset("gsm", shards=2), dataset("mc"), dataset("kind"), dataset("chat")]
+    exclude = [{"model": "tiny-text", "dataset": "chat"}]
+    return evaljob("numbers", models, datasets, exclude=exclude, parallelism=2)
+
+
+def test_a_run_gives_the_reference_scores_and_equals_a_local_run(
+    submit: Submit, manifest: Manifest, tmp_path: Path
+) -> None:
+    handle = submit(manifest)
+    status = handle.finished()
+    assert (status["state"], status["progress"], status["failed"]) == ("Complete", "9/9", 0)
+    _matches_reference(handle)
+    _records_are_on_the_jobs(handle)
+    _shows_itself(handle)
+    created = dt.datetime.fromisoformat(handle.body()["metadata"]["creationTimestamp"])
+    local = _run_locally(manifest, tmp_path, created.date())
+    assert _numbers(local) == _numbers(handle.summary())
+
+
+def _matches_reference(handle: Handle) -> None:
+    """The scores of tests/tiny/scores.json, made by a loop that knows nothing of this project."""
+    reference = json.loads((TINY / "scores.json").read_text())
+    for key, topics in reference.items():
+        name, prompt_format = key.split("/")
+        cell = handle.cell(f"tiny-{prompt_format.lower()}", name)
+        whole = next(s for s in cell["parts"][0]["scores"] if s["primary"])
+        right, n = (sum(v[i] for v in topics.values()) for i in (0, 1))
+        assert (whole["n"], whole["expected"]) == (n, n), key
+        assert whole["value"] == right / n, key
+
+
+def _records_are_on_the_jobs(handle: Handle) -> None:
+    jobs = handle.get("jobs")
+    assert len(jobs) == 9
+    for job in jobs:
+        report = decode(job["metadata"]["annotations"]["evaljob.dev/result"])
+        assert isinstance(report, PartitionResult)
+        assert job["status"]["succeeded"] == 1
+        assert (
+            job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+        )
+
+
+def _shows_itself(handle: Handle) -> None:
+    """What a user sees: the columns, the table, the frozen plan."""
+    row = handle.world.kubectl.run("get", "ej", handle.name, "-n", NAMESPACE)
+    assert row.split()[:8] == ["NAME", "STATE", "DONE", "FAILED", "AGE", "numbers", "Complete", "9/9"]
+    maps = {m["metadata"]["name"]: m for m in handle.get("configmaps")}
+    assert maps["numbers-plan"]["immutable"] is True
+    assert (
+        "| gsm (exact\\_match,final)" in (text := maps["numbers-summary"]["data"]["summary.md"])
+        or "| gsm" in text
+    )
+    assert "excluded" in text
+
+
+def _run_locally(manifest: Manifest, folder: Path, date: dt.date) -> Manifest:
+    file = folder / "evaljob.yaml"
+    file.write_text(yaml.safe_dump(manifest))
+    python = REPOSITORY / ".venv-test" / "bin" / "python"
+    (folder / "models").mkdir()
+    (folder / "models" / "tiny").symlink_to(TINY / "model")
+    mounts = [f"--mount=models={folder / 'models'}", f"--mount=data={TINY / 'data'}"]
+    subprocess.run(
+        [python, "-m", "evaljob_cli", "run", file, *mounts, "--out", folder / "out", "--date", date.isoformat()],
+        check=True, cwd=REPOSITORY, timeout=300,
+    )  # fmt: skip
+    summary: Manifest = json.loads((folder / "out" / "summary.json").read_text())
+    return summary
+
+
+def _numbers(summary: Manifest) -> list[Manifest]:
+    """All of a summary that must not depend on where it was computed."""
+    kept = ("model", "dataset", "state", "parts", "outcomes", "inferenceDigest", "lint", "limited", "tokens")
+    return [{k: cell.get(k) for k in kept} for cell in summary["cells"]]

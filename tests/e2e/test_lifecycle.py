@@ -1,0 +1,127 @@
+"""Killed, suspended, deleted, made again: nothing is lost, nothing is doubled."""
+
+import contextlib
+from collections import Counter
+
+import pytest
+
+from tests.cluster.shell import CommandError
+from tests.e2e.conftest import Submit
+from tests.e2e.evaljobs import SLOW, Handle, Manifest, endpoint, evaljob, questions
+from tests.e2e.world import NAMESPACE, OPERATOR_NAMESPACE, World
+
+pytestmark = pytest.mark.cluster
+
+# Runs inside the operator's container: SIGKILL to the program, which the kubelet then starts again.
+_KILL = """
+import os, pathlib, signal
+for p in pathlib.Path("/proc").iterdir():
+    if p.name.isdigit() and int(p.name) not in (1, os.getpid()):
+        if b"evaljob_operator" in (p / "cmdline").read_bytes():
+            os.kill(int(p.name), signal.SIGKILL)
+"""
+
+
+def _slow(name: str, datasets: int, samples: int = 6, **spec: object) -> Manifest:
+    """Partitions that take a few seconds each, at a slow endpoint."""
+    sets = [questions(f"d{i}", samples) for i in range(datasets)]
+    return evaljob(name, [endpoint("slow", SLOW)], sets, **{"parallelism": 2, **spec})
+
+
+def _kill_operator(world: World) -> None:
+    """Kill -9, and wait until the kubelet has started it again."""
+    before = _restarts(world)
+    with contextlib.suppress(CommandError):  # the command dies with the container it runs in
+        world.kubectl.run("exec", "-n", OPERATOR_NAMESPACE, "deploy/evaljob", "--", "python", "-c", _KILL)
+    Handle(world, "operator").until(lambda: _restarts(world) > before, 60)
+
+
+def _restarts(world: World) -> int:
+    pods = world.kubectl.get_json("get", "pods", "-n", OPERATOR_NAMESPACE)["items"]
+    return sum(c["restartCount"] for p in pods for c in p["status"].get("containerStatuses", ()))
+
+
+def _each_sample_once(world: World, name: str, expected: int) -> None:
+    """Every sample was computed exactly once, over all attempts of all partitions."""
+    seen = Counter((s["inferenceDigest"], s["id"]) for s in world.samples(name) if "outcome" in s)
+    assert set(seen.values()) == {1}
+    assert len(seen) == expected
+
+
+def test_killed_twice_the_operator_loses_and_doubles_nothing(world: World, submit: Submit) -> None:
+    handle = submit(_slow("killed", datasets=6))
+    handle.until(lambda: handle.done() >= 1)
+    _kill_operator(world)
+    handle.until(lambda: handle.done() >= 3)
+    _kill_operator(world)
+    status = handle.finished()
+    assert (status["state"], status["progress"]) == ("Complete", "6/6")
+    assert len(handle.get("jobs")) == 6
+    assert len(handle.get("pods")) == 6
+    _each_sample_once(world, "killed", 36)
+
+
+def test_recreated_under_the_same_name_it_is_a_new_run(world: World, submit: Submit) -> None:
+    manifest = _slow("again", datasets=3)
+    first = submit(manifest)
+    first.until(lambda: first.done() >= 1)
+    old = {j["metadata"]["uid"] for j in first.get("jobs")}
+    world.kubectl.run("delete", "evaljob", "again", "-n", NAMESPACE, "--wait=false")
+    second = submit(manifest)
+    assert second.finished()["state"] == "Complete"
+    owners = {j["metadata"]["ownerReferences"][0]["uid"] for j in second.get("jobs")}
+    assert owners == {second.body()["metadata"]["uid"]}
+    assert not old & {j["metadata"]["uid"] for j in second.get("jobs")}
+
+
+def test_a_pod_killed_in_mid_run_recomputes_no_finished_sample(world: World, submit: Submit) -> None:
+    handle = submit(_slow("podkill", datasets=1, samples=12))
+    handle.until(lambda: len([s for s in world.samples("podkill") if "outcome" in s]) >= 3)
+    (pod,) = handle.get("pods")
+    world.kubectl.run("delete", "pod", pod["metadata"]["name"], "-n", NAMESPACE, "--wait=false")
+    assert handle.finished()["state"] == "Complete"
+    outcomes = handle.cell("slow", "d0")["outcomes"]
+    assert outcomes["completed"] == 12
+    assert 3 <= outcomes["fromLog"] < 12
+    _each_sample_once(world, "podkill", 12)
+
+
+def test_suspended_it_frees_its_gpus_and_resumed_it_ends(world: World, submit: Submit) -> None:
+    handle = submit(_slow("pause", datasets=3))
+    handle.until(lambda: handle.done() >= 1)
+    handle.patch(suspend=True)
+    handle.until(lambda: handle.status()["state"] == "Suspended" and not _holding_gpus(handle), 90)
+    done = handle.done()
+    assert done < 3
+    handle.patch(suspend=False)
+    status = handle.finished()
+    assert (status["state"], status["progress"]) == ("Complete", "3/3")
+    _each_sample_once(world, "pause", 18)
+
+
+def _holding_gpus(handle: Handle) -> list[str]:
+    """Pods that the scheduler still counts."""
+    return [
+        p["metadata"]["name"]
+        for p in handle.get("pods")
+        if p["status"]["phase"] not in ("Succeeded", "Failed")
+    ]
+
+
+def test_a_job_deleted_by_hand_is_run_again(world: World, submit: Submit) -> None:
+    handle = submit(_slow("byhand", datasets=2))
+    handle.until(lambda: len(handle.get("jobs")) == 2)
+    victim = handle.get("jobs")[0]["metadata"]
+    world.kubectl.run("delete", "job", victim["name"], "-n", NAMESPACE, "--wait=false")
+    assert handle.finished()["state"] == "Complete"
+    jobs = {j["metadata"]["name"]: j["metadata"]["uid"] for j in handle.get("jobs")}
+    assert len(jobs) == 2
+    assert jobs[victim["name"]] != victim["uid"]
+
+
+def test_deleted_in_mid_run_it_leaves_nothing(world: World, submit: Submit) -> None:
+    handle = submit(_slow("gone", datasets=4, samples=40))
+    handle.until(lambda: len(_holding_gpus(handle)) == 2)
+    world.kubectl.run("delete", "evaljob", "gone", "-n", NAMESPACE, "--wait=false")
+    # The grace period of a runner is 60 s; it ends within a second or two of its SIGTERM.
+    handle.until(lambda: not handle.get("jobs,pods,configmaps"), 60)
