@@ -112,6 +112,8 @@ def behave(stand: Stand, kind: str, number: str) -> None:
         case "good" | "flaky":
             print("not a progress line")
             stand.succeed(stand.answer())
+        case "paced":
+            stand.succeed(stand.answer(pause=0.2))
         case "foreign":
             stand.succeed(0, attempt="another")
         case "never":

@@ -82,7 +82,7 @@ def run(
     outcomes = execute(plan, Launch(places, RUNNER, os.environ), at_once, Console(stderr=True))
     failed = any(isinstance(o, Failure) for o in outcomes.values())
     summary = summarize(plan, outcomes, state=State.FAILED if failed else State.COMPLETE)
-    table.show(summary, Console())
+    table.show(summary, table.output())
     write(summary, places.out)
     raise typer.Exit(1 if failed else 0)
 
@@ -109,8 +109,7 @@ def plan(
         return
     if manifests:
         raise InputError("--manifests: needs -o yaml or -o json")
-    console = Console()
-    table.grid(["job", "model", "dataset", "shard", "task"], planned.as_rows(made), console)
+    table.grid(["job", "model", "dataset", "shard", "task"], planned.as_rows(made), table.output())
     excluded = ", ".join(f"{p.model}/{p.dataset}" for p in evaljob.spec.exclude)
     print(f"\n{len(made.partitions)} partitions" + (f"; excluded: {excluded}" if excluded else ""))
     print("On a cluster the last ten characters differ: they are a hash of the EvalJob's uid.")
@@ -129,14 +128,14 @@ def summary(
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "document"
         raise InputError(f"{file.name}: not a summary.json: {where}: {first['msg']}") from error
-    table.show(loaded, Console())
+    table.show(loaded, table.output())
 
 
 @app.command()
 def tasks() -> None:
     """List the tasks of the catalogue."""
     rows = [[name, task.request_type, task.primary.key] for name, task in catalogue().items()]
-    table.grid(["task", "request type", "primary metric"], rows, Console())
+    table.grid(["task", "request type", "primary metric"], rows, table.output())
 
 
 def main() -> None:

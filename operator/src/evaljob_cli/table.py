@@ -1,5 +1,7 @@
 """A summary as a table for people: on a terminal, in a narrow window, in a pipe."""
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 
 from rich import box
@@ -13,7 +15,15 @@ from evaljob_cli.display import printable
 
 LABEL_MAX, HEADER_MAX = 36, 22
 """Longest row label and column header, in terminal cells; longer ones are wrapped."""
+PIPE_WIDTH = 100
+"""Width of a table that goes to a pipe or a file."""
 _GAP = 2
+
+
+def output() -> Console:
+    """Standard output: as wide as the terminal, as COLUMNS says, or fit for a page."""
+    fixed = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=PIPE_WIDTH if fixed else None)
 
 
 def show(summary: Summary, console: Console) -> None:
@@ -76,8 +86,9 @@ def _blocks(lines: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
 
 def _grid(lines: Sequence[Sequence[str]], columns: Sequence[int], *, plain: bool) -> Table:
     header, *rows = lines
+    gap = _GAP if plain else _GAP - 1  # the box adds one
     made = Table(
-        box=None if plain else box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0)
+        box=None if plain else box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0)
     )
     for column in (0, *columns):
         made.add_column(

@@ -1,0 +1,215 @@
+"""The command `evaljob` as a user meets it: outputs, messages, exit codes, Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from evaljob.jobs import PLAN_DIR
+from evaljob_cli import __main__ as cli
+from tests.unit import cli_runner
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+EVALJOB = """
+apiVersion: v1
+kind: Namespace
+metadata: {{name: evals}}
+---
+apiVersion: evaljob.dev/v1alpha1
+kind: EvalJob
+metadata: {{name: toy}}
+spec:
+  models:
+  - {{name: m, promptFormat: Text, transformers: {{source: pvc://models/m, dtype: float32, device: CPU}}}}
+  datasets:
+{datasets}
+"""
+DATASET = '  - {{name: {name}, task: capitals, inline: {{jsonl: "{{}}"}}}}'
+
+
+class Result(NamedTuple):
+    code: int | str | None
+    out: str
+    err: str
+
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """The command in this process, with the stand-in for the runner."""
+
+    def run(*argv: str | Path) -> Result:
+        monkeypatch.setattr(sys, "argv", ["evaljob", *map(str, argv)])
+        monkeypatch.setattr(cli, "RUNNER", (sys.executable, "-S", cli_runner.__file__))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return Result(ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+def written(folder: Path, *datasets: str) -> Path:
+    path = folder / "toy.yaml"
+    path.write_text(EVALJOB.format(datasets="\n".join(DATASET.format(name=d) for d in datasets)))
+    return path
+
+
+def test_run_writes_the_summary_prints_the_table_and_ends_with_0(call: Call, tmp_path: Path) -> None:
+    file, out = written(tmp_path, "good", "flaky-0"), tmp_path / "out"
+    result = call("run", file, "--mount", f"models={tmp_path}", "--out", out)
+    assert result.code == 0
+    assert "0.75 ±0.3" in result.out
+    assert "Complete: 2 of 2 partitions succeeded" in result.out
+    assert "done    m/good: 4 samples" in result.err
+    assert {"summary.json", "summary.csv", "summary.md"} <= {p.name for p in out.iterdir()}
+    assert call("summary", out / "summary.json").out == result.out
+
+
+def test_run_ends_with_1_when_a_partition_failed_and_shows_the_others(call: Call, tmp_path: Path) -> None:
+    file = written(tmp_path, "good", "never")
+    result = call("run", file, "--mount", f"models={tmp_path}", "--out", tmp_path / "out")
+    assert result.code == 1
+    assert "missing (BadData)" in result.out
+    assert "m / never: BadData: line 3" in result.out
+    assert "Failed: 1 of 2 partitions succeeded, 1 failed" in result.out
+    assert "0.75" in result.out
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (("kind: EvalJob", "kind: Job"), [], "holds 0 documents of kind EvalJob"),
+        (("float32", "int3"), [], "spec.models[0].transformers.dtype"),
+        (("datasets:", "dataset:"), [], "spec.dataset: unknown field"),
+        (("name: toy", "name: [toy"), [], "toy.yaml"),
+        (
+            ("task: capitals", "task: capitols"),
+            [],
+            "'capitols' is not in the catalogue; use one of bfcl-simple",
+        ),
+        (("spec:", "spec:\n  suspend: true"), [], "spec.suspend: true: nothing to run; set it to false"),
+        (("", ""), [], "add --mount models=DIR"),
+        (("", ""), ["--mount", "models"], "--mount 'models': write NAME=PATH"),
+        (("", ""), ["--mount", "models=/not/there"], "/not/there does not exist"),
+        (("", ""), ["--mount", "models=/", "--mount", "models=/tmp"], "models is given twice"),
+        (("", ""), ["--date", "tomorrow"], "tomorrow"),
+        (("", ""), ["--parallelism", "0"], "--parallelism"),
+    ],
+)
+def test_bad_input_ends_with_2_and_names_the_field_the_value_and_the_fix(
+    call: Call, tmp_path: Path, change: tuple[str, str], options: list[str], message: str
+) -> None:
+    file = written(tmp_path, "good")
+    file.write_text(file.read_text().replace(*change, 1))
+    result = call("run", file, *options)
+    assert result.code == 2
+    assert message in result.err
+    assert "Traceback" not in result.err
+
+
+def test_a_file_that_does_not_exist_ends_with_2(call: Call, tmp_path: Path) -> None:
+    result = call("plan", tmp_path / "nothing.yaml")
+    assert (result.code, "nothing.yaml" in result.err) == (2, True)
+
+
+def test_plan_lists_partitions_in_order_and_what_is_excluded(call: Call) -> None:
+    result = call("plan", EXAMPLES / "quickstart.yaml")
+    lines = result.out.splitlines()
+    assert result.code == 0
+    assert lines[0].split() == ["job", "model", "dataset", "shard", "task"]
+    assert lines[1].split()[1:] == ["smollm2-chat", "capitals", "0/2", "capitals"]
+    assert "9 partitions; excluded: smollm2-text/bfcl" in lines
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_plan_can_be_read_by_programs(call: Call, form: str) -> None:
+    loaded = yaml.safe_load(call("plan", EXAMPLES / "quickstart.yaml", "-o", form).out)
+    assert len(loaded["partitions"]) == 9
+    assert loaded["partitions"][0].keys() == {"job", "model", "dataset", "shard", "task"}
+    assert loaded["excluded"] == [{"model": "smollm2-text", "dataset": "bfcl"}]
+
+
+def test_plan_manifests_are_the_objects_the_operator_creates(call: Call) -> None:
+    result = call("plan", EXAMPLES / "quickstart.yaml", "-o", "yaml", "--manifests")
+    loaded = yaml.safe_load(result.out)
+    assert [item["kind"] for item in loaded["items"]] == ["ConfigMap"] + ["Job"] * 9
+    assert loaded["items"][1]["spec"]["template"]["spec"]["containers"][0]["args"][:2] == ["--plan", PLAN_DIR]
+    assert "&id" not in result.out
+
+
+def test_manifests_without_a_format_are_refused(call: Call) -> None:
+    result = call("plan", EXAMPLES / "quickstart.yaml", "--manifests")
+    assert (result.code, result.err) == (2, "evaljob: --manifests: needs -o yaml or -o json\n")
+
+
+def test_tasks_lists_the_catalogue(call: Call) -> None:
+    lines = call("tasks").out.splitlines()
+    assert lines[0].split("  ")[0] == "task"
+    assert [line.split() for line in lines[1:]] == [
+        ["bfcl-simple", "Chat", "field_match,call"],
+        ["capitals", "Generate", "contains"],
+        ["capitals-choice", "LogLikelihood", "acc"],
+        ["mmlu", "LogLikelihood", "acc"],
+    ]
+
+
+def test_summary_refuses_what_is_none(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"name": "x"}')
+    result = call("summary", tmp_path / "x.json")
+    assert result.code == 2
+    assert "x.json: not a summary.json: uid: Field required" in result.err
+
+
+class Terminal:
+    """The command as a process of its own, with the stand-in installed as the module evaljob_runner."""
+
+    def __init__(self, folder: Path, dataset: str) -> None:
+        self.folder, self.out = folder, folder / "out"
+        module = folder / "path" / "evaljob_runner"
+        module.mkdir(parents=True, exist_ok=True)
+        (module / "__init__.py").touch()
+        (module / "__main__.py").write_text(
+            f"import runpy; runpy.run_path({cli_runner.__file__!r}, run_name='__main__')"
+        )
+        self.file = written(folder, dataset)
+
+    def start(self) -> subprocess.Popen[str]:
+        inherited = os.environ.get("PYTHONPATH", "")
+        return subprocess.Popen(
+            [sys.executable, "-m", "evaljob_cli", "run", self.file, "--mount", f"models={self.folder}",
+             "--out", self.out],
+            env=os.environ | {"PYTHONPATH": f"{self.folder / 'path'}:{inherited}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+
+    def traces(self, name: str) -> list[Path]:
+        return list(self.out.glob(f"samples/*/*/{name}-*"))
+
+    def runners(self) -> list[int]:
+        return [json.loads(path.read_text())["pid"] for path in self.traces("start")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_the_runners_and_says_how_to_resume(tmp_path: Path, number: signal.Signals) -> None:
+    terminal = Terminal(tmp_path, "paced")
+    with terminal.start() as first:
+        while not terminal.traces("sample"):
+            time.sleep(0.02)
+            assert first.poll() is None
+        first.send_signal(number)
+        err = first.communicate(timeout=10)[1]
+    assert first.returncode == 130
+    assert "run the same command to resume" in err
+    assert not any(Path(f"/proc/{pid}").exists() for pid in terminal.runners())
