@@ -17,8 +17,8 @@ from evaljob.observe import Outcome
 from evaljob.plan import Partition, Plan, Settings
 from evaljob.result import Failure, PartitionResult
 from evaljob.spec import EvalJob, Model, parse_evaljob
-from evaljob_cli.attempt import Launch, environment, threads
 from evaljob_cli.inputs import InputError, durable, identified, resolve
+from evaljob_cli.launch import Launch, environment, threads
 from evaljob_cli.local import (
     Event,
     Finished,

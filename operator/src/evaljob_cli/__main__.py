@@ -15,10 +15,10 @@ from evaljob.plan import Settings
 from evaljob.result import Failure
 from evaljob.summary import Summary, SummaryTooLargeError, summarize
 from evaljob_cli import planned, table
-from evaljob_cli.attempt import Launch
 from evaljob_cli.catalogue import catalogue
 from evaljob_cli.execute import InterruptedRunError, execute, write
 from evaljob_cli.inputs import InputError, assignments, durable, identified, read_evaljob, resolve
+from evaljob_cli.launch import Launch
 from evaljob_cli.local import default_parallelism
 from evaljob_cli.places import Places, check
 

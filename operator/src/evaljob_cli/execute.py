@@ -10,8 +10,8 @@ from rich.console import Console
 from evaljob.observe import Outcome
 from evaljob.plan import Partition, Plan
 from evaljob.summary import Summary, files
-from evaljob_cli.attempt import Launch
 from evaljob_cli.display import display
+from evaljob_cli.launch import Launch
 from evaljob_cli.local import run_plan
 from evaljob_cli.places import SAMPLES
 
@@ -37,9 +37,11 @@ def execute(plan: Plan, launch: Launch, parallelism: int, console: Console) -> d
     async def main() -> dict[Partition, Outcome]:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
         with display(console, total) as report:
-            return await run_plan(
+            outcomes = await run_plan(
                 plan, launch, parallelism=parallelism, new_attempt=lambda: str(uuid.uuid4()), report=report
             )
+        console.print()
+        return outcomes
 
     try:
         return asyncio.run(main())

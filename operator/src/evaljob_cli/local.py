@@ -9,7 +9,9 @@ from evaljob.names import Reason
 from evaljob.observe import Outcome
 from evaljob.plan import Partition, Plan
 from evaljob.spec import Device, Model
-from evaljob_cli.attempt import Ended, Launch, Progress, run_attempt, threads
+from evaljob_cli.attempt import Progress, run_attempt
+from evaljob_cli.launch import Launch, threads
+from evaljob_cli.verdict import Ended
 
 BACKOFF_MAX = 30.0
 """Longest pause before a retry, in seconds."""
