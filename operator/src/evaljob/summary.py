@@ -269,19 +269,25 @@ def _parts(
 ) -> tuple[Part, ...]:
     """The whole, the groups (outermost first) and the subsets of a complete cell."""
     groups = planned.task.groups
-    by_metric = [_weigh(subsets, i, m, groups, limited=limited) for i, m in enumerate(metrics)]
-    whole = Group(name="-", members=tuple(subsets))
-    wholes = [_weigh_group(whole, _leaves(subsets, i, m), m, limited=limited) for i, m in enumerate(metrics)]
+    by_subset = [_leaves(subsets, i, m) for i, m in enumerate(metrics)]
+    by_group = [
+        _weigh(leaves, m, groups, limited=limited) for leaves, m in zip(by_subset, metrics, strict=True)
+    ]
+    # Empty subsets have no score and no weight: the whole is that of the others.
+    wholes = [
+        _weigh_members(tuple(leaves), Weighting.BY_SIZE, leaves, m, limited=limited)
+        for leaves, m in zip(by_subset, metrics, strict=True)
+    ]
     expected = sum(s.expected for s in subsets.values())
     size = sum(s.size for s in subsets.values())
     parts = [
         Part(kind="dataset", name=planned.dataset.name, size=size, scores=_scores(metrics, wholes, expected)),
-        *(_group_part(g, depth, by_metric, metrics, subsets, groups) for g, depth in _ordered(groups)),
+        *(_group_part(g, depth, by_group, metrics, subsets, groups) for g, depth in _ordered(groups)),
     ]
     if set(subsets) != {""}:
         parts += [
             Part(kind="subset", name=name, depth=1, size=s.size,
-                 scores=_scores(metrics, [b.get(name) for b in by_metric], s.expected))
+                 scores=_scores(metrics, [b.get(name) for b in by_subset], s.expected))
             for name, s in subsets.items()
         ]  # fmt: skip
     return tuple(parts)
@@ -298,36 +304,43 @@ def _leaves(subsets: Mapping[str, _Merged], i: int, metric: MetricInfo) -> dict[
 
 
 def _weigh(
-    subsets: Mapping[str, _Merged], i: int, metric: MetricInfo, groups: Iterable[Group], *, limited: bool
+    subsets: Mapping[str, _Weighed], metric: MetricInfo, groups: Iterable[Group], *, limited: bool
 ) -> dict[str, _Weighed]:
-    """Every subset and every complete group of one metric."""
-    known = _leaves(subsets, i, metric)
+    """Every complete group of one metric."""
+    found: dict[str, _Weighed] = {}
     for group in groups:
-        value = _weigh_group(group, known, metric, limited=limited)
+        # A group may have the name of a subset; as a member, such a name means the group.
+        known = {**subsets, **found}
+        value = _weigh_members(group.members, group.weighting, known, metric, limited=limited)
         if value is not None:
-            known[group.name] = value
-    return known
+            found[group.name] = value
+    return found
 
 
-def _weigh_group(
-    group: Group, known: Mapping[str, _Weighed], metric: MetricInfo, *, limited: bool
+def _weigh_members(
+    names: Sequence[str],
+    weighting: Weighting,
+    known: Mapping[str, _Weighed],
+    metric: MetricInfo,
+    *,
+    limited: bool,
 ) -> _Weighed | None:
-    """A group's estimate, None unless all members are known.
+    """The estimate over some subsets and groups, None unless all of them are known.
 
     By size and without `limit`, sizes are counts: the members' states add up, which is exact. Otherwise the
     mean is weighted by the members' full sizes, or equally.
     """
-    if not group.members or any(m not in known for m in group.members):
+    if not names or any(m not in known for m in names):
         return None
-    members = [known[m] for m in group.members]
+    members = [known[m] for m in names]
     size, n = sum(m.size for m in members), sum(m.n for m in members)
     states = [m.pooled for m in members if m.pooled is not None]
-    poolable = group.weighting is Weighting.BY_SIZE and len(states) == len(members)
+    by_size = weighting is Weighting.BY_SIZE
+    poolable = by_size and len(states) == len(members)
     if poolable and (len(members) == 1 or not limited):
         pooled = sum(states, EMPTY)
         value = estimate(pooled, metric.unit)
         return _Weighed(value, size, n, pooled) if value else None
-    by_size = group.weighting is Weighting.BY_SIZE
     value = weighted([(m.estimate, m.size if by_size else 1) for m in members])
     return _Weighed(value, size, n, None)
 
@@ -359,7 +372,7 @@ def _ordered(groups: Sequence[Group]) -> list[tuple[Group, int]]:
 def _group_part(
     group: Group,
     depth: int,
-    by_metric: Sequence[Mapping[str, _Weighed]],
+    by_group: Sequence[Mapping[str, _Weighed]],
     metrics: Sequence[MetricInfo],
     subsets: Mapping[str, _Merged],
     groups: Sequence[Group],
@@ -375,7 +388,7 @@ def _group_part(
         members=len(leaves),
         scores=_scores(
             metrics,
-            [b.get(group.name) for b in by_metric],
+            [b.get(group.name) for b in by_group],
             sum(subsets[s].expected for s in leaves if s in subsets),
         ),
     )
