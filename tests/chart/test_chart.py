@@ -1,0 +1,194 @@
+"""The Helm chart: rights, security, settings, and values that are refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import evaljob
+from evaljob import podsecurity
+from evaljob_operator.settings import Settings, load
+from tests.chart.conftest import CHART, NAMESPACE, Helm, Manifest, Render
+from tests.cluster.shell import CommandError
+
+RULES = {
+    ("evaljob.dev", "evaljobs"): {"get", "list", "watch"},
+    ("evaljob.dev", "evaljobs/status"): {"patch"},
+    ("evaljob.dev", "evaljobs/finalizers"): {"update"},
+    ("batch", "jobs"): {"get", "list", "watch", "create", "patch", "deletecollection"},
+    ("", "pods"): {"list", "watch"},
+    ("", "configmaps"): {"get", "create", "patch"},
+    ("", "events"): {"create"},
+}
+
+
+def of_kind(objects: list[Manifest], kind: str) -> list[Manifest]:
+    return [o for o in objects if o["kind"] == kind]
+
+
+def rights(role: Manifest) -> dict[tuple[str, str], set[str]]:
+    return {
+        (group, resource): set(rule["verbs"])
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+
+
+def settings(objects: list[Manifest], folder: Path) -> Settings:
+    (config,) = of_kind(objects, "ConfigMap")
+    file = folder / "config.yaml"
+    file.write_text(config["data"]["config.yaml"])
+    return load(file)
+
+
+def test_lint_finds_nothing(helm: Helm) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART))
+
+
+def test_chart_and_program_have_one_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["version"] == chart["appVersion"] == evaljob.__version__
+
+
+def test_the_operator_has_these_rights_and_no_others(render: Render) -> None:
+    objects = render()
+    (role,) = of_kind(objects, "Role")
+    assert rights(role) == RULES
+    assert "*" not in str(role["rules"])
+    bound = [b["roleRef"]["kind"] for b in of_kind(objects, "RoleBinding")]
+    assert bound == ["Role"]
+    assert not of_kind(objects, "ClusterRoleBinding")
+
+
+def test_each_watched_namespace_gets_a_role_for_the_one_service_account(
+    render: Render, tmp_path: Path
+) -> None:
+    objects = render('watchNamespaces=["team-a","team-b"]')
+    for kind in ("Role", "RoleBinding"):
+        assert {o["metadata"]["namespace"] for o in of_kind(objects, kind)} == {"team-a", "team-b"}
+    subjects = [s for b in of_kind(objects, "RoleBinding") for s in b["subjects"]]
+    assert subjects == [{"kind": "ServiceAccount", "name": "evaljob", "namespace": NAMESPACE}] * 2
+    assert settings(objects, tmp_path).namespaces == ("team-a", "team-b")
+
+
+def test_without_namespaces_its_own_is_watched(render: Render, tmp_path: Path) -> None:
+    assert settings(render(), tmp_path).namespaces == (NAMESPACE,)
+
+
+def test_values_reach_the_operator(render: Render, tmp_path: Path) -> None:
+    found = settings(
+        render(
+            'runner.images={"transformers":"r/t@sha256:1","openai":"r/o:2"}',
+            'runner.resources={"requests":{"cpu":2},"limits":{"memory":"8Gi","nvidia.com/gpu":1}}',
+            'runner.secretPrefix="team-"',
+            "jobTtlSeconds=60",
+            'logLevel="DEBUG"',
+        ),
+        tmp_path,
+    )
+    assert found.plan.images == {"transformers": "r/t@sha256:1", "openai": "r/o:2"}
+    assert found.plan.runner.resources.limits == {"memory": "8Gi", "nvidia.com/gpu": 1}
+    # Helm merges maps: what is not named keeps its default.
+    assert found.plan.runner.resources.requests == {"cpu": 2, "memory": "2Gi"}
+    assert (found.plan.secret_prefix, found.plan.job_ttl_seconds) == ("team-", 60)
+    assert found.log_level == "DEBUG"
+
+
+def test_the_default_values_are_the_program_s_defaults(render: Render, tmp_path: Path) -> None:
+    """A local run and a cluster with default values give a partition the same resources."""
+    found, program = settings(render(), tmp_path).plan, Settings(namespaces=("x",)).plan
+    assert found.model_copy(update={"images": {}}) == program
+
+
+def test_the_operator_s_pod_is_restricted(render: Render) -> None:
+    (deployment,) = of_kind(render(), "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    # The one difference from a runner: it talks to the API server.
+    assert podsecurity.violations(pod) == ["automountServiceAccountToken must be false"]
+    assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_one_replica_that_is_never_doubled(render: Render) -> None:
+    (deployment,) = of_kind(render(), "Deployment")
+    assert deployment["spec"]["replicas"] == 1
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_new_settings_restart_the_operator(render: Render) -> None:
+    def checksum(*values: str) -> str:
+        (deployment,) = of_kind(render(*values), "Deployment")
+        return str(deployment["spec"]["template"]["metadata"]["annotations"]["checksum/config"])
+
+    assert checksum() == checksum()
+    assert checksum() != checksum("jobTtlSeconds=60")
+
+
+def test_the_token_is_the_operator_s_alone(render: Render) -> None:
+    objects = render()
+    (account,) = of_kind(objects, "ServiceAccount")
+    (deployment,) = of_kind(objects, "Deployment")
+    assert account["automountServiceAccountToken"] is False
+    assert deployment["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
+    assert deployment["spec"]["template"]["spec"]["serviceAccountName"] == account["metadata"]["name"]
+
+
+def test_the_crd_is_the_generated_one_and_survives_an_uninstall(render: Render) -> None:
+    (crd,) = of_kind(render(), "CustomResourceDefinition")
+    assert crd["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+    assert crd == yaml.safe_load((CHART / "files" / "evaljobs.yaml").read_text())
+
+
+def test_the_crd_and_the_aggregated_roles_can_be_left_out(render: Render) -> None:
+    kinds = {o["kind"] for o in render("crds.install=false", "rbac.aggregateClusterRoles=false")}
+    assert kinds == {"ServiceAccount", "ConfigMap", "Role", "RoleBinding", "Deployment"}
+
+
+def test_viewers_and_editors_get_evaljobs_and_never_their_status(render: Render) -> None:
+    roles = {
+        label: rights(role)
+        for role in of_kind(render(), "ClusterRole")
+        for label in role["metadata"]["labels"]
+        if label.startswith("rbac.")
+    }
+    assert roles == {
+        "rbac.authorization.k8s.io/aggregate-to-view": {
+            ("evaljob.dev", "evaljobs"): {"get", "list", "watch"}
+        },
+        "rbac.authorization.k8s.io/aggregate-to-edit": {
+            ("evaljob.dev", "evaljobs"): {"create", "update", "patch", "delete", "deletecollection"}
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ("replicas=2", "replicas"),
+        ('image.registry="x"', "registry"),
+        ('runner.images.vllm="x"', "vllm"),
+        ("runner.resources.limits.memory=null", "memory"),
+        ('runner.secretPrefix=""', "secretPrefix"),
+        ('watchNamespaces=["*"]', "watchNamespaces"),
+        ('watchNamespaces="a"', "watchNamespaces"),
+        ("jobTtlSeconds=-1", "jobTtlSeconds"),
+        ('jobTtlSeconds="1h"', "jobTtlSeconds"),
+        ('logLevel="LOUD"', "logLevel"),
+        ('resources={"limit":{"memory":"1Gi"}}', "resources"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused_by_name(render: Render, value: str, named: str) -> None:
+    with pytest.raises(CommandError) as refusal:
+        render(value)
+    assert named in str(refusal.value)
+
+
+def test_every_value_is_explained() -> None:
+    """Each top-level value, and each below it that has children, stands under a comment."""
+    lines = (CHART / "values.yaml").read_text().splitlines()
+    values: dict[str, Any] = yaml.safe_load("\n".join(lines))
+    for name in values:
+        at = next(i for i, line in enumerate(lines) if line.startswith(f"{name}:"))
+        below = lines[at + 1 : at + 2] if at + 1 < len(lines) else []
+        assert lines[at - 1].startswith("#") or below[0].lstrip().startswith("#"), name
