@@ -82,9 +82,9 @@ class Reconciler:
                 await asyncio.sleep(self._world.timing.retry)
             except ApiError as error:
                 await asyncio.sleep(await self._after_error(error))
-            except Exception:
+            except Exception as error:
                 # The outermost boundary: one bad object never stops or delays the others.
-                log.exception("%s: unexpected", self)
+                self._complain(f"unexpected {error!r}", error)
                 await asyncio.sleep(self._backoff.after_failure())
             else:
                 if delay is None:
@@ -99,10 +99,10 @@ class Reconciler:
         earliest = started + self._world.timing.between_passes
         await asyncio.sleep(max(earliest - self._world.monotonic(), 0))
 
-    def _complain(self, text: str) -> None:
-        """Log once per change."""
+    def _complain(self, text: str, defect: Exception | None = None) -> None:
+        """Log once per change; a defect of this program with its traceback."""
         if text != self._trouble:
-            log.warning("%s: %s", self, text)
+            log.warning("%s: %s", self, text, exc_info=defect)
         self._trouble = text
 
     def _recover(self) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from evaljob import plan
 from evaljob.model import Frozen
+from evaljob.plan import Settings as PlanSettings
 from evaljob.task import Task
 
 
@@ -21,7 +21,7 @@ class Settings(Frozen):
 
     namespaces: Annotated[tuple[str, ...], Field(min_length=1)]
     """Where EvalJobs are watched."""
-    plan: plan.Settings = plan.Settings()
+    plan: PlanSettings = PlanSettings()
     """Goes into the plan of each EvalJob."""
     threads: Annotated[int, Field(ge=1, le=200)] = 20
     """Requests to the API server at once."""
