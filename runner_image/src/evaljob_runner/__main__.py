@@ -1,0 +1,124 @@
+"""The runner's command line: arguments, signals, exit codes.
+
+0 complete; 78 never again; 75 try again, and the reason says why; anything else: try again.
+"""
+
+import argparse
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from evaljob_runner.assignment import Assignment, Places, read_assignment, read_attempt
+from evaljob_runner.ending import Ending
+from evaljob_runner.errors import Stop
+from evaljob_runner.evaluate import Shell, evaluate
+from evaljob_runner.opening import open_backend, open_tokenizer
+from evaljob_runner.render import render
+from evaljob_runner.report import Progress, Stopwatch
+
+_log = logging.getLogger("evaljob_runner")
+_ENVIRONMENT = {
+    # Models are local folders: no library may ask a hub about them.
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def _pair(text: str) -> tuple[str, Path]:
+    name, sign, path = text.partition("=")
+    if not (name and sign and path):
+        raise argparse.ArgumentTypeError(f"NAME=DIR expected, got {text!r}")
+    return name, Path(path)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise argparse.ArgumentTypeError(f"K/N with K < N expected, got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="evaljob_runner", description="Evaluate one partition of an EvalJob."
+    )
+    parser.add_argument("--plan", type=Path, required=True, help="folder with the plan's files and `attempt`")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--shard", type=_shard, default=(0, 1), metavar="K/N")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the sample logs")
+    parser.add_argument("--mount", type=_pair, action="append", default=[], metavar="CLAIM=DIR")
+    parser.add_argument("--config-map", type=_pair, action="append", default=[], metavar="NAME=DIR")
+    parser.add_argument("--api-key-file", type=Path)
+    parser.add_argument("--result", type=Path, default=Path("/dev/termination-log"))
+    parser.add_argument(
+        "--render", type=int, metavar="N", help="print the first N prompts and evaluate nothing"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one partition and return the exit code."""
+    os.environ |= {k: v for k, v in _ENVIRONMENT.items() if k not in os.environ}
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    args = _parser().parse_args(arguments)
+    ending = Ending(args.result)
+    if args.render is None:
+        ending.handle_signals()
+    try:
+        return _run(args, ending)
+    except Stop as end:
+        _log.error("%s: %s", end.reason, end)
+        return ending.stop(end)
+    except Exception as error:  # noqa: BLE001 - the outermost one: it reports, and a Job never ends unexplained
+        _log.exception("the runner failed")
+        return ending.crash(error)
+
+
+def _run(args: argparse.Namespace, ending: Ending) -> int:
+    attempt = read_attempt(args.plan)
+    ending.know(attempt=attempt, durable=False)
+    work = read_assignment(
+        args.plan, model=args.model, dataset=args.dataset, shard=args.shard, places=_places(args)
+    )
+    if args.render is not None:
+        render(work, open_tokenizer(work), args.render, sys.stdout)
+        return 0
+    return _evaluate(work, ending)
+
+
+def _evaluate(work: Assignment, ending: Ending) -> int:
+    age = _process_seconds()
+    ending.know(attempt=work.attempt, durable=work.run.output is not None)
+    ending.set_deadline(work.run.partition_deadline_seconds - age)
+    stopwatch = Stopwatch()
+    stopwatch.add("start", age)
+    shell = Shell(
+        open_backend=partial(open_backend, stopwatch=stopwatch),
+        progress=Progress(sys.stdout),
+        stopwatch=stopwatch,
+        watch=ending.watch,
+    )
+    return ending.complete(evaluate(work, shell))
+
+
+def _places(args: argparse.Namespace) -> Places:
+    return Places(dict(args.mount), dict(args.config_map), args.out, args.api_key_file)
+
+
+def _process_seconds() -> float:
+    """Seconds since this process began (Linux): imports are the larger part of a small partition."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""What this process was told to do: the plan's three files and the command line."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from evaljob.jobs import ATTEMPT_FILE
+from evaljob.model import Frozen
+from evaljob.names import Reason
+from evaljob.plan import RUN_KEY, Partition, PlannedDataset, RunPlan, dataset_key, model_key
+from evaljob.spec import Model, PromptFormat
+from evaljob.task import Task
+from evaljob_runner.errors import Fatal
+
+_F = TypeVar("_F", bound=Frozen)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where claims and ConfigMaps are mounted, by name. Paths enter no digest and no result."""
+
+    claims: Mapping[str, Path]
+    config_maps: Mapping[str, Path]
+    out: Path
+    api_key_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One partition, ready to run."""
+
+    run: RunPlan
+    model: Model
+    planned: PlannedDataset
+    partition: Partition
+    attempt: str
+    """The pod's uid; names this attempt's sample log."""
+    places: Places
+
+    @property
+    def task(self) -> Task:
+        """The task that turns documents into prompts and answers into scores."""
+        return self.planned.task
+
+    @property
+    def chat(self) -> bool:
+        """Whether prompts go through a chat template."""
+        return self.model.prompt_format is PromptFormat.CHAT
+
+
+def read_attempt(plan: Path) -> str:
+    """The name of this attempt; it becomes a file name.
+
+    Raises:
+        Fatal: BadConfiguration.
+    """
+    try:
+        attempt = (plan / ATTEMPT_FILE).read_text().strip()
+    except OSError as error:
+        raise Fatal(Reason.BAD_CONFIGURATION, f"--plan: {plan / ATTEMPT_FILE}: {error.strerror}") from error
+    if not re.fullmatch(r"[A-Za-z0-9][-A-Za-z0-9_.]{0,62}", attempt):
+        raise Fatal(
+            Reason.BAD_CONFIGURATION, f"--plan: {ATTEMPT_FILE} must hold a pod's uid, got {attempt[:80]!r}"
+        )
+    return attempt
+
+
+def read_assignment(
+    plan: Path, *, model: str, dataset: str, shard: tuple[int, int], places: Places
+) -> Assignment:
+    """Read the plan's files.
+
+    Raises:
+        Fatal: BadConfiguration, when a file is missing or not of this version.
+    """
+    return Assignment(
+        run=_read(plan / RUN_KEY, RunPlan),
+        model=_read(plan / model_key(model), Model),
+        planned=_read(plan / dataset_key(dataset), PlannedDataset),
+        partition=Partition(model=model, dataset=dataset, shard=shard[0], shards=shard[1]),
+        attempt=read_attempt(plan),
+        places=places,
+    )
+
+
+def _read(path: Path, kind: type[_F]) -> _F:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise Fatal(Reason.BAD_CONFIGURATION, f"--plan: {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise Fatal(
+            Reason.BAD_CONFIGURATION,
+            f"--plan: {path.name}: {field}: {first['msg']}; plan and runner must be of one release",
+        ) from error

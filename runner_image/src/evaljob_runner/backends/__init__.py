@@ -1,0 +1,1 @@
+"""What computes tokens. Backends know token ids and messages, never a task, a template or a dataset."""

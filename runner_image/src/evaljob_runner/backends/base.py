@@ -1,0 +1,179 @@
+"""What a backend is asked and what it answers."""
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+TokenIds = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Every sampling parameter, explicit: a checkpoint's own defaults never apply."""
+
+    max_tokens: int
+    temperature: float
+    """0 is greedy."""
+    top_p: float
+    top_k: int | None
+    """None is off."""
+    repetition_penalty: float | None
+    """None is off."""
+    stop: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TokenPrompt:
+    """Token ids, as local engines take them."""
+
+    ids: TokenIds
+
+
+@dataclass(frozen=True)
+class TextPrompt:
+    """Text, for a server that tokenises."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """Messages, for a server that renders and tokenises."""
+
+    messages: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """One text to continue."""
+
+    key: str
+    prompt: TokenPrompt | TextPrompt | ChatPrompt
+    sampling: Sampling
+    seed: int
+    """Used where temperature > 0."""
+
+
+@dataclass(frozen=True)
+class LogLikelihoodRequest:
+    """Continuations to weigh; the pairs are (context, continuation), both not empty."""
+
+    key: str
+    pairs: tuple[tuple[TokenIds, TokenIds], ...]
+
+
+class Finish(StrEnum):
+    """Why an answer ended."""
+
+    STOP = "stop"
+    """An end-of-text token or a stop text."""
+    LENGTH = "length"
+    """`max_tokens` reached."""
+    REFUSED = "refused"
+    """The server's filter."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The text of an answer, stop texts cut off."""
+
+    key: str
+    text: str
+    finish: Finish
+    prompt_tokens: int
+    output_tokens: int
+    seconds: float | None = None
+    """Of this request alone, where known."""
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """The server says that the prompt does not fit its window."""
+
+    key: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """No answer after all retries."""
+
+    key: str
+    message: str
+
+
+Reply = Answer | Overflow | Unavailable
+
+
+@dataclass(frozen=True)
+class Weight:
+    """The log-likelihood of one continuation."""
+
+    total: float
+    """Sum of natural log-probabilities of its tokens."""
+    tokens: int
+    greedy: bool
+    """Whether every token was the most likely one."""
+
+
+@dataclass(frozen=True)
+class LogLikelihoods:
+    """One weight per continuation, in the order of the request."""
+
+    key: str
+    weights: tuple[Weight, ...]
+
+
+class Tokenizer(Protocol):
+    """Text <-> token ids of one model."""
+
+    @property
+    def bos_id(self) -> int | None:
+        """The token that begins a text, if the model has one."""
+
+    @property
+    def prefix_id(self) -> int | None:
+        """What stands for an empty context: BOS, else EOS."""
+
+    def encode(self, text: str, *, special: bool) -> TokenIds:
+        """Token ids; with `special` the tokenizer adds what it adds by default, but never a second BOS."""
+
+    def decode(self, ids: TokenIds) -> str:
+        """Text without special tokens."""
+
+    def render(self, messages: tuple[Mapping[str, Any], ...], date: dt.date) -> str:
+        """The conversation as text, ready for the assistant's answer; `date` is the template's clock.
+
+        Raises:
+            Fatal: when there is no chat template, or it refuses the messages.
+        """
+
+
+class Backend(Protocol):
+    """An engine, or a client of one. Holds nothing between requests but the model itself."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """None where the server tokenises."""
+
+    @property
+    def window(self) -> int | None:
+        """Tokens that prompt and answer share; None where only the server knows."""
+
+    @property
+    def device(self) -> str:
+        """What computed, for the record."""
+
+    def generate(self, requests: Iterable[GenerateRequest]) -> Iterator[Reply]:
+        """Answers as they finish, in any order. Requests are pulled when there is room for them."""
+
+    def weigh(self, requests: Iterable[LogLikelihoodRequest]) -> Iterator[LogLikelihoods]:
+        """Log-likelihoods, in any order."""
+
+
+def cut(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
+    """The text before the first stop text, and whether one was found."""
+    ends = [at for stop in stops if (at := text.find(stop)) >= 0]
+    return (text[: min(ends)], True) if ends else (text, False)

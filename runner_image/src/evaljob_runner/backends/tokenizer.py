@@ -1,0 +1,93 @@
+"""The tokenizer of a local checkpoint, as Hugging Face transformers reads it."""
+
+import datetime as dt
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import AutoTokenizer
+
+from evaljob.names import Reason
+from evaljob_runner.backends.base import TokenIds
+from evaljob_runner.errors import Fatal
+
+
+class HuggingFaceTokenizer:
+    """A tokenizer of transformers, without state between calls.
+
+    Args:
+        folder: the checkpoint.
+
+    Raises:
+        Fatal: BadConfiguration, when the folder holds none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self._inner = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise Fatal(
+                Reason.BAD_CONFIGURATION, f"the model's tokenizer cannot be loaded: {str(error)[:300]}"
+            ) from error
+
+    @property
+    def bos_id(self) -> int | None:
+        """The token that begins a text, if the model has one."""
+        found: int | None = self._inner.bos_token_id
+        return found
+
+    @property
+    def eos_id(self) -> int | None:
+        """The token that ends a text, if the model has one."""
+        found: int | None = self._inner.eos_token_id
+        return found
+
+    @property
+    def prefix_id(self) -> int | None:
+        """What stands for an empty context: BOS, else EOS."""
+        return self.eos_id if self.bos_id is None else self.bos_id
+
+    @property
+    def window(self) -> int | None:
+        """The tokenizer's own limit; transformers writes 10**30 for "none"."""
+        limit = int(self._inner.model_max_length)
+        return limit if limit < 10**9 else None
+
+    def special_id(self, text: str) -> int | None:
+        """The id of a text that is one special token."""
+        ids = self._inner.encode(text, add_special_tokens=False)
+        return ids[0] if len(ids) == 1 and ids[0] in self._inner.all_special_ids else None
+
+    def encode(self, text: str, *, special: bool) -> TokenIds:
+        """Token ids; a text that begins with BOS gets no second one."""
+        bos = self._inner.bos_token
+        add = special and not (bos and text.startswith(bos))
+        return tuple(self._inner.encode(text, add_special_tokens=add))
+
+    def decode(self, ids: TokenIds) -> str:
+        """Text without special tokens, and without any tidying of spaces."""
+        text: str = self._inner.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def render(self, messages: tuple[Mapping[str, Any], ...], date: dt.date) -> str:
+        """The conversation through the chat template, with its clock stopped at `date`."""
+        if not self._inner.chat_template:
+            raise Fatal(
+                Reason.BAD_CONFIGURATION,
+                "promptFormat Chat needs a chat template, the model's tokenizer has none: use promptFormat Text",
+            )
+        try:
+            text: str = self._inner.apply_chat_template(
+                [dict(m) for m in messages],
+                tokenize=False,
+                add_generation_prompt=True,
+                strftime_now=date.strftime,
+            )
+        except TemplateError as error:
+            raise Fatal(
+                Reason.BAD_DATA, f"the chat template refuses the messages: {str(error)[:300]}"
+            ) from error
+        return text

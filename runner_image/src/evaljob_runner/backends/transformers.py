@@ -1,0 +1,259 @@
+"""Local checkpoints, computed by Hugging Face transformers in static batches, sorted by length."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LogitsProcessorList,
+    StoppingCriteriaList,
+)
+
+from evaljob.names import Reason
+from evaljob.spec import Device, Dtype
+from evaljob_runner.backends import decoding
+from evaljob_runner.backends.base import (
+    Answer,
+    Finish,
+    GenerateRequest,
+    LogLikelihoodRequest,
+    LogLikelihoods,
+    Reply,
+    Sampling,
+    TokenIds,
+    TokenPrompt,
+    Weight,
+    cut,
+)
+from evaljob_runner.backends.tokenizer import HuggingFaceTokenizer
+from evaljob_runner.errors import Fatal
+
+_BATCHES_SORTED_TOGETHER = 32
+_T = TypeVar("_T")
+Tensor = Any
+"""The lint environment holds no torch."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a checkpoint is computed."""
+
+    dtype: Dtype
+    device: Device
+    batch_size: int
+    gpu_expected: bool
+    """The pod asked for a GPU, so none in sight is an error."""
+    threads: int | None
+    """OpenMP threads; None leaves torch's default."""
+
+
+class TransformersBackend:
+    """A checkpoint in memory.
+
+    Args:
+        folder: the checkpoint.
+        options: how it is computed.
+
+    Raises:
+        Fatal: when it cannot be loaded, or the device is missing.
+    """
+
+    def __init__(self, folder: Path, options: Options) -> None:
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        self._device = _device(options)
+        self._batch_size = options.batch_size
+        self.tokenizer = HuggingFaceTokenizer(folder)
+        self.model = _load(folder, options.dtype, self._device)
+        self._ends = _end_ids(self.model, self.tokenizer.eos_id)
+        # Only EOS ids are taken from the checkpoint's generation_config: whatever else it says must not act.
+        self.model.generation_config = GenerationConfig()
+        self._keeps = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        self.window = _window(self.model.config, self.tokenizer.window)
+
+    @property
+    def device(self) -> str:
+        """`cpu`, or the GPU's name."""
+        return torch.cuda.get_device_name(self._device) if self._device == "cuda" else "cpu"
+
+    def generate(self, requests: Iterable[GenerateRequest]) -> Iterator[Reply]:
+        """Answers, batch by batch."""
+        for chunk in _chunks(requests, self._batch_size * _BATCHES_SORTED_TOGETHER):
+            for sampling in dict.fromkeys(r.sampling for r in chunk):
+                same = [r for r in chunk if r.sampling == sampling]
+                same.sort(key=lambda r: (-len(_ids(r)), _ids(r)))
+                for batch in _chunks(same, self._batch_size):
+                    yield from self._generate(batch, sampling)
+
+    def _generate(self, batch: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
+        prompts = [_ids(r) for r in batch]
+        ids, mask = _padded(prompts, self._device, left=True)
+        ends = [*self._ends, *self._special_stops(sampling.stop)]
+        watch = decoding.StopTexts(self.tokenizer.decode, sampling.stop, ids.shape[1])
+        guard = decoding.NumberGuard()
+        steps = [guard, *decoding.sampler(sampling, mask, [r.seed for r in batch])]
+        config = GenerationConfig(
+            max_new_tokens=sampling.max_tokens,
+            do_sample=False,  # sampling, if any, is the last of `steps`: one generator per row
+            num_beams=1,
+            use_cache=True,
+            eos_token_id=ends or None,
+            pad_token_id=0,  # masked before the prompt, cut off after the answer
+        )
+        out = _within_memory(
+            lambda: self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=config,
+                logits_processor=LogitsProcessorList(steps),
+                stopping_criteria=StoppingCriteriaList([watch]),
+            )
+        )
+        guard.check([r.key for r in batch])
+        for row, request in enumerate(batch):
+            new = tuple(out[row, ids.shape[1] :].tolist())
+            yield self._answer(request, new[: watch.ends.get(row)], frozenset(ends))
+
+    def _answer(self, request: GenerateRequest, new: TokenIds, ends: frozenset[int]) -> Answer:
+        end = next((i for i, token in enumerate(new) if token in ends), None)
+        text, stopped = cut(self.tokenizer.decode(new[:end]), request.sampling.stop)
+        return Answer(
+            key=request.key,
+            text=text,
+            finish=Finish.STOP if stopped or end is not None else Finish.LENGTH,
+            prompt_tokens=len(_ids(request)),
+            output_tokens=len(new) if end is None else end + 1,
+        )
+
+    def _special_stops(self, stops: tuple[str, ...]) -> list[int]:
+        """Stop texts that are one special token never show in the text: they end an answer by their id."""
+        found = (self.tokenizer.special_id(stop) for stop in stops)
+        return [i for i in found if i is not None]
+
+    def weigh(self, requests: Iterable[LogLikelihoodRequest]) -> Iterator[LogLikelihoods]:
+        """Log-likelihoods; continuations that differ in their last token only share one forward pass."""
+        for chunk in _chunks(requests, self._batch_size * _BATCHES_SORTED_TOGETHER):
+            inputs = {c + t[:-1] for r in chunk for c, t in r.pairs}
+            wanted: dict[TokenIds, dict[TokenIds, Weight | None]] = {i: {} for i in inputs}
+            for request in chunk:
+                for context, continuation in request.pairs:
+                    wanted[context + continuation[:-1]][continuation] = None
+            for batch in _chunks(sorted(inputs, key=lambda i: (-len(i), i)), self._batch_size):
+                self._weigh(batch, wanted)
+            for request in chunk:
+                weights = [wanted[c + t[:-1]][t] for c, t in request.pairs]
+                yield LogLikelihoods(request.key, tuple(w for w in weights if w is not None))
+
+    def _weigh(self, batch: list[TokenIds], wanted: dict[TokenIds, dict[TokenIds, Weight | None]]) -> None:
+        """Fill in the weights of every continuation of these inputs."""
+        ids, mask = _padded(batch, self._device, left=False)
+        spans = [(len(row) - max(map(len, wanted[row])), len(row)) for row in batch]
+        positions = sorted({p for start, end in spans for p in range(start, end)})
+        keep = {"logits_to_keep": torch.tensor(positions, device=self._device)} if self._keeps else {}
+        with torch.inference_mode():
+            out = _within_memory(
+                lambda: self.model(input_ids=ids, attention_mask=mask, use_cache=False, **keep)
+            )
+            at = {p: i for i, p in enumerate(positions)} if self._keeps else {p: p for p in positions}
+            for row, (tokens, (start, end)) in enumerate(zip(batch, spans, strict=True)):
+                logits = out.logits[row, at[start] : at[end - 1] + 1].float()
+                logs = logits[[at[p] - at[start] for p in range(start, end)]].log_softmax(-1)
+                for continuation in wanted[tokens]:
+                    wanted[tokens][continuation] = _weight(logs[-len(continuation) :], continuation)
+
+
+def _weight(logs: Tensor, continuation: TokenIds) -> Weight:
+    chosen = logs.gather(1, torch.tensor(continuation, device=logs.device)[:, None])
+    total = float(chosen.sum())
+    if not math.isfinite(total):
+        raise Fatal(Reason.INVALID_NUMBER, f"the model computes log-likelihoods that are not finite: {total}")
+    return Weight(total, len(continuation), logs.argmax(-1).tolist() == list(continuation))
+
+
+def _ids(request: GenerateRequest) -> TokenIds:
+    if not isinstance(request.prompt, TokenPrompt):
+        raise TypeError("the transformers backend takes token ids")
+    return request.prompt.ids
+
+
+def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    """Lists of `size` items; the last one may be shorter."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _padded(rows: Sequence[TokenIds], device: str, *, left: bool) -> tuple[Tensor, Tensor]:
+    """Rows of equal length and the mask of what is real: left for generation, right for log-likelihoods."""
+    width = max(map(len, rows))
+    ids, mask = [], []
+    for row in rows:
+        pad = [0] * (width - len(row))
+        ids.append(pad + list(row) if left else list(row) + pad)
+        mask.append(pad + [1] * len(row) if left else [1] * len(row) + pad)
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _within_memory(compute: Callable[[], _T]) -> _T:
+    try:
+        return compute()
+    except torch.OutOfMemoryError as error:
+        raise Fatal(
+            Reason.MODEL_DOES_NOT_FIT,
+            f"the GPU's memory is full, use a smaller batchSize: {str(error)[:200]}",
+        ) from error
+
+
+def _device(options: Options) -> str:
+    """`cuda` or `cpu`; never a silent CPU run where a GPU was asked for."""
+    visible = options.device is not Device.CPU and torch.cuda.is_available()
+    if options.device is Device.CUDA and not visible:
+        raise Fatal(
+            Reason.DEVICE_UNAVAILABLE, "device CUDA, but torch sees no GPU: ask for one in runner.resources"
+        )
+    if options.device is Device.AUTO and options.gpu_expected and not visible:
+        raise Fatal(
+            Reason.DEVICE_UNAVAILABLE,
+            "runner.resources asks for a GPU, but torch sees none: mend the node, or set device: CPU",
+        )
+    return "cuda" if visible else "cpu"
+
+
+def _load(folder: Path, dtype: Dtype, device: str) -> Any:  # noqa: ANN401 - torch is not typed here
+    """The model in evaluation mode, every weight of it from the checkpoint."""
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype.value), local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise Fatal(Reason.BAD_CONFIGURATION, f"the model cannot be loaded: {str(error)[:400]}") from error
+    if missing := sorted(report["missing_keys"]):
+        # transformers would fill them with random numbers and only warn.
+        raise Fatal(
+            Reason.BAD_CONFIGURATION, f"the checkpoint lacks {len(missing)} weights, for example {missing[0]}"
+        )
+    return _within_memory(lambda: model.to(device).eval())
+
+
+def _end_ids(model: Any, eos_id: int | None) -> list[int]:  # noqa: ANN401 - torch is not typed here
+    """Every token that the checkpoint calls an end: of its generation_config, its config and its tokenizer."""
+    found: list[int] = []
+    for ids in (model.generation_config.eos_token_id, getattr(model.config, "eos_token_id", None), eos_id):
+        found += [] if ids is None else [ids] if isinstance(ids, int) else ids
+    return sorted(set(found))
+
+
+def _window(config: Any, tokenizer_limit: int | None) -> int | None:  # noqa: ANN401 - as above
+    """The longest sequence, from the fields that lm-eval reads."""
+    text = config.get_text_config()
+    names = ("n_positions", "max_position_embeddings", "n_ctx")
+    found: int | None = next((v for n in names if (v := getattr(text, n, None))), tokenizer_limit)
+    return found

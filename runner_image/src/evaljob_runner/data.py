@@ -1,0 +1,257 @@
+"""Rows -> samples: splits, subsets, ids, limit, and this shard's part.
+
+The whole source is read once to count and to check, then only the rows that this shard needs are kept.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+from evaljob.names import Reason
+from evaljob.plan import Partition
+from evaljob.spec import Dataset
+from evaljob.task import Pool, Task
+from evaljob_runner import sources, templates
+from evaljob_runner.assignment import Places
+from evaljob_runner.errors import Fatal
+from evaljob_runner.sources import File, Row
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One document to ask about."""
+
+    id: str
+    subset: str
+    cluster: str | None
+    """Samples of one cluster are not independent; None where each stands alone."""
+    columns: Row
+    """The document, with derived columns and `subset`."""
+    digest: str
+    """SHA-256 of the document as it stands in the source."""
+    where: str
+    """Its place in the source, for messages."""
+
+
+class Count(NamedTuple):
+    """The samples of a subset: in the whole source, and in this shard after `limit`."""
+
+    size: int
+    expected: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What one shard works on."""
+
+    samples: tuple[Sample, ...]
+    counts: Mapping[str, Count]
+    """All subsets of the source, in its order."""
+    pools: Mapping[str, tuple[Sample, ...]]
+    """Few-shot candidates in order, by subset; under "" where all share one pool."""
+    limited: bool
+    """Whether `limit` left samples out."""
+    digest: str
+    """SHA-256 over the source's files."""
+
+
+class _Entry(NamedTuple):
+    """A row of the index: small, because the index covers the whole source."""
+
+    row: int
+    number: int
+    offset: int
+    id: str
+    subset: str
+    cluster: str | None
+
+
+def select(dataset: Dataset, task: Task, partition: Partition, places: Places) -> Selection:
+    """Read a dataset and cut out a shard.
+
+    Raises:
+        Fatal: BadData, EmptyDataset or BadConfiguration.
+    """
+    reader = _Reader(task)
+    source = sources.open_source(dataset.source, dataset.inline.jsonl if dataset.inline else None, places)
+    file = _split_file(source, task, task.splits.eval if task.splits else None)
+    index = reader.index(file)
+    if not index:
+        raise Fatal(Reason.EMPTY_DATASET, f"{file.name}: no samples{_of_split(task)}")
+    _refuse_duplicates(index, file)
+    by_subset = _by_subset(index)
+    chosen = {name: entries[: dataset.limit] for name, entries in by_subset.items()}
+    mine = _shard(_clusters(chosen), partition.shard, partition.shards)
+    expected = Counter(e.subset for e in mine)
+    return Selection(
+        samples=tuple(reader.samples(file, mine)),
+        counts={name: Count(len(entries), expected[name]) for name, entries in by_subset.items()},
+        pools=_pools(reader, source, task),
+        limited=any(len(chosen[name]) < len(entries) for name, entries in by_subset.items()),
+        digest=_digest(source),
+    )
+
+
+def _digest(source: File | Mapping[str, File]) -> str:
+    if isinstance(source, File):
+        return source.digest()
+    parts = {name: file.digest() for name, file in source.items()}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _split_file(source: File | Mapping[str, File], task: Task, split: str | None) -> File:
+    """The one file that holds a split."""
+    in_column = task.splits is None or task.splits.column is not None
+    if isinstance(source, File):
+        if not in_column:
+            raise Fatal(
+                Reason.BAD_DATA,
+                f"{source.name}: one file, but the task has splits: name the column that holds the split "
+                f"(splits.column), or use a folder with {split}.jsonl",
+            )
+        return source
+    names = ", ".join(source) or "none"
+    if in_column or split is None:
+        raise Fatal(Reason.BAD_DATA, f"a folder (splits: {names}), but the task needs one file of JSON lines")
+    if split not in source:
+        raise Fatal(Reason.BAD_DATA, f"no file {split}.jsonl in the source; splits there: {names}")
+    return source[split]
+
+
+def _of_split(task: Task) -> str:
+    splits = task.splits
+    return f" with {splits.column} = {splits.eval!r}" if splits and splits.column else ""
+
+
+class _Reader:
+    """Rows -> index entries and samples, by a task's templates."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._fields = [templates.text(f"fields.{name}", t) for name, t in task.fields.items()]
+        self._id = templates.text("id", task.id) if task.id else None
+        self._cluster = templates.text("cluster", task.cluster) if task.cluster else None
+
+    def index(self, file: File, split: str | None = None) -> list[_Entry]:
+        """Every row of a split (default: the one to evaluate)."""
+        splits = self._task.splits
+        wanted = split or (splits.eval if splits else None)
+        column = splits.column if splits else None
+        return [
+            self._entry(line, file)
+            for line in file.rows()
+            if column is None or _column(line.data, column, _where(file, line.number)) == wanted
+        ]
+
+    def _entry(self, line: sources.Line, file: File) -> _Entry:
+        where = _where(file, line.number)
+        subset = _column(line.data, self._task.subsets.column, where) if self._task.subsets else ""
+        columns: Row = {}
+        if self._id or self._cluster:
+            columns = self._columns(line.data, subset, where)
+        default = f"{subset}/{line.row}" if self._task.subsets else str(line.row)
+        return _Entry(
+            row=line.row,
+            number=line.number,
+            offset=line.offset,
+            subset=subset,
+            id=self._id.render(columns, where) if self._id else default,
+            cluster=self._cluster.render(columns, where) if self._cluster else None,
+        )
+
+    def _columns(self, row: Row, subset: str, where: str) -> Row:
+        columns = row | ({"subset": subset} if self._task.subsets else {})
+        for name, template in zip(self._task.fields, self._fields, strict=True):
+            columns = columns | {name: template.render(columns, where)}
+        return columns
+
+    def samples(self, file: File, entries: list[_Entry]) -> Iterable[Sample]:
+        """The documents of some index entries, in their order."""
+        rows = file.read([(e.offset, e.number) for e in entries])
+        for entry, row in zip(entries, rows, strict=True):
+            where = _where(file, entry.number)
+            yield Sample(
+                id=entry.id,
+                subset=entry.subset,
+                cluster=entry.cluster,
+                columns=self._columns(row, entry.subset, where),
+                digest=hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest(),
+                where=where,
+            )
+
+
+def _where(file: File, number: int) -> str:
+    return f"{file.name} line {number}"
+
+
+def _column(row: Row, column: str, where: str) -> str:
+    """The text in a column that names a split or a subset."""
+    if not isinstance(row.get(column), str | int):
+        raise Fatal(
+            Reason.BAD_DATA,
+            f"{where}: column {column!r} must hold a text; the columns are: {', '.join(sorted(row))}",
+        )
+    return str(row[column])
+
+
+def _refuse_duplicates(index: list[_Entry], file: File) -> None:
+    seen: dict[str, int] = {}
+    for entry in index:
+        first = seen.setdefault(entry.id, entry.number)
+        if first != entry.number:
+            raise Fatal(
+                Reason.BAD_DATA,
+                f"{file.name}: lines {first} and {entry.number} have the same id {entry.id[:80]!r}",
+            )
+
+
+def _by_subset(index: list[_Entry]) -> dict[str, list[_Entry]]:
+    """Subsets in the order of their first rows, rows in the order of the source."""
+    found: dict[str, list[_Entry]] = {}
+    for entry in index:
+        found.setdefault(entry.subset, []).append(entry)
+    return found
+
+
+def _clusters(by_subset: Mapping[str, list[_Entry]]) -> list[list[_Entry]]:
+    """All clusters, subset by subset; a sample without one is its own."""
+    found: list[list[_Entry]] = []
+    for entries in by_subset.values():
+        clusters: dict[str | int, list[_Entry]] = {}
+        for entry in entries:
+            clusters.setdefault(entry.row if entry.cluster is None else entry.cluster, []).append(entry)
+        found += clusters.values()
+    return found
+
+
+def _shard(clusters: list[list[_Entry]], shard: int, shards: int) -> list[_Entry]:
+    """The contiguous part k of n; parts differ by one cluster at most."""
+    start, end = (len(clusters) * k // shards for k in (shard, shard + 1))
+    return [entry for cluster in clusters[start:end] for entry in cluster]
+
+
+def _pools(
+    reader: _Reader, source: File | Mapping[str, File], task: Task
+) -> Mapping[str, tuple[Sample, ...]]:
+    """The first different documents of each pool: one more than needed, as the test item itself is left out."""
+    if not task.few_shot or not task.few_shot.count:
+        return {}
+    split = task.splits.few_shot if task.splits else None
+    file = _split_file(source, task, split or (task.splits.eval if task.splits else None))
+    entries = reader.index(file, split)
+    one_pool = task.few_shot.pool is Pool.ALL
+    if not one_pool:
+        entries = [e for group in _by_subset(entries).values() for e in group]
+    pools: dict[str, tuple[Sample, ...]] = {}
+    for key, group in groupby(entries, key=lambda e: "" if one_pool else e.subset):
+        different: dict[str, Sample] = {}
+        for sample in reader.samples(file, list(group)):
+            different.setdefault(sample.digest, sample)
+            if len(different) > task.few_shot.count:
+                break
+        pools[key] = tuple(different.values())
+    return pools

@@ -1,0 +1,100 @@
+"""How a process ends: its report, its exit code, and what signals do.
+
+A report is written in place: the termination log is a bind mount, where a rename would replace nothing.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from evaljob.jobs import EXIT_NEVER_AGAIN
+from evaljob.names import Reason
+from evaljob.result import Failure, PartitionResult, encode, failure
+from evaljob_runner.errors import Fatal, Retry, Stop
+from evaljob_runner.samples import SampleLog
+
+EXIT_COMPLETE = 0
+EXIT_FAILED = 1
+EXIT_TRY_AGAIN = 75
+"""EX_TEMPFAIL of sysexits.h."""
+
+
+class Ending:
+    """Writes exactly one report.
+
+    Args:
+        result: the file of the report, usually the container's termination log.
+    """
+
+    def __init__(self, result: Path) -> None:
+        self._result = result
+        self._attempt: str | None = None
+        self._log: SampleLog | None = None
+        self._durable = False
+
+    def know(self, *, attempt: str, durable: bool) -> None:
+        """What only the plan says: which attempt this is, and whether its log outlives it."""
+        self._attempt, self._durable = attempt, durable
+
+    def watch(self, log: SampleLog) -> None:
+        """The sample log that a signal has to close."""
+        self._log = log
+
+    def handle_signals(self) -> None:
+        """End at once on SIGTERM and SIGINT: Python ignores SIGTERM as PID 1 unless there is a handler."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._interrupted)
+
+    def set_deadline(self, seconds: float) -> None:
+        """End softly after this many seconds, a grace period before the pod is killed."""
+        signal.signal(signal.SIGALRM, self._too_late)
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+
+    def complete(self, result: PartitionResult) -> int:
+        """Report a result; from here on no signal can replace it."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+            signal.signal(number, signal.SIG_IGN)
+        self._write(result)
+        return EXIT_COMPLETE
+
+    def stop(self, end: Stop) -> int:
+        """Report an end without a result."""
+        self._write(failure(end.reason, str(end), self._attempt))
+        return EXIT_NEVER_AGAIN if isinstance(end, Fatal) else EXIT_TRY_AGAIN
+
+    def crash(self, error: Exception) -> int:
+        """Report what should not have happened."""
+        message = f"{type(error).__name__}: {error}"
+        self._write(failure(Reason.RUNNER_FAILED, message, self._attempt))
+        return EXIT_FAILED
+
+    def _write(self, report: PartitionResult | Failure) -> None:
+        with self._result.open("w") as file:
+            file.write(encode(report))
+
+    def _interrupted(self, number: int, _frame: FrameType | None) -> NoReturn:
+        name = signal.Signals(number).name
+        self._leave(Retry(Reason.INTERRUPTED, f"ended by {name}; {self._added()}"))
+
+    def _too_late(self, _number: int, _frame: FrameType | None) -> NoReturn:
+        """Another attempt helps only if it can go on where this one stopped."""
+        added = self._log is not None and self._log.written > 0
+        kind = Retry if self._durable and added else Fatal
+        advice = "" if kind is Retry else "; raise partitionDeadlineSeconds, use more shards, or set output"
+        self._leave(
+            kind(Reason.DEADLINE_EXCEEDED, f"partitionDeadlineSeconds is over; {self._added()}{advice}")
+        )
+
+    def _added(self) -> str:
+        return f"this attempt added {self._log.written if self._log else 0} samples to the log"
+
+    def _leave(self, end: Stop) -> NoReturn:
+        """Leave from inside a signal handler. Unwinding could wait for a request or a forward pass."""
+        if self._log:
+            self._log.close()
+        code = self.stop(end)
+        sys.stdout.flush()
+        os._exit(code)

@@ -1,0 +1,174 @@
+"""One partition, from documents to a result. Read this file first."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from evaljob.names import Reason
+from evaljob.result import Lint, PartitionResult
+from evaljob.task import RequestType
+from evaljob_runner import data, digest, generation, lint, report, sources, tokens
+from evaljob_runner.asking import Asker
+from evaljob_runner.assignment import Assignment
+from evaljob_runner.backends.base import Backend
+from evaljob_runner.data import Sample
+from evaljob_runner.errors import Fatal, Retry
+from evaljob_runner.prompts import Prompter
+from evaljob_runner.report import Progress, Scored, Stopwatch
+from evaljob_runner.samples import InferenceLine, Outcome, SampleLog
+from evaljob_runner.scoring import Scorer
+from evaljob_runner.tokens import Encoded
+
+GIVE_UP_AFTER = 10
+"""Samples in a row without an answer: the server is gone, and each of them waited for all its retries."""
+
+
+@dataclass(frozen=True)
+class Shell:
+    """What a partition needs of the outside."""
+
+    open_backend: Callable[[Assignment], Backend]
+    progress: Progress
+    stopwatch: Stopwatch
+    watch: Callable[[SampleLog], None]
+    """Told of the sample log, so that a signal can say whether anything was added."""
+
+
+def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
+    """Evaluate a partition. Everything that can be refused is refused before the model loads.
+
+    Raises:
+        Fatal: when trying again cannot help.
+        Retry: when samples are left for another attempt.
+    """
+    refuse_unsupported(work)
+    scorer = Scorer(work.task)
+    selection = data.select(work.planned.dataset, work.task, work.partition, work.places)
+    report.refuse_too_large(work, scorer.info, selection.counts)
+    prompter = Prompter(work.task, selection.pools, chat=work.chat)
+    sampling = generation.resolve(work.task.generation, work.model.generation)
+    model = checkpoint(work)
+    inference_digest = digest.inference(
+        work,
+        sampling,
+        weights=model.digest if model else "",
+        data=selection.digest,
+        dated=bool(model and model.dated),
+    )
+    folder = f"{work.partition.model}/{work.partition.dataset}"
+    scored: list[Scored] = []
+    found: tuple[Lint, ...] = ()
+    device = "none"
+    if selection.samples:
+        log = SampleLog(work.places.out / folder, work.attempt, inference_digest)
+        shell.watch(log)
+        backend = shell.open_backend(work)
+        asker = Asker(work, prompter, sampling, inference_digest, backend)
+        found = _look(asker, selection.samples[: lint.FIRST_PROMPTS])
+        scored = _run(asker, scorer, log, selection.samples, shell)
+        found += lint.outputs(lint.Ended(s.outcome, s.line.requests[0].output) for s in scored)
+        device = backend.device
+        log.close()
+    return report.result(
+        work,
+        selection,
+        scored,
+        metrics=scorer.info,
+        inference_digest=inference_digest,
+        prompt_digest=tokens.combined(s.line.requests[0].prompt_digest for s in scored),
+        lint=found,
+        seconds=shell.stopwatch.seconds,
+        device=device,
+        weights=str(model) if model else "served",
+        folder=folder,
+    )
+
+
+def refuse_unsupported(work: Assignment) -> None:
+    """Refuse pairs that acceptance refuses too: a plan may come from elsewhere.
+
+    Raises:
+        Fatal: UnsupportedRequest.
+    """
+    kind = work.task.request_type
+    if kind is RequestType.CHAT and not work.chat:
+        raise Fatal(Reason.UNSUPPORTED_REQUEST, "requestType Chat needs a model with promptFormat Chat")
+    if kind is RequestType.LOG_LIKELIHOOD and work.model.openai:
+        raise Fatal(
+            Reason.UNSUPPORTED_REQUEST,
+            "requestType LogLikelihood needs log-probabilities of given texts, the openai backend has none",
+        )
+
+
+def checkpoint(work: Assignment) -> digest.Checkpoint | None:
+    """The identity of a local model; None for a server's.
+
+    Raises:
+        Fatal: ModelNotFound.
+    """
+    if work.model.transformers is None:
+        return None
+    source = work.model.transformers.source
+    folder = sources.resolve(source, work.places, missing=Reason.MODEL_NOT_FOUND)
+    root, _ = sources.mount(source, work.places)
+    return digest.checkpoint(folder, root, source)
+
+
+def _look(asker: Asker, samples: Sequence[Sample]) -> tuple[Lint, ...]:
+    """Lint of the first prompts."""
+    asked = [asker.ask(sample) for sample in samples]
+    looked = [lint.Looked(prompt, a.ids if isinstance(a, Encoded) else ()) for prompt, a in asked]
+    tokenizer = asker.backend.tokenizer
+    return lint.prompts(looked, tokenizer.bos_id if tokenizer else None)
+
+
+def _run(
+    asker: Asker, scorer: Scorer, log: SampleLog, samples: Sequence[Sample], shell: Shell
+) -> list[Scored]:
+    """Ask about what no earlier attempt finished, log each sample with its scores, return all in order."""
+    done = {s.id: log.finished[s.id] for s in samples if s.id in log.finished}
+    todo = [s for s in samples if s.id not in done]
+    shell.progress.start(done=len(done), total=len(samples))
+    with shell.stopwatch.phase("infer"):
+        new = _infer(asker, scorer, log, todo, shell)
+    with shell.stopwatch.phase("score"):
+        scored = []
+        for sample in samples:
+            line = done.get(sample.id) or new[sample.id]
+            outcome, scores = scorer.score(line)
+            if sample.id in done and sample.id not in log.scored:
+                log.append(scores)
+            scored.append(Scored(sample, line, outcome, scores, from_log=sample.id in done))
+    return scored
+
+
+def _infer(
+    asker: Asker, scorer: Scorer, log: SampleLog, todo: Iterable[Sample], shell: Shell
+) -> dict[str, InferenceLine]:
+    """Lines of all samples.
+
+    Raises:
+        Retry: when some got no answer; the others are in the log.
+    """
+    finished: dict[str, InferenceLine] = {}
+    left: list[InferenceLine] = []
+    in_a_row = 0
+    for line in asker.lines(todo):
+        if line.outcome is Outcome.INFRA_ERROR:
+            log.append(line)
+            left.append(line)
+            in_a_row += 1
+            if in_a_row >= GIVE_UP_AFTER:
+                break
+            continue
+        in_a_row = 0
+        outcome, scores = scorer.score(line)
+        finished[line.id] = line.model_copy(update={"outcome": outcome})
+        log.append(finished[line.id], scores)
+        shell.progress.step()
+    if left:
+        reason = Reason.SAMPLES_LEFT if finished else Reason.DEPENDENCY_UNAVAILABLE
+        message = left[-1].error.message if left[-1].error else ""
+        raise Retry(
+            reason, f"{len(left)} samples got no answer, {len(finished)} did; the last said: {message}"
+        )
+    return finished

@@ -1,0 +1,100 @@
+"""Answers -> the values that metrics compare: small named pipelines."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from evaljob.names import Reason
+from evaljob.task import Step, Take, Task
+from evaljob_runner.errors import Fatal
+
+Json = Any
+"""A JSON value."""
+Pipeline = Callable[[str], Json]
+"""The value in an answer, or None: NoAnswer."""
+_NUMBER = re.compile(r"(?:(?<![\w.])-)?\d+(?:,\d{3})*(?:\.\d+)?")
+_FENCE = re.compile(r"```\w*\n(.*?)```", re.DOTALL)
+_VALUE_START = re.compile(r"[\[{]")
+
+
+def pipelines(task: Task) -> dict[str, Pipeline]:
+    """The task's pipelines by name.
+
+    Raises:
+        Fatal: BadConfiguration, for a pattern that is no regular expression.
+    """
+    return {name: _pipeline(name, steps) for name, steps in task.extract.items()}
+
+
+def _pipeline(name: str, steps: tuple[Step, ...]) -> Pipeline:
+    functions = [_step(f"extract.{name}[{i}]", step) for i, step in enumerate(steps)]
+
+    def run(answer: str) -> Json:
+        found: Json = answer
+        for function in functions:
+            found = function(found if isinstance(found, str) else json.dumps(found))
+            if found is None:
+                return None
+        return found
+
+    return run
+
+
+def _step(where: str, step: Step) -> Pipeline:
+    if step.regex is not None:
+        return _regex(_compile(where, step.regex), last=step.take is Take.LAST)
+    if step.remove is not None:
+        unwanted = _compile(where, step.remove)
+        return lambda text: unwanted.sub("", text)
+    return _last_number if step.last_number is not None else first_json
+
+
+def _compile(where: str, pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise Fatal(Reason.BAD_CONFIGURATION, f"{where}: {pattern!r}: {error}") from error
+
+
+def _regex(pattern: re.Pattern[str], *, last: bool) -> Pipeline:
+    group = 1 if pattern.groups else 0
+
+    def find(text: str) -> str | None:
+        found = [match[group] for match in pattern.finditer(text)]
+        return (found[-1] if last else found[0]) if found else None
+
+    return find
+
+
+def _last_number(text: str) -> str | None:
+    found = _NUMBER.findall(text)
+    return found[-1].replace(",", "") if found else None
+
+
+def first_json(text: str) -> Json:
+    """The whole text (or what a code fence holds) as JSON, else the first object or array; None without one."""
+    fenced = _FENCE.search(text)
+    for whole in (text, fenced[1] if fenced else ""):
+        found, end = _decoded(whole, len(whole) - len(whole.lstrip()))
+        if end and not whole[end:].strip():
+            return found
+    values = (_decoded(text, match.start()) for match in _VALUE_START.finditer(text))
+    return next((found for found, end in values if end), None)
+
+
+def _decoded(text: str, start: int) -> tuple[Json, int]:
+    """The JSON value that starts there and where it ends; 0 where none does."""
+    try:
+        found, end = _DECODER.raw_decode(text, start)
+        json.dumps(found)  # deeper than it can be written again is as good as none
+    except (ValueError, RecursionError):
+        return None, 0
+    return found, end
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)

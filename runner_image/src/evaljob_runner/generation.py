@@ -1,0 +1,44 @@
+"""Sampling parameters: resolved once, each with its origin, and the seed of each sample."""
+
+import hashlib
+from typing import Any
+
+from evaljob.task import Generation
+from evaljob_runner.backends.base import Sampling
+
+NEUTRAL = Generation(temperature=0, top_p=1, max_tokens=256)
+"""Greedy, 256 tokens as in lm-eval. An absent topK or repetitionPenalty is off."""
+_SCALARS = ("temperature", "top_p", "top_k", "repetition_penalty", "max_tokens")
+
+
+def resolve(task: Generation, model: Generation) -> Sampling:
+    """Neutral defaults < task < model, field by field; `stop` is a union."""
+    values = {name: value for name, (value, _) in _with_origins(task, model).items()}
+    return Sampling(**values, stop=tuple(dict.fromkeys(task.stop + model.stop)))
+
+
+def origins(task: Generation, model: Generation) -> dict[str, dict[str, Any]]:
+    """Each resolved value with where it comes from, for people who check a configuration."""
+    found: dict[str, dict[str, Any]] = {
+        Generation.model_fields[name].alias or name: {"value": value, "origin": origin}
+        for name, (value, origin) in _with_origins(task, model).items()
+    }
+    stops = dict.fromkeys(model.stop, "model") | dict.fromkeys(task.stop, "task")
+    return found | {"stop": {"value": list(dict.fromkeys(task.stop + model.stop)), "origin": stops}}
+
+
+def _with_origins(task: Generation, model: Generation) -> dict[str, tuple[Any, str]]:
+    levels = (("model", model), ("task", task), ("default", NEUTRAL))
+    return {
+        name: next(
+            ((value, origin) for origin, level in levels if (value := getattr(level, name)) is not None),
+            (None, "default"),
+        )
+        for name in _SCALARS
+    }
+
+
+def seed_of(*, run: int, task: str, subset: str, sample: str) -> int:
+    """The seed of one sample: the same in any shard, order and batch. 31 bits, as servers take them."""
+    identity = "\0".join((str(run), task, subset, sample))
+    return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:4]) >> 1

@@ -1,0 +1,128 @@
+"""The templates of a task: pure functions of one document's columns.
+
+Jinja2 in its sandbox. A template holds text and `{{ expressions }}` only; whatever could loop, branch or draw
+random numbers is refused, so that equal documents give equal prompts.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError, Undefined, meta, nodes
+from jinja2.environment import Template, TemplateExpression
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from evaljob.names import Reason
+from evaljob_runner.errors import Fatal
+
+Columns = Mapping[str, Any]
+_ONE_EXPRESSION = re.compile(r"\s*\{\{-?(?P<expression>.*?)-?\}\}\s*", re.DOTALL)
+
+
+def environment() -> ImmutableSandboxedEnvironment:
+    """The sandbox. Without `lipsum` and `random`, which give another text each time."""
+    env = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    env.globals.pop("lipsum")
+    env.filters.pop("random")
+    return env
+
+
+@dataclass(frozen=True)
+class Text:
+    """A template that yields text."""
+
+    name: str
+    template: Template
+    variables: frozenset[str]
+
+    def render(self, columns: Columns, where: str) -> str:
+        """The text for one document.
+
+        Args:
+            columns: the document.
+            where: names the document in messages.
+
+        Raises:
+            Fatal: BadData, when a variable is undefined or an expression does not fit the document.
+        """
+        _refuse_missing(self.name, self.variables, columns, where)
+        try:
+            return self.template.render(columns)
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            raise _bad(self.name, str(error), columns, where) from error
+
+
+@dataclass(frozen=True)
+class Value:
+    """A template of exactly one `{{ expression }}` that yields the expression's value, for example a list."""
+
+    name: str
+    expression: TemplateExpression
+    variables: frozenset[str]
+
+    def evaluate(self, columns: Columns, where: str) -> object:
+        """The value for one document; raises as `Text.render`."""
+        _refuse_missing(self.name, self.variables, columns, where)
+        try:
+            value: object = self.expression(**columns)
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            raise _bad(self.name, str(error), columns, where) from error
+        if isinstance(value, Undefined):
+            raise _bad(self.name, "the expression is undefined", columns, where)
+        return value
+
+
+def text(name: str, source: str) -> Text:
+    """Compile a template that yields text; `name` is its field in the task.
+
+    Raises:
+        Fatal: BadConfiguration, for a syntax error or a statement.
+    """
+    env = environment()
+    tree = _parse(env, name, source)
+    return Text(name, env.from_string(source), frozenset(meta.find_undeclared_variables(tree)))
+
+
+def value(name: str, source: str) -> Value:
+    """Compile a template of exactly one expression; raises as `text`."""
+    env = environment()
+    tree = _parse(env, name, source)
+    match = _ONE_EXPRESSION.fullmatch(source)
+    expressions = [n for output in tree.body if isinstance(output, nodes.Output) for n in output.nodes]
+    if match is None or sum(not isinstance(n, nodes.TemplateData) for n in expressions) != 1:
+        raise Fatal(
+            Reason.BAD_CONFIGURATION,
+            f"{name}: must be exactly one {{{{ expression }}}} (it yields a list), got {source[:80]!r}",
+        )
+    compiled = env.compile_expression(match["expression"], undefined_to_none=False)
+    return Value(name, compiled, frozenset(meta.find_undeclared_variables(tree)))
+
+
+def _parse(env: ImmutableSandboxedEnvironment, name: str, source: str) -> nodes.Template:
+    try:
+        tree = env.parse(source)
+        env.from_string(source)  # unknown filters show here
+    except TemplateError as error:
+        raise Fatal(Reason.BAD_CONFIGURATION, f"{name}: {error} in {source[:80]!r}") from error
+    if any(not isinstance(node, nodes.Output) for node in tree.body):
+        raise Fatal(
+            Reason.BAD_CONFIGURATION,
+            f"{name}: only text and {{{{ expressions }}}} are allowed, no {{% statements %}}: {source[:80]!r}",
+        )
+    return tree
+
+
+def _refuse_missing(name: str, variables: frozenset[str], columns: Columns, where: str) -> None:
+    missing = sorted(variables - columns.keys() - _GLOBALS)
+    if missing:
+        raise _bad(name, f"{', '.join(map(repr, missing))} is undefined", columns, where)
+
+
+_GLOBALS = frozenset(environment().globals)
+
+
+def _bad(name: str, problem: str, columns: Columns, where: str) -> Fatal:
+    return Fatal(
+        Reason.BAD_DATA, f"{name}: {problem[:200]} ({where}); the columns are: {', '.join(sorted(columns))}"
+    )

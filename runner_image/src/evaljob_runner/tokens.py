@@ -1,0 +1,118 @@
+"""Prompts -> token ids and requests. BOS is decided here, once.
+
+Log-likelihood pairs are cut as lm-eval 0.4 does, so that its numbers can be compared. One difference: text that
+a chat template made gets no special tokens from the tokenizer, for both request types, as templates hold them.
+"""
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from evaljob.names import Reason
+from evaljob_runner.backends.base import (
+    ChatPrompt,
+    TextPrompt,
+    TokenIds,
+    Tokenizer,
+    TokenPrompt,
+)
+from evaljob_runner.errors import Fatal
+from evaljob_runner.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt as a local engine takes it."""
+
+    text: str
+    """What was tokenised, chat template included."""
+    ids: TokenIds
+    pairs: tuple[tuple[TokenIds, TokenIds], ...] = ()
+    """LogLikelihood: (context, continuation) per choice."""
+
+    @property
+    def prompt(self) -> TokenPrompt:
+        """The prompt of a Generate request."""
+        return TokenPrompt(self.ids)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of every token id that the engine sees."""
+        return _sha256([self.ids, *self.pairs])
+
+    def needs(self, max_tokens: int) -> int:
+        """Tokens of the window that the request takes."""
+        if self.pairs:
+            # The last token is only predicted, never read.
+            return max(len(context) + len(continuation) for context, continuation in self.pairs) - 1
+        return len(self.ids) + max_tokens
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A prompt as a server takes it: the server renders and tokenises, so there is no digest of tokens."""
+
+    prompt: TextPrompt | ChatPrompt
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is sent."""
+        return _sha256(
+            self.prompt.text if isinstance(self.prompt, TextPrompt) else [*map(dict, self.prompt.messages)]
+        )
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, separators=(",", ":"), sort_keys=True).encode()).hexdigest()
+
+
+def combined(digests: Iterable[str]) -> str:
+    """SHA-256 over digests in order."""
+    return _sha256(list(digests))
+
+
+def send(prompt: Prompt) -> Sent:
+    """The prompt for a server."""
+    return Sent(ChatPrompt(prompt.messages) if prompt.messages else TextPrompt(prompt.text))
+
+
+def encode(prompt: Prompt, tokenizer: Tokenizer, date: dt.date) -> Encoded:
+    """Render and tokenise a prompt.
+
+    Raises:
+        Fatal: when the chat template refuses the messages.
+    """
+    chat = bool(prompt.messages)
+    text = tokenizer.render(prompt.messages, date) if chat else prompt.text
+    ids = tokenizer.encode(text, special=not chat)
+    pairs = tuple(
+        _pair(tokenizer, text, prompt.delimiter + choice, special=not chat) for choice in prompt.choices
+    )
+    for choice, (context, continuation) in zip(prompt.choices, pairs, strict=True):
+        if not context or not continuation:
+            raise Fatal(Reason.BAD_DATA, f"choice {choice[:80]!r} gives no token ({prompt.sample.where})")
+    return Encoded(text, ids, pairs)
+
+
+def _pair(
+    tokenizer: Tokenizer, context: str, continuation: str, *, special: bool
+) -> tuple[TokenIds, TokenIds]:
+    """Context and continuation as tokens; the border may lie inside a merge, so the whole is cut."""
+    if not context:
+        return _without_context(tokenizer, continuation)
+    stripped = context.rstrip()
+    continuation = context[len(stripped) :] + continuation
+    whole = tokenizer.encode(stripped + continuation, special=special)
+    start = tokenizer.encode(stripped, special=special)
+    return start, whole[len(start) :]
+
+
+def _without_context(tokenizer: Tokenizer, continuation: str) -> tuple[TokenIds, TokenIds]:
+    """An empty context is the prefix token, unless the continuation brings it."""
+    ids = tokenizer.encode(continuation, special=False)
+    prefix = tokenizer.prefix_id
+    if prefix is None or ids[:1] == (prefix,):
+        return ids[:1], ids[1:]
+    return (prefix,), ids
