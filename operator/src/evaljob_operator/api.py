@@ -9,6 +9,8 @@ Json = dict[str, Any]
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
+JOB_LABEL = "batch.kubernetes.io/job-name"
+"""The label by which Kubernetes names a pod's Job."""
 
 
 class ApiError(Exception):

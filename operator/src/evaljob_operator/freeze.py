@@ -6,11 +6,11 @@ from enum import Enum
 
 from evaljob import plan
 from evaljob.jobs import plan_config_map
-from evaljob.names import KIND, Reason, plan_name, summary_name
+from evaljob.names import KIND, LABEL_MANAGED_BY, LABEL_NAME, MANAGED_BY, Reason, plan_name, summary_name
 from evaljob.plan import Plan, Settings
 from evaljob.spec import EvalJob, InvalidSpecError, Metadata
 from evaljob.task import Task
-from evaljob_operator.api import AlreadyExistsError, Api, Json, NotFoundError, core_path
+from evaljob_operator.api import JOB_LABEL, AlreadyExistsError, Api, Json, NotFoundError, core_path
 
 
 class PredecessorError(Exception):
@@ -66,7 +66,7 @@ async def freeze(api: Api, evaljob: EvalJob, catalogue: Mapping[str, Task], sett
     """The frozen plan of an EvalJob; made if there is none yet.
 
     Raises:
-        PredecessorError: while a predecessor's plan or summary is still there.
+        PredecessorError: while a predecessor's plan, summary or pods are still there.
         InvalidSpecError: for a spec that can never run, or a name that somebody else's ConfigMap has.
     """
     if (frozen := await read(api, evaljob)) is not None:
@@ -76,10 +76,26 @@ async def freeze(api: Api, evaljob: EvalJob, catalogue: Mapping[str, Task], sett
     if created is None:
         raise InvalidSpecError("metadata.creationTimestamp: missing; the API server always sets it")
     made = plan.make_plan(evaljob, catalogue, settings, created.astimezone(UTC).date())
+    await _require_no_old_pods(api, evaljob, made)
     summary = await get(api, core_path(meta.namespace, "configmaps", summary_name(meta.name)))
     if summary is not None:
         _require_ours(summary, meta)
     return await _create(api, evaljob, made)
+
+
+async def _require_no_old_pods(api: Api, evaljob: EvalJob, made: Plan) -> None:
+    """Wait for the predecessor's pods.
+
+    A kubelet never looks again at an immutable ConfigMap that one of its pods uses. A pod of ours on that node
+    would be given the predecessor's plan: seen as `references non-existent config key`, and with the same names
+    of models and datasets it would have run the old plan without a word.
+    """
+    meta = evaljob.metadata
+    query = {"labelSelector": f"{LABEL_NAME}={meta.name},{LABEL_MANAGED_BY}={MANAGED_BY}", "limit": "500"}
+    pods = await api.request("GET", core_path(meta.namespace, "pods"), query=query)
+    ours = {made.job_name(partition) for partition in made.partitions}
+    if any(pod["metadata"]["labels"].get(JOB_LABEL) not in ours for pod in pods["items"]):
+        raise PredecessorError("a pod")
 
 
 async def _create(api: Api, evaljob: EvalJob, made: Plan) -> Plan:
@@ -91,7 +107,7 @@ async def _create(api: Api, evaljob: EvalJob, made: Plan) -> Plan:
         # Ours after a crash or beside a second operator: the one that is there counts.
         if (frozen := await read(api, evaljob)) is not None:
             return frozen
-        raise PredecessorError(plan_name(evaljob.metadata.name)) from None
+        raise PredecessorError(f"ConfigMap {plan_name(evaljob.metadata.name)}") from None
     return plan.from_data(found["data"])
 
 
@@ -99,7 +115,7 @@ def _require_ours(obj: Json, meta: Metadata) -> None:
     name = obj["metadata"]["name"]
     match ownership(obj, meta):
         case Ownership.GOING:
-            raise PredecessorError(name)
+            raise PredecessorError(f"ConfigMap {name}")
         case Ownership.FOREIGN:
             raise InvalidSpecError(
                 f"metadata.name: ConfigMap {name} exists and is not ours: "

@@ -5,11 +5,9 @@ from datetime import datetime
 
 from evaljob.names import LABEL_NAME
 from evaljob.observe import JobView, PodView, pod_view
-from evaljob_operator.api import core_path
+from evaljob_operator.api import JOB_LABEL, core_path
 from evaljob_operator.informer import OURS
 from evaljob_operator.world import World
-
-JOB_LABEL = "batch.kubernetes.io/job-name"
 
 
 class PodLists:

@@ -84,7 +84,8 @@ class Reconciler:
                 await asyncio.sleep(await self._after_error(error))
             except Exception as error:
                 # The outermost boundary: one bad object never stops or delays the others.
-                self._complain(f"unexpected {error!r}", error)
+                if self._is_new(repr(error)):
+                    log.exception("%s: unexpected", self)
                 await asyncio.sleep(self._backoff.after_failure())
             else:
                 if delay is None:
@@ -99,11 +100,14 @@ class Reconciler:
         earliest = started + self._world.timing.between_passes
         await asyncio.sleep(max(earliest - self._world.monotonic(), 0))
 
-    def _complain(self, text: str, defect: Exception | None = None) -> None:
-        """Log once per change; a defect of this program with its traceback."""
-        if text != self._trouble:
-            log.warning("%s: %s", self, text, exc_info=defect)
-        self._trouble = text
+    def _complain(self, text: str) -> None:
+        if self._is_new(text):
+            log.warning("%s: %s", self, text)
+
+    def _is_new(self, trouble: str) -> bool:
+        """Whether this is not what was wrong at the last pass: each trouble is logged once."""
+        before, self._trouble = self._trouble, trouble
+        return trouble != before
 
     def _recover(self) -> None:
         self._backoff.reset()
