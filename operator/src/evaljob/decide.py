@@ -5,14 +5,14 @@ A converged state gives a decision without actions.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
 from evaljob import policies, result, summary
 from evaljob.names import Condition, Reason, State, summary_name
-from evaljob.observe import Observation, Observed, Phase
+from evaljob.observe import Observation, Observed, Outcome, Phase
 from evaljob.plan import Partition, Plan
 from evaljob.result import Failure
 from evaljob.spec import ConditionStatus, EvalJob, FailureStatus, PartitionCounts, Status
@@ -51,6 +51,19 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Report:
+    """What a summary is made of."""
+
+    plan: Plan
+    outcomes: Mapping[Partition, Outcome]
+    state: State
+
+    def summarize(self) -> summary.Summary:
+        """The summary as it stands; takes half a second for 1,000 cells."""
+        return summary.summarize(self.plan, self.outcomes, state=self.state)
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What to do. Order of application: create, records, suspensions, lookups, summary, status, events."""
 
@@ -62,11 +75,21 @@ class Decision:
     """Names of finished Jobs whose pods must be listed."""
     clean_up: bool = False
     """Delete all Jobs of the EvalJob."""
-    summary: dict[str, str] | None = None
-    """Files of the summary ConfigMap."""
+    report: Report | None = None
     events: tuple[Event, ...] = ()
     again_after: float | None = None
     """Seconds until the next decision is due even without an event."""
+
+    @property
+    def summary(self) -> dict[str, str] | None:
+        """Files of the summary ConfigMap; None before the first outcome, and when they do not fit.
+
+        Made on each access, because that takes longer than all the rest: ask only when a write is due.
+        """
+        try:
+            return summary.files(self.report.summarize()) if self.report else None
+        except summary.SummaryTooLargeError:
+            return None
 
 
 def decide(evaljob: EvalJob, plan: Plan, observed: Observed, now: datetime) -> Decision:
@@ -78,19 +101,21 @@ def decide(evaljob: EvalJob, plan: Plan, observed: Observed, now: datetime) -> D
     overdue = [o for o in seen if policies.overdue(o, now)]
     counts = count(seen)
     done = counts.succeeded + counts.failed == counts.total and not any(o.unfinished for o in seen)
-    files, too_large = _files(evaljob, plan, seen, counts)
-    status = _status(evaljob, plan, seen, counts, now, done=done, too_large=too_large)
+    report = _report(plan, seen, _state(evaljob, counts, done=done))
+    problem = _problem(report) if done and report else None
+    status = _status(evaljob, plan, seen, counts, now, done=done, problem=problem)
     return Decision(
         status=status,
         create=() if spec.suspend else policies.to_create(seen, spec.parallelism, now),
-        records=(*_endings(seen), *_losses(overdue), *_stops(seen, deadline, now)),
+        # A pod that is about to be suspended need not start any more.
+        records=(*_endings(seen), *_losses(overdue), *(() if spec.suspend else _stops(seen, deadline, now))),
         suspensions=tuple(
-            Suspension(o.job.name, o.job.uid, spec.suspend)
+            Suspension(o.job.name, o.job.uid, wanted)
             for o in seen
-            if o.job and policies.wrongly_suspended(o, spec.suspend)
+            if o.job and (wanted := policies.suspension(o, spec.suspend)) is not None
         ),
         lookups=tuple(o.job.name for o in overdue if o.job and not o.listed),
-        summary=files,
+        report=report,
         events=_events(evaljob.status, status),
         again_after=policies.next_look(seen, deadline, now),
     )
@@ -167,18 +192,24 @@ def _stops(seen: Iterable[Observation], deadline: timedelta, now: datetime) -> I
             yield Record(o.job.name, o.job.uid, text, stop=True)
 
 
-def _files(
-    evaljob: EvalJob, plan: Plan, seen: tuple[Observation, ...], counts: PartitionCounts
-) -> tuple[dict[str, str] | None, str | None]:
-    """The summary's files, None before the first outcome; or why they do not fit."""
+def _report(plan: Plan, seen: Iterable[Observation], state: State) -> Report | None:
     outcomes = {o.partition: o.outcome for o in seen if o.recorded and o.outcome}
-    if not outcomes:
-        return None, None
-    state = _state(evaljob, counts, done=counts.succeeded + counts.failed == counts.total)
+    return Report(plan, outcomes, state) if outcomes else None
+
+
+def _problem(report: Report) -> FailureStatus | None:
+    """Why the summary of an EvalJob whose partitions have all ended is not whole, beside failed partitions."""
+    found = report.summarize()
     try:
-        return summary.files(summary.summarize(plan, outcomes, state=state)), None
+        summary.files(found)
     except summary.SummaryTooLargeError as error:
-        return None, str(error)
+        name = summary_name(report.plan.run.name)
+        return FailureStatus(partition=name, reason=Reason.SUMMARY_TOO_LARGE, message=str(error))
+    for cell in found.cells:
+        if cell.reason == Reason.SHARDS_DISAGREE:
+            name = f"{cell.model}/{cell.dataset}"
+            return FailureStatus(partition=name, reason=cell.reason, message=cell.message or "")
+    return None
 
 
 def _state(evaljob: EvalJob, counts: PartitionCounts, *, done: bool) -> State:
@@ -197,19 +228,20 @@ def _status(
     now: datetime,
     *,
     done: bool,
-    too_large: str | None,
+    problem: FailureStatus | None,
 ) -> Status:
     previous = evaljob.status
     started = any(o.job for o in seen)
-    has_summary = too_large is None and any(o.recorded and o.outcome for o in seen)
+    fits = problem is None or problem.reason != Reason.SUMMARY_TOO_LARGE
+    has_summary = fits and any(o.recorded and o.outcome for o in seen)
     return Status(
         observed_generation=evaljob.metadata.generation,
-        state=State.FAILED if done and too_large else _state(evaljob, counts, done=done),
+        state=State.FAILED if problem else _state(evaljob, counts, done=done),
         progress=f"{counts.succeeded + counts.failed}/{counts.total}",
         failed=counts.failed,
-        conditions=_conditions(evaljob, plan, counts, now, done=done, too_large=too_large),
+        conditions=_conditions(evaljob, plan, counts, now, done=done, problem=problem),
         partitions=counts,
-        failures=_failures(seen),
+        failures=(*((problem,) if problem else ()), *_failures(seen))[:FAILURES_SHOWN],
         summary=summary_name(evaljob.metadata.name) if has_summary else None,
         start_time=previous.start_time or (now if started else None),
         completion_time=now if done else None,
@@ -217,7 +249,13 @@ def _status(
 
 
 def _conditions(
-    evaljob: EvalJob, plan: Plan, counts: PartitionCounts, now: datetime, *, done: bool, too_large: str | None
+    evaljob: EvalJob,
+    plan: Plan,
+    counts: PartitionCounts,
+    now: datetime,
+    *,
+    done: bool,
+    problem: FailureStatus | None,
 ) -> tuple[ConditionStatus, ...]:
     suspended = evaljob.spec.suspend and not done
     suspension: _Verdict = ("True", Reason.SUSPENDED) if suspended else ("False", Reason.RESUMED)
@@ -236,11 +274,11 @@ def _conditions(
         _condition(evaljob, Condition.RESUMABLE, *resumable, now),
     ]
     if done:
-        good = not counts.failed and not too_large
+        good = not counts.failed and problem is None
         reason = Reason.ALL_SUCCEEDED if good else Reason.PARTITIONS_FAILED
         message = f"{counts.succeeded} of {counts.total} partitions succeeded, {counts.failed} failed"
-        if too_large:
-            reason, message = Reason.SUMMARY_TOO_LARGE, too_large
+        if problem:
+            reason, message = Reason(problem.reason), f"{problem.partition}: {problem.message}"
         kinds = (Condition.FINISHED, Condition.COMPLETE if good else Condition.FAILED)
         found += [_condition(evaljob, kind, "True", reason, message, now) for kind in kinds]
     return tuple(found)
@@ -274,7 +312,7 @@ def _failures(seen: Iterable[Observation]) -> tuple[FailureStatus, ...]:
             waiting.append(
                 FailureStatus(partition=str(o.partition), reason=o.waiting.reason, message=text[:1024])
             )
-    return tuple((failed + waiting)[:FAILURES_SHOWN])
+    return (*failed, *waiting)
 
 
 def _events(before: Status, after: Status) -> tuple[Event, ...]:

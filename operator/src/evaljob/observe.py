@@ -3,7 +3,7 @@
 Total and without memory: the same objects in any order, seen once or many times, give the same observations.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -15,6 +15,7 @@ from evaljob.plan import Partition, Plan
 from evaljob.result import Failure, InvalidResultError, PartitionResult
 
 Outcome = PartitionResult | Failure
+Read = Callable[[Partition, str], Outcome]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +28,16 @@ class JobView:
     """The uid of the controlling owner."""
     created: datetime
     started_at: datetime | None
-    """Restarts when a suspended Job is resumed."""
+    """Since when its pods may run; None while it is suspended or not yet resumed."""
     finished: Literal["Complete", "Failed"] | None
     finished_at: datetime | None
     reason: str
     message: str
     suspended: bool
-    active: int
     ready: int
     failed_pods: int
+    untouched: bool
+    """No pod of it is there, is going or has ended."""
     record: str | None
     """The text of our annotation: what the partition came to."""
     deleting: bool
@@ -51,7 +53,6 @@ class PodView:
     phase: str
     reason: str
     created: datetime
-    finished_at: datetime | None
     exit_code: int | None
     terminated_reason: str
     message: str
@@ -69,30 +70,33 @@ def _time(text: str | None) -> datetime | None:
 def job_view(job: Mapping[str, Any]) -> JobView:
     """Project a Job of the API."""
     meta, status = job["metadata"], job.get("status") or {}
-    ends = [
-        c
-        for c in status.get("conditions") or ()
-        if c["status"] == "True" and c["type"] in ("Complete", "Failed")
-    ]
-    end = ends[0] if ends else {}
+    true = {c["type"]: c for c in status.get("conditions") or () if c["status"] == "True"}
+    end = true.get("Complete") or true.get("Failed") or {}
     owners = [o["uid"] for o in meta.get("ownerReferences") or () if o.get("controller")]
     return JobView(
         name=meta["name"],
         uid=meta["uid"],
         owner=owners[0] if owners else None,
         created=datetime.fromisoformat(meta["creationTimestamp"]),
-        started_at=_time(status.get("startTime")),
+        # After a suspension the old start time stays until the Job controller has resumed the Job.
+        started_at=_time(status.get("startTime")) if "Suspended" not in true else None,
         finished=end.get("type"),
         finished_at=_time(end.get("lastTransitionTime")),
         reason=end.get("reason") or "",
         message=end.get("message") or "",
         suspended=bool(job["spec"].get("suspend")),
-        active=status.get("active") or 0,
         ready=status.get("ready") or 0,
         failed_pods=status.get("failed") or 0,
+        untouched=_untouched(status),
         record=(meta.get("annotations") or {}).get(ANNOTATION_RESULT),
         deleting="deletionTimestamp" in meta,
     )
+
+
+def _untouched(status: Mapping[str, Any]) -> bool:
+    counts = (status.get(k) for k in ("active", "ready", "terminating", "succeeded", "failed"))
+    uncounted = status.get("uncountedTerminatedPods") or {}
+    return not any(counts) and not any(uncounted.values())
 
 
 def pod_view(pod: Mapping[str, Any]) -> PodView:
@@ -113,7 +117,6 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         phase=status.get("phase") or "",
         reason=status.get("reason") or "",
         created=datetime.fromisoformat(meta["creationTimestamp"]),
-        finished_at=_time(ended.get("finishedAt")),
         exit_code=ended.get("exitCode"),
         terminated_reason=ended.get("reason") or "",
         message=ended.get("message") or "",
@@ -179,52 +182,6 @@ class Observed:
     observations: tuple[Observation, ...]
 
 
-def observe(
-    plan: Plan,
-    uid: str,
-    jobs: Mapping[str, JobView],
-    pods: Iterable[PodView],
-    listed: frozenset[str] = frozenset(),
-) -> Observed:
-    """Match Jobs and pods to the partitions of a plan.
-
-    Args:
-        plan: what should be there.
-        uid: the EvalJob's.
-        jobs: all Jobs known, by name.
-        pods: terminal and pending pods known; pods of Jobs of other uids are ignored.
-        listed: uids of finished Jobs whose pods were listed after their end.
-    """
-    by_job: dict[str, list[PodView]] = {}
-    for pod in pods:
-        by_job.setdefault(pod.job_uid, []).append(pod)
-    found = []
-    for partition in plan.partitions:
-        job = jobs.get(plan.job_name(partition))
-        mine = by_job.get(job.uid, []) if job else []
-        found.append(_observation(partition, uid, job, mine, listed))
-    return Observed(tuple(found))
-
-
-def _observation(
-    partition: Partition, uid: str, job: JobView | None, pods: list[PodView], listed: frozenset[str]
-) -> Observation:
-    if job is None:
-        return Observation(partition, Phase.ABSENT)
-    if job.deleting:
-        return Observation(partition, Phase.PENDING, job)
-    if job.owner != uid or job.record is not None:
-        return _settled(partition, uid, job)
-    if job.finished is None:
-        phase = Phase.RUNNING if job.ready else Phase.PENDING
-        return Observation(partition, phase, job, waiting=_waiting(job, pods))
-    ended = _outcome(partition, job, pods)
-    if ended is None:
-        return Observation(partition, Phase.ENDED, job, listed=job.uid in listed)
-    outcome, text = ended
-    return Observation(partition, Phase.ENDED, job, outcome, text)
-
-
 def read_record(partition: Partition, text: str) -> Outcome:
     """What a record says; a record that is damaged or of another partition is a failure `InvalidResult`."""
     try:
@@ -236,23 +193,82 @@ def read_record(partition: Partition, text: str) -> Outcome:
     return outcome
 
 
-def _settled(partition: Partition, uid: str, job: JobView) -> Observation:
+def observe(
+    plan: Plan,
+    uid: str,
+    jobs: Mapping[str, JobView],
+    pods: Iterable[PodView],
+    listed: frozenset[str] = frozenset(),
+    read: Read = read_record,
+) -> Observed:
+    """Match Jobs and pods to the partitions of a plan.
+
+    Args:
+        plan: what should be there.
+        uid: the EvalJob's.
+        jobs: all Jobs known, by name.
+        pods: terminal and pending pods known; pods of Jobs of other uids are ignored.
+        listed: uids of finished Jobs whose pods were listed after their end.
+        read: reads records; one that remembers its answers saves a second per 10,000 records and pass.
+    """
+    by_job: dict[str, list[PodView]] = {}
+    for pod in pods:
+        by_job.setdefault(pod.job_uid, []).append(pod)
+    found = []
+    for partition in plan.partitions:
+        job = jobs.get(plan.job_name(partition))
+        mine = by_job.get(job.uid, []) if job else []
+        found.append(_observation(partition, uid, job, mine, listed, read))
+    return Observed(tuple(found))
+
+
+def _observation(
+    partition: Partition,
+    uid: str,
+    job: JobView | None,
+    pods: list[PodView],
+    listed: frozenset[str],
+    read: Read,
+) -> Observation:
+    if job is None:
+        return Observation(partition, Phase.ABSENT)
+    if job.deleting:
+        return Observation(partition, Phase.PENDING, job)
+    if job.owner != uid or job.record is not None:
+        return _settled(partition, uid, job, read)
+    if job.finished is None:
+        phase = Phase.RUNNING if job.ready else Phase.PENDING
+        return Observation(partition, phase, job, waiting=_waiting(job, pods))
+    ended = _outcome(partition, job, pods, complete=job.uid in listed)
+    if ended is None:
+        return Observation(partition, Phase.ENDED, job, listed=job.uid in listed)
+    outcome, text = ended
+    return Observation(partition, Phase.ENDED, job, outcome, text)
+
+
+def _settled(partition: Partition, uid: str, job: JobView, read: Read) -> Observation:
     """A Job of somebody else, or one with a record."""
     if job.owner != uid:
         foreign = Failure(reason=Reason.NAME_COLLISION, message=f"Job {job.name} belongs to somebody else")
         return Observation(partition, Phase.FAILED, None, foreign)
-    outcome = read_record(partition, job.record or "")
+    outcome = read(partition, job.record or "")
     phase = Phase.SUCCEEDED if isinstance(outcome, PartitionResult) else Phase.FAILED
     return Observation(partition, phase, job, outcome)
 
 
-def _outcome(partition: Partition, job: JobView, pods: list[PodView]) -> tuple[Outcome, str] | None:
-    """The outcome of an ended Job and its record, or None as long as the pod that tells is unknown."""
+def _outcome(
+    partition: Partition, job: JobView, pods: list[PodView], *, complete: bool
+) -> tuple[Outcome, str] | None:
+    """The outcome of an ended Job and its record, or None as long as the pod that tells is unknown.
+
+    The last attempt tells. Unless the list of pods is `complete`, fewer failed pods than the Job has counted
+    mean that the last one has not been seen yet.
+    """
     wanted = "Succeeded" if job.finished == "Complete" else "Failed"
-    told = sorted((p for p in pods if p.phase == wanted), key=lambda p: (p.finished_at or p.created, p.uid))
-    if not told:
+    told = {p.uid: p for p in pods if p.phase == wanted}
+    if not told or (wanted == "Failed" and len(told) < job.failed_pods and not complete):
         return None
-    pod = told[-1]
+    pod = max(told.values(), key=lambda p: (p.created, p.uid))
     outcome = _success(partition, pod) if job.finished == "Complete" else pod_failure(pod)
     # A valid result is copied byte for byte: its checksum stays the runner's.
     return outcome, pod.message.strip() if isinstance(outcome, PartitionResult) else result.encode(outcome)
@@ -288,18 +304,25 @@ _IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNever
 
 
 def _waiting(job: JobView, pods: list[PodView]) -> Waiting | None:
-    """Since when, and if known why, a Job's pod has not started."""
-    pending = sorted((p for p in pods if p.phase == "Pending"), key=lambda p: p.created)
+    """Since when, and if known why, a Job's pod has not started.
+
+    Only a pod that is seen Pending, or a Job that never had one, has not started. "Not ready" says less: so
+    are the pods of a lost node, and a pod that has just ended, before its Job is over.
+    """
     if job.ready or job.suspended:
         return None
-    if not pending:
-        started = job.started_at if job.failed_pods == 0 else None
-        return Waiting(Reason.POD_NOT_STARTED, "no pod has started", started) if started else None
-    pod = pending[-1]
+    pending = max((p for p in pods if p.phase == "Pending"), key=lambda p: p.created, default=None)
+    if pending is not None:
+        return _waiting_pod(pending)
+    if job.untouched and job.started_at and not pods:
+        return Waiting(Reason.POD_NOT_STARTED, "no pod could be created", job.started_at)
+    return None
+
+
+def _waiting_pod(pod: PodView) -> Waiting:
     if pod.waiting_reason in _IMAGE:
         return Waiting(Reason.IMAGE_PULL_BACK_OFF, pod.waiting_message or pod.waiting_reason, pod.created)
     if pod.unschedulable:
         return Waiting(Reason.UNSCHEDULABLE, pod.unschedulable, pod.created)
-    return Waiting(
-        Reason.POD_NOT_STARTED, pod.waiting_message or pod.waiting_reason or "not started", pod.created
-    )
+    why = pod.waiting_message or pod.waiting_reason or "not started"
+    return Waiting(Reason.POD_NOT_STARTED, why, pod.created)

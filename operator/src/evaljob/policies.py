@@ -1,8 +1,8 @@
 """The rules of the operator, each a small function of what is observed. None reads another's answer."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import chain, zip_longest
 
 from evaljob.observe import Observation, Phase
 from evaljob.plan import Partition
@@ -22,14 +22,18 @@ def to_create(observations: Sequence[Observation], parallelism: int, now: dateti
     absent = [
         o.partition for o in observations if o.phase is Phase.ABSENT and o.partition.model not in stalled
     ]
-    return tuple(_interleaved(absent)[:free])
+    taken = Counter(o.partition.model for o in observations if o.unfinished)
+    return tuple(_interleaved(absent, taken)[:free])
 
 
-def _interleaved(partitions: Iterable[Partition]) -> list[Partition]:
-    by_model: dict[str, list[Partition]] = {}
+def _interleaved(partitions: Iterable[Partition], taken: Mapping[str, int]) -> list[Partition]:
+    """First those of the model that has the fewest Jobs already, so that none takes all places."""
+    places = Counter(taken)
+    ranked = []
     for partition in partitions:
-        by_model.setdefault(partition.model, []).append(partition)
-    return [p for p in chain.from_iterable(zip_longest(*by_model.values())) if p is not None]
+        ranked.append((places[partition.model], partition))
+        places[partition.model] += 1
+    return [p for _, p in sorted(ranked, key=lambda r: r[0])]
 
 
 def stalled_models(observations: Iterable[Observation], now: datetime) -> set[str]:
@@ -41,10 +45,14 @@ def stalled_models(observations: Iterable[Observation], now: datetime) -> set[st
     }
 
 
-def wrongly_suspended(observation: Observation, suspend: bool) -> bool:  # noqa: FBT001 - the spec's own field
-    """Whether an unfinished Job's `suspend` differs from the EvalJob's."""
+def suspension(observation: Observation, suspend: bool) -> bool | None:  # noqa: FBT001 - the spec's own field
+    """What `suspend` of an unfinished Job must become; None if it is right."""
     job = observation.job
-    return job is not None and not observation.recorded and job.finished is None and job.suspended != suspend
+    if job is None or job.finished is not None or job.deleting:
+        return None
+    # A Job that is on record as stopped must run into its deadline, which stands still while it is suspended.
+    wanted = suspend and not observation.recorded
+    return wanted if job.suspended != wanted else None
 
 
 def never_started(observation: Observation, deadline: timedelta, now: datetime) -> bool:
@@ -55,9 +63,9 @@ def never_started(observation: Observation, deadline: timedelta, now: datetime) 
 
 def overdue(observation: Observation, now: datetime) -> bool:
     """Whether an ended Job's pod should have been seen by now."""
-    end = observation.job.finished_at if observation.job else None
-    silent = observation.phase is Phase.ENDED and observation.outcome is None
-    return silent and end is not None and now - end >= LOST_AFTER
+    if observation.job is None or observation.phase is not Phase.ENDED or observation.outcome is not None:
+        return False
+    return now - (observation.job.finished_at or observation.job.created) >= LOST_AFTER
 
 
 def next_look(observations: Iterable[Observation], deadline: timedelta, now: datetime) -> float | None:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Literal, NamedTuple
 
 from evaljob.model import Frozen
-from evaljob.names import Reason
+from evaljob.names import Reason, State
 from evaljob.plan import Partition, Plan, PlannedDataset
 from evaljob.result import Failure, Lint, MetricInfo, Outcomes, PartitionResult, Seconds, Tokens
 from evaljob.stats import EMPTY, Estimate, Stat, estimate, weighted
@@ -125,25 +125,28 @@ def summarize(plan: Plan, outcomes: Mapping[Partition, PartitionResult | Failure
     Args:
         plan: the frozen plan.
         outcomes: per partition, as far as it has ended for good.
-        state: the EvalJob's state.
+        state: the EvalJob's state. Complete becomes Failed if the shards of a cell disagree: all partitions
+            succeeded, and still there is no number.
     """
     shards: dict[tuple[str, str], list[Partition]] = {}
     for partition in plan.partitions:
         shards.setdefault((partition.model, partition.dataset), []).append(partition)
+    cells = tuple(
+        _cell(m.name, d, shards.get((m.name, d.dataset.name), []), outcomes)
+        for d in plan.datasets
+        for m in plan.models
+    )
+    disagreed = any(c.reason == Reason.SHARDS_DISAGREE for c in cells)
     return Summary(
         name=plan.run.name,
         uid=plan.run.uid,
-        state=state,
+        state=State.FAILED if disagreed and state == State.COMPLETE else state,
         succeeded=sum(isinstance(o, PartitionResult) for o in outcomes.values()),
         failed=sum(isinstance(o, Failure) for o in outcomes.values()),
         total=len(plan.partitions),
         models=tuple(Column(name=m.name, display_name=m.display_name or m.name) for m in plan.models),
         datasets=tuple(_row(d) for d in plan.datasets),
-        cells=tuple(
-            _cell(m.name, d, shards.get((m.name, d.dataset.name), []), outcomes)
-            for d in plan.datasets
-            for m in plan.models
-        ),
+        cells=cells,
     )
 
 

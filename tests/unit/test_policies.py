@@ -1,0 +1,153 @@
+"""The operator's rules, each with its table."""
+
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from evaljob import policies
+from evaljob.names import Reason
+from evaljob.observe import Observation, Phase, Waiting
+from evaljob.plan import Partition
+from evaljob.result import Failure
+from tests.unit.builders import NOW, job_view, later
+
+HOUR = dt.timedelta(hours=1)
+
+
+def partition(model: str, number: int = 0) -> Partition:
+    return Partition(model=model, dataset=f"d{number}", shard=0, shards=1)
+
+
+def absent(model: str, number: int = 0) -> Observation:
+    return Observation(partition(model, number), Phase.ABSENT)
+
+
+def pending(model: str, since: float, number: int = 9) -> Observation:
+    waiting = Waiting(Reason.UNSCHEDULABLE, "no node", later(-since))
+    return Observation(partition(model, number), Phase.PENDING, job_view(), waiting=waiting)
+
+
+def running(model: str, number: int = 8) -> Observation:
+    return Observation(partition(model, number), Phase.RUNNING, job_view(ready=1))
+
+
+def created(observations: list[Observation], parallelism: int) -> list[str]:
+    return [str(p) for p in policies.to_create(observations, parallelism, NOW)]
+
+
+class TestCreate:
+    def test_models_take_turns(self) -> None:
+        seen = [absent("a", 1), absent("a", 2), absent("b", 1), absent("b", 2), absent("c", 1)]
+        assert created(seen, 4) == ["a/d1", "b/d1", "c/d1", "a/d2"]
+
+    def test_a_model_with_jobs_comes_after_one_without(self) -> None:
+        """A giant whose first Job waits does not take the place that a small one has just left."""
+        seen = [pending("giant", 10), absent("giant", 1), absent("small", 1), absent("small", 2)]
+        assert created(seen, 2) == ["small/d1"]
+        assert created(seen, 3) == ["small/d1", "giant/d1"]
+
+    def test_a_stalled_model_gets_no_more(self) -> None:
+        seen = [pending("giant", 61), absent("giant", 1), absent("small", 1), absent("small", 2)]
+        assert created(seen, 9) == ["small/d1", "small/d2"]
+
+    @pytest.mark.parametrize(("parallelism", "number"), [(1, 0), (2, 0), (3, 1), (4, 2), (9, 3)])
+    def test_never_more_than_parallelism(self, parallelism: int, number: int) -> None:
+        seen = [running("a"), pending("b", 5), absent("a", 1), absent("b", 1), absent("c", 1)]
+        assert len(created(seen, parallelism)) == number
+
+    def test_an_ended_job_takes_no_place(self) -> None:
+        over = Observation(partition("a"), Phase.ENDED, job_view(finished="Complete", finished_at=NOW))
+        assert created([over, absent("a", 1)], 1) == ["a/d1"]
+
+    def test_a_stopped_job_takes_its_place_until_it_is_over(self) -> None:
+        stopped = Observation(partition("a"), Phase.FAILED, job_view(), Failure(reason="Unschedulable"))
+        assert created([stopped, absent("a", 1)], 1) == []
+
+
+@pytest.mark.parametrize(("since", "stalled"), [(0, set()), (60, set()), (61, {"a"})])
+def test_a_model_is_stalled_after_a_minute(since: float, stalled: set[str]) -> None:
+    assert policies.stalled_models([pending("a", since), running("b")], NOW) == stalled
+
+
+@pytest.mark.parametrize(
+    ("phase", "job", "suspend", "wanted"),
+    [
+        (Phase.RUNNING, {}, True, True),
+        (Phase.RUNNING, {}, False, None),
+        (Phase.PENDING, {"suspended": True}, True, None),
+        (Phase.PENDING, {"suspended": True}, False, False),
+        (Phase.PENDING, {"deleting": True}, True, None),
+        (Phase.ENDED, {"finished": "Complete"}, True, None),
+        # A deadline stands still while a Job is suspended: it would never be over.
+        (Phase.FAILED, {}, True, None),
+        (Phase.FAILED, {"suspended": True}, True, False),
+        (Phase.FAILED, {"suspended": True}, False, False),
+        (Phase.FAILED, {"suspended": True, "finished": "Failed"}, False, None),
+    ],
+)
+def test_suspension(phase: Phase, job: dict[str, Any], suspend: bool, wanted: bool | None) -> None:
+    assert policies.suspension(Observation(partition("a"), phase, job_view(**job)), suspend) is wanted
+
+
+def test_nothing_to_suspend_without_a_job() -> None:
+    assert policies.suspension(absent("a"), True) is None
+
+
+@pytest.mark.parametrize(("since", "late"), [(3599, False), (3600, True), (9999, True)])
+def test_pending_deadline(since: float, late: bool) -> None:
+    assert policies.never_started(pending("a", since), HOUR, NOW) is late
+
+
+def test_what_does_not_wait_is_never_late() -> None:
+    assert not policies.never_started(running("a"), HOUR, later(99999))
+
+
+@pytest.mark.parametrize(
+    ("fields", "now", "overdue"),
+    [
+        ({"finished_at": NOW}, 4, False),
+        ({"finished_at": NOW}, 5, True),
+        ({"finished_at": None, "created": NOW}, 5, True),
+    ],
+)
+def test_an_ended_job_without_a_pod_is_overdue_after_five_seconds(
+    fields: dict[str, Any], now: float, overdue: bool
+) -> None:
+    job = job_view(finished="Complete", **fields)
+    assert policies.overdue(Observation(partition("a"), Phase.ENDED, job), later(now)) is overdue
+
+
+def test_an_ended_job_with_an_outcome_is_not_overdue() -> None:
+    job = job_view(finished="Failed", finished_at=NOW)
+    ended = Observation(partition("a"), Phase.ENDED, job, Failure(reason="BadData"), "text")
+    assert not policies.overdue(ended, later(99))
+
+
+@pytest.mark.parametrize(
+    ("observations", "seconds"),
+    [
+        ([], None),
+        ([running("a"), absent("b")], None),
+        ([pending("a", 10)], 51),
+        ([pending("a", 61)], 3540),
+        ([pending("a", 61), pending("b", 3599)], 2),
+        ([pending("a", 4000)], None),
+        ([Observation(partition("a"), Phase.ENDED, job_view(finished="Complete", finished_at=NOW))], 6),
+    ],
+)
+def test_next_look(observations: list[Observation], seconds: float | None) -> None:
+    assert policies.next_look(observations, HOUR, NOW) == seconds
+
+
+@pytest.mark.parametrize("since", [0, 10, 59, 60, 61, 3599])
+def test_after_the_next_look_a_rule_answers_differently(since: float) -> None:
+    """A timer that rings too early would ring for ever, one that rings too late would let things hang."""
+    seen = [pending("a", since)]
+
+    def answers(now: dt.datetime) -> tuple[bool, bool]:
+        return bool(policies.stalled_models(seen, now)), policies.never_started(seen[0], HOUR, now)
+
+    seconds = policies.next_look(seen, HOUR, NOW)
+    assert seconds is not None
+    assert answers(later(seconds)) != answers(NOW)
