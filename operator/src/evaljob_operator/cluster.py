@@ -152,9 +152,13 @@ class Cluster:
         return answer
 
     def _note_time(self, date: str | None) -> None:
-        if date:
-            skew = parsedate_to_datetime(date) - datetime.now(UTC)
-            self._skew = skew if abs(skew) > SKEW_IGNORED else timedelta()
+        try:
+            # HTTP dates are GMT, whatever they say.
+            there = parsedate_to_datetime(date or "").replace(tzinfo=UTC)
+        except ValueError:
+            return
+        skew = there - datetime.now(UTC)
+        self._skew = skew if abs(skew) > SKEW_IGNORED else timedelta()
 
     def _follow(self, stream: "_Stream", path: str, query: Mapping[str, str]) -> None:
         """The thread of one watch: lines of JSON to events."""
