@@ -12,15 +12,19 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
+from evaljob.names import Reason
 from evaljob_runner.assignment import Assignment, Places, read_assignment, read_attempt
 from evaljob_runner.ending import Ending
-from evaljob_runner.errors import Stop
+from evaljob_runner.errors import Fatal, Stop
 from evaljob_runner.evaluate import Shell, evaluate
 from evaljob_runner.opening import open_backend, open_tokenizer
 from evaljob_runner.render import render
 from evaljob_runner.report import Progress, Stopwatch
 
+TERMINATION_LOG = Path("/dev/termination-log")
+"""Where the kubelet reads a container's last words."""
 _log = logging.getLogger("evaljob_runner")
 _ENVIRONMENT = {
     # Models are local folders: no library may ask a hub about them.
@@ -45,10 +49,17 @@ def _shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """A wrong command line stays wrong: 78, not argparse's 2."""
+        self.print_usage(sys.stderr)
+        raise Fatal(
+            Reason.BAD_CONFIGURATION, f"arguments: {message}; operator and runner must be of one release"
+        )
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="evaljob_runner", description="Evaluate one partition of an EvalJob."
-    )
+    parser = _Parser(prog="evaljob_runner", description="Evaluate one partition of an EvalJob.")
     parser.add_argument("--plan", type=Path, required=True, help="folder with the plan's files and `attempt`")
     parser.add_argument("--model", required=True)
     parser.add_argument("--dataset", required=True)
@@ -57,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mount", type=_pair, action="append", default=[], metavar="CLAIM=DIR")
     parser.add_argument("--config-map", type=_pair, action="append", default=[], metavar="NAME=DIR")
     parser.add_argument("--api-key-file", type=Path)
-    parser.add_argument("--result", type=Path, default=Path("/dev/termination-log"))
+    parser.add_argument("--result", type=Path, default=TERMINATION_LOG)
     parser.add_argument(
         "--render", type=int, metavar="N", help="print the first N prompts and evaluate nothing"
     )
@@ -69,21 +80,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ |= {k: v for k, v in _ENVIRONMENT.items() if k not in os.environ}
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    args = _parser().parse_args(arguments)
-    ending = Ending(args.result)
-    if args.render is None:
-        ending.handle_signals()
+    ending = Ending(TERMINATION_LOG if TERMINATION_LOG.exists() else Path(os.devnull))
     try:
+        args = _parser().parse_args(arguments)
+        ending = Ending(args.result)
         return _run(args, ending)
     except Stop as end:
         _log.error("%s: %s", end.reason, end)
         return ending.stop(end)
-    except Exception as error:  # noqa: BLE001 - the outermost one: it reports, and a Job never ends unexplained
+    except Exception as error:  # noqa: BLE001 - the outermost one: a process never ends unexplained
         _log.exception("the runner failed")
         return ending.crash(error)
 
 
 def _run(args: argparse.Namespace, ending: Ending) -> int:
+    if args.render is None:
+        ending.handle_signals()
     attempt = read_attempt(args.plan)
     ending.know(attempt=attempt, durable=False)
     work = read_assignment(

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from evaljob.jobs import EXIT_NEVER_AGAIN
 from evaljob.names import Reason
-from evaljob.result import Failure, PartitionResult, encode, failure
+from evaljob.result import PartitionResult, TooLargeError, encode, failure
 from evaljob_runner.errors import Fatal, Retry, Stop
 from evaljob_runner.samples import SampleLog
 
@@ -55,25 +55,29 @@ class Ending:
 
     def complete(self, result: PartitionResult) -> int:
         """Report a result; from here on no signal can replace it."""
+        try:
+            text = encode(result)
+        except TooLargeError as error:
+            raise Fatal(Reason.RESULT_TOO_LARGE, str(error)) from error
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
             signal.signal(number, signal.SIG_IGN)
-        self._write(result)
+        self._write(text)
         return EXIT_COMPLETE
 
     def stop(self, end: Stop) -> int:
         """Report an end without a result."""
-        self._write(failure(end.reason, str(end), self._attempt))
+        self._write(encode(failure(end.reason, str(end), self._attempt)))
         return EXIT_NEVER_AGAIN if isinstance(end, Fatal) else EXIT_TRY_AGAIN
 
     def crash(self, error: Exception) -> int:
         """Report what should not have happened."""
         message = f"{type(error).__name__}: {error}"
-        self._write(failure(Reason.RUNNER_FAILED, message, self._attempt))
+        self._write(encode(failure(Reason.RUNNER_FAILED, message, self._attempt)))
         return EXIT_FAILED
 
-    def _write(self, report: PartitionResult | Failure) -> None:
+    def _write(self, text: str) -> None:
         with self._result.open("w") as file:
-            file.write(encode(report))
+            file.write(text)
 
     def _interrupted(self, number: int, _frame: FrameType | None) -> NoReturn:
         name = signal.Signals(number).name

@@ -1,5 +1,6 @@
 """One partition, from documents to a result. Read this file first."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,12 +15,15 @@ from evaljob_runner.data import Sample
 from evaljob_runner.errors import Fatal, Retry
 from evaljob_runner.prompts import Prompter
 from evaljob_runner.report import Progress, Scored, Stopwatch
-from evaljob_runner.samples import InferenceLine, Outcome, SampleLog
+from evaljob_runner.samples import InferenceLine, Outcome, SampleLog, without_prompt
 from evaljob_runner.scoring import Scorer
 from evaljob_runner.tokens import Encoded
 
 GIVE_UP_AFTER = 10
 """Samples in a row without an answer: the server is gone, and each of them waited for all its retries."""
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,10 @@ def _look(asker: Asker, samples: Sequence[Sample]) -> tuple[Lint, ...]:
     asked = [asker.ask(sample) for sample in samples]
     looked = [lint.Looked(prompt, a.ids if isinstance(a, Encoded) else ()) for prompt, a in asked]
     tokenizer = asker.backend.tokenizer
-    return lint.prompts(looked, tokenizer.bos_id if tokenizer else None)
+    found = lint.prompts(looked, tokenizer.bos_id if tokenizer else None)
+    for item in found:
+        _log.warning("suspect prompts: %s in %d of the first %d", item.code, item.count, len(samples))
+    return found
 
 
 def _run(
@@ -162,8 +169,9 @@ def _infer(
             continue
         in_a_row = 0
         outcome, scores = scorer.score(line)
-        finished[line.id] = line.model_copy(update={"outcome": outcome})
-        log.append(finished[line.id], scores)
+        ended = line.model_copy(update={"outcome": outcome})
+        log.append(ended, scores)
+        finished[line.id] = without_prompt(ended)
         shell.progress.step()
     if left:
         reason = Reason.SAMPLES_LEFT if finished else Reason.DEPENDENCY_UNAVAILABLE

@@ -34,7 +34,7 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "httpx")
 
 @dataclass
 class Progress:
-    """One JSON line each 10 seconds, and one at the end.
+    """One JSON line at the start, each 10 seconds, and at the end.
 
     Args:
         out: where lines go.
@@ -53,6 +53,7 @@ class Progress:
         """Inference begins; `done` samples were finished by earlier attempts."""
         self._total, self._done, self._before = total, done, done
         self._started = self._told = self.clock()
+        self._tell(self._started)
 
     def step(self) -> None:
         """One more sample is finished."""

@@ -164,7 +164,7 @@ class SampleLog:
                 if isinstance(line, ScoreLine):
                     self.scored.add(line.id)
                 elif line.outcome.final:
-                    self.finished.setdefault(line.id, _without_prompt(line))
+                    self.finished.setdefault(line.id, without_prompt(line))
 
     def append(self, *lines: InferenceLine | ScoreLine) -> None:
         """Write the lines of one sample at once; a kill may tear them, and then the reader drops them.
@@ -200,7 +200,8 @@ def _end_torn_line(file: Any, path: Path) -> None:  # noqa: ANN401 - a raw binar
         file.write(b"\n")
 
 
-def _without_prompt(line: InferenceLine) -> InferenceLine:
+def without_prompt(line: InferenceLine) -> InferenceLine:
+    """What scoring and reporting need of a line: prompts of a large shard would fill the memory."""
     requests = [r.model_copy(update={"prompt": None, "messages": None}) for r in line.requests]
     return line.model_copy(update={"requests": requests})
 

@@ -65,7 +65,7 @@ class Value:
         """The value for one document; raises as `Text.render`."""
         _refuse_missing(self.name, self.variables, columns, where)
         try:
-            value: object = self.expression(**columns)
+            value: object = self.expression(columns)
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise _bad(self.name, str(error), columns, where) from error
         if isinstance(value, Undefined):

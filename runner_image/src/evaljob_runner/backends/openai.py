@@ -102,15 +102,14 @@ class OpenAIBackend:
             try:
                 for request in requests:
                     running.add(asyncio.create_task(self._reply(client, request)))
-                    if len(running) >= self._spec.max_concurrency:
-                        done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                        for task in done:
-                            yield task.result()
-                for finished in asyncio.as_completed(running):
-                    yield await finished
+                    while len(running) >= self._spec.max_concurrency:
+                        yield await _first(running)
+                while running:
+                    yield await _first(running)
             finally:
                 for task in running:
                     task.cancel()
+                await asyncio.gather(*running, return_exceptions=True)
 
     async def _reply(self, client: httpx.AsyncClient, request: GenerateRequest) -> Reply:
         try:
@@ -172,6 +171,14 @@ class OpenAIBackend:
         if isinstance(prompt, ChatPrompt):
             return "chat/completions", body | {"messages": [dict(m) for m in prompt.messages]}
         return "completions", body | {"prompt": prompt.text}
+
+
+async def _first(running: set[asyncio.Task[Reply]]) -> Reply:
+    """The first reply of these; its task leaves the set."""
+    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    task = done.pop()
+    running.remove(task)
+    return task.result()
 
 
 async def _next(replies: AsyncGenerator[Reply, None]) -> Reply | None:

@@ -141,33 +141,42 @@ class TransformersBackend:
     def weigh(self, requests: Iterable[LogLikelihoodRequest]) -> Iterator[LogLikelihoods]:
         """Log-likelihoods; continuations that differ in their last token only share one forward pass."""
         for chunk in _chunks(requests, self._batch_size * _BATCHES_SORTED_TOGETHER):
-            inputs = {c + t[:-1] for r in chunk for c, t in r.pairs}
-            wanted: dict[TokenIds, dict[TokenIds, Weight | None]] = {i: {} for i in inputs}
+            wanted: dict[TokenIds, set[TokenIds]] = {}
+            for context, continuation in (pair for request in chunk for pair in request.pairs):
+                wanted.setdefault(context + continuation[:-1], set()).add(continuation)
+            found: dict[tuple[TokenIds, TokenIds], Weight] = {}
+            for batch in _chunks(sorted(wanted, key=lambda i: (-len(i), i)), self._batch_size):
+                found |= self._weigh(batch, wanted)
             for request in chunk:
-                for context, continuation in request.pairs:
-                    wanted[context + continuation[:-1]][continuation] = None
-            for batch in _chunks(sorted(inputs, key=lambda i: (-len(i), i)), self._batch_size):
-                self._weigh(batch, wanted)
-            for request in chunk:
-                weights = [wanted[c + t[:-1]][t] for c, t in request.pairs]
-                yield LogLikelihoods(request.key, tuple(w for w in weights if w is not None))
+                weights = (found[c + t[:-1], t] for c, t in request.pairs)
+                yield LogLikelihoods(request.key, tuple(weights))
 
-    def _weigh(self, batch: list[TokenIds], wanted: dict[TokenIds, dict[TokenIds, Weight | None]]) -> None:
-        """Fill in the weights of every continuation of these inputs."""
+    def _weigh(
+        self, batch: list[TokenIds], wanted: dict[TokenIds, set[TokenIds]]
+    ) -> dict[tuple[TokenIds, TokenIds], Weight]:
+        """The weights of every continuation of these inputs; an input lacks the continuation's last token."""
         ids, mask = _padded(batch, self._device, left=False)
-        spans = [(len(row) - max(map(len, wanted[row])), len(row)) for row in batch]
-        positions = sorted({p for start, end in spans for p in range(start, end)})
-        keep = {"logits_to_keep": torch.tensor(positions, device=self._device)} if self._keeps else {}
+        longest = [max(map(len, wanted[tokens])) for tokens in batch]
+        positions = sorted(
+            {p for t, n in zip(batch, longest, strict=True) for p in range(len(t) - n, len(t))}
+        )
         with torch.inference_mode():
-            out = _within_memory(
-                lambda: self.model(input_ids=ids, attention_mask=mask, use_cache=False, **keep)
-            )
-            at = {p: i for i, p in enumerate(positions)} if self._keeps else {p: p for p in positions}
-            for row, (tokens, (start, end)) in enumerate(zip(batch, spans, strict=True)):
-                logits = out.logits[row, at[start] : at[end - 1] + 1].float()
-                logs = logits[[at[p] - at[start] for p in range(start, end)]].log_softmax(-1)
-                for continuation in wanted[tokens]:
-                    wanted[tokens][continuation] = _weight(logs[-len(continuation) :], continuation)
+            logits = self._logits(ids, mask, positions)
+        at = {position: i for i, position in enumerate(positions)}
+        found = {}
+        for row, (tokens, n) in enumerate(zip(batch, longest, strict=True)):
+            columns = [at[p] for p in range(len(tokens) - n, len(tokens))]
+            logs = logits[row, columns].float().log_softmax(-1)
+            for continuation in wanted[tokens]:
+                found[tokens, continuation] = _weight(logs[-len(continuation) :], continuation)
+        return found
+
+    def _logits(self, ids: Tensor, mask: Tensor, positions: list[int]) -> Tensor:
+        """Logits at some positions; all of them would be the largest tensor by far."""
+        index = torch.tensor(positions, device=self._device)
+        keep = {"logits_to_keep": index} if self._keeps else {}
+        out = _within_memory(lambda: self.model(input_ids=ids, attention_mask=mask, use_cache=False, **keep))
+        return out.logits if self._keeps else out.logits[:, index]
 
 
 def _weight(logs: Tensor, continuation: TokenIds) -> Weight:

@@ -1,0 +1,169 @@
+"""A server of faults that speaks just enough of OpenAI's API: `python stub_server.py --port N --mode MODE`.
+
+Standard library only, one file: it also runs as a pod in the runner's image. Modes are
+
+- ok: answers every prompt with `--answer`
+- 401, 403, 404, 429, 500: that status always; 429 says Retry-After
+- 429-then-ok, 500-then-ok: the first `--faults` requests fail
+- context: 400 in the words of a server whose window is too small
+- 400: 400 for another reason
+- garbage: 200 with a body that is no JSON
+- slow: answers after `--delay` seconds
+- silent: takes requests and never answers
+"""
+
+import argparse
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+MODES = (
+    "ok",
+    "401",
+    "403",
+    "404",
+    "429",
+    "500",
+    "429-then-ok",
+    "500-then-ok",
+    "400",
+    "context",
+    "garbage",
+    "slow",
+    "silent",
+)
+CONTEXT = "This model's maximum context length is 64 tokens. However, you requested 80 tokens."
+
+
+@dataclass
+class Script:
+    """What the server does, and what it was asked."""
+
+    mode: str = "ok"
+    answer: str = "Paris"
+    delay: float = 1.0
+    retry_after: str = "0"
+    faults: int = 1
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    """Path, headers and body of every request."""
+    in_flight: int = 0
+    most_in_flight: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def serving(self, request: dict[str, Any]) -> Iterator[int]:
+        """Count a request; yields how many came before it."""
+        with self.lock:
+            before = len(self.requests)
+            self.requests.append(request)
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            yield before
+        finally:
+            with self.lock:
+                self.in_flight -= 1
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers by the script of its server."""
+
+    protocol_version = "HTTP/1.1"
+    server: "Server"
+
+    def do_GET(self) -> None:
+        """Readiness."""
+        self._send(200, {"status": "ok"})
+
+    def do_POST(self) -> None:
+        """A completion or a fault."""
+        raw = self.rfile.read(int(self.headers.get("content-length", "0")))
+        request = {"path": self.path, "headers": dict(self.headers), "body": json.loads(raw)}
+        with self.server.script.serving(request) as before:
+            self._answer(request, before)
+
+    def _answer(self, request: dict[str, Any], before: int) -> None:
+        script = self.server.script
+        mode, _, later = script.mode.partition("-then-")
+        if later and before >= script.faults:
+            mode = later
+        if mode == "silent":
+            time.sleep(3600)
+        if mode == "slow":
+            time.sleep(script.delay)
+        if mode == "garbage":
+            self._send_bytes(200, b"<html>it works!</html>")
+        elif mode == "context":
+            self._send(400, {"error": {"message": CONTEXT, "code": "context_length_exceeded"}})
+        elif mode.isdecimal():
+            headers = {"retry-after": script.retry_after} if mode == "429" else {}
+            self._send(int(mode), {"error": {"message": f"this stub answers {mode}"}}, headers)
+        else:
+            self._send(200, _completion(request, script.answer))
+
+    def _send(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+        self._send_bytes(status, json.dumps(body).encode(), headers)
+
+    def _send_bytes(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"content-length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        """Say nothing."""
+
+
+def _completion(request: dict[str, Any], answer: str) -> dict[str, Any]:
+    chat = request["path"].endswith("/chat/completions")
+    said: dict[str, Any] = {"message": {"role": "assistant", "content": answer}} if chat else {"text": answer}
+    usage = {"prompt_tokens": 7, "completion_tokens": len(answer.split())}
+    return {"choices": [{"index": 0, "finish_reason": "stop", **said}], "usage": usage}
+
+
+class Server(ThreadingHTTPServer):
+    """One script, one thread per connection."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], script: Script) -> None:
+        super().__init__(address, Handler)
+        self.script = script
+
+
+@contextmanager
+def serve(script: Script) -> Iterator[str]:
+    """A server on a free port of this machine; yields its base address."""
+    server = Server(("127.0.0.1", 0), script)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def main() -> None:
+    """Serve until killed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--mode", choices=MODES, default="ok")
+    parser.add_argument("--answer", default=Script.answer)
+    parser.add_argument("--delay", type=float, default=Script.delay)
+    parser.add_argument("--retry-after", default=Script.retry_after)
+    parser.add_argument("--faults", type=int, default=Script.faults)
+    args = parser.parse_args()
+    script = Script(args.mode, args.answer, args.delay, args.retry_after, args.faults)
+    Server(("", args.port), script).serve_forever()  # a pod listens on its own address
+
+
+if __name__ == "__main__":
+    main()
