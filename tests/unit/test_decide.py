@@ -1,0 +1,289 @@
+"""What the operator does next."""
+
+import dataclasses
+import datetime as dt
+import json
+from typing import Any
+
+import pytest
+
+from evaljob import result
+from evaljob.decide import Decision, count, decide, refused
+from evaljob.observe import Observation, Observed, Phase, PodView, observe
+from evaljob.plan import Plan
+from evaljob.result import Failure, SubsetResult
+from evaljob.spec import EvalJob, Status
+from evaljob.stats import Stat
+from tests.unit import builders
+from tests.unit.builders import NOW, UID, dataset, failure_text, job_view, later, model, pod_view, scored
+
+EVALJOB = builders.evaljob([model("a"), model("b")], pendingDeadlineSeconds=600)
+PLAN = builders.plan(EVALJOB)
+FIRST, SECOND = PLAN.partitions
+DONE = job_view(finished="Complete", finished_at=NOW, record=result.encode(scored(FIRST)))
+DONE_TOO = job_view(finished="Complete", finished_at=NOW, record=result.encode(scored(SECOND)))
+
+
+def see(*jobs: Any, pods: tuple[PodView, ...] = (), listed: bool = False, plan: Plan = PLAN) -> Observed:  # noqa: ANN401
+    """Jobs (or None) in the order of the plan's partitions."""
+    named = {plan.job_name(p): j for p, j in zip(plan.partitions, jobs, strict=False) if j is not None}
+    return observe(plan, UID, named, pods, frozenset({"job-1"} if listed else ()))
+
+
+def next_step(
+    observed: Observed, now: dt.datetime = NOW, of: EvalJob = EVALJOB, plan: Plan = PLAN
+) -> Decision:
+    return decide(of, plan, observed, now)
+
+
+def with_status(status: Status, of: EvalJob = EVALJOB) -> EvalJob:
+    return of.model_copy(update={"status": status})
+
+
+def changed(of: EvalJob = EVALJOB, **spec: object) -> EvalJob:
+    return of.model_copy(update={"spec": of.spec.model_copy(update=spec)})
+
+
+def test_at_first_all_that_fits_is_created() -> None:
+    decision = next_step(see())
+    assert decision.create == (FIRST, SECOND)
+    assert (decision.status.state, decision.status.progress, decision.summary) == ("Pending", "0/2", None)
+    assert decision.status.condition("Accepted") is not None
+
+
+def test_a_suspended_evaljob_creates_nothing_and_suspends_what_runs() -> None:
+    decision = next_step(see(job_view("j", ready=1)), of=changed(suspend=True))
+    assert decision.create == ()
+    assert [(s.job, s.uid, s.suspend) for s in decision.suspensions] == [("j", "job-1", True)]
+    assert decision.status.state == "Suspended"
+    assert decision.status.is_true("Suspended")
+
+
+def test_resumed_jobs_run_again() -> None:
+    decision = next_step(see(job_view("j", suspended=True)))
+    assert [s.suspend for s in decision.suspensions] == [False]
+
+
+def test_a_pod_beyond_its_pending_deadline_stops_its_job_with_the_reason_on_record() -> None:
+    pod = pod_view(waiting_reason="ErrImagePull", waiting_message="no such image")
+    decision = next_step(see(job_view("j"), pods=(pod,)), later(600))
+    (record,) = decision.records
+    assert (record.job, record.uid, record.stop) == ("j", "job-1", True)
+    failure = result.decode(record.text)
+    assert failure == Failure(reason="ImagePullBackOff", message="not started within 600 s: no such image")
+
+
+def test_a_pod_that_is_about_to_be_suspended_is_not_stopped() -> None:
+    """A stopped Job ends by a deadline, and none runs while it is suspended: it would never end."""
+    decision = next_step(see(job_view("j"), pods=(pod_view(),)), later(600), of=changed(suspend=True))
+    assert decision.records == ()
+    assert len(decision.suspensions) == 1
+
+
+def test_a_waiting_pod_shows_in_status_before_it_fails() -> None:
+    decision = next_step(see(job_view("j"), pods=(pod_view(unschedulable="0/3 nodes"),)), later(30))
+    (shown,) = decision.status.failures
+    assert (shown.partition, shown.reason, shown.message) == ("a/d", "Unschedulable", "waiting: 0/3 nodes")
+    assert decision.status.failed == 0
+
+
+def test_an_ended_job_is_recorded_once_its_pod_is_seen() -> None:
+    pod = pod_view(phase="Succeeded", exit_code=0, message=result.encode(scored(FIRST)))
+    decision = next_step(see(job_view("j", finished="Complete", finished_at=NOW), pods=(pod,)))
+    assert [(r.job, r.text, r.stop) for r in decision.records] == [("j", pod.message, False)]
+    assert decision.status.partitions.running == 1
+
+
+class TestLost:
+    ENDED = job_view("j", finished="Complete", finished_at=NOW)
+
+    def test_the_pod_of_an_ended_job_may_take_a_moment_to_show(self) -> None:
+        decision = next_step(see(self.ENDED), later(4))
+        assert (decision.lookups, decision.records, decision.again_after) == ((), (), 2)
+
+    def test_then_it_is_looked_up(self) -> None:
+        decision = next_step(see(self.ENDED), later(6))
+        assert (decision.lookups, decision.records) == (("j",), ())
+
+    @pytest.mark.parametrize(
+        ("fields", "reason", "words"),
+        [
+            ({}, "ResultsLost", "its pod was gone before it was read"),
+            ({"finished": "Failed", "message": "backoff limit"}, "RunnerFailed", "backoff limit"),
+            ({"finished": "Failed", "reason": "DeadlineExceeded"}, "DeadlineExceeded", ""),
+        ],
+    )
+    def test_looked_up_in_vain_the_partition_has_failed(
+        self, fields: dict[str, Any], reason: str, words: str
+    ) -> None:
+        decision = next_step(see(dataclasses.replace(self.ENDED, **fields), listed=True), later(6))
+        (record,) = decision.records
+        failure = result.decode(record.text)
+        assert isinstance(failure, Failure)
+        assert failure.reason == reason
+        assert words in failure.message
+        assert decision.lookups == ()
+
+
+class TestEnd:
+    def test_all_succeeded(self) -> None:
+        decision = next_step(see(DONE, DONE_TOO))
+        status = decision.status
+        assert (status.state, status.progress, status.summary) == ("Complete", "2/2", "nightly-summary")
+        assert status.is_true("Finished")
+        assert status.is_true("Complete")
+        assert status.completion_time == NOW
+        assert decision.summary is not None
+
+    def test_one_failed(self) -> None:
+        failed = job_view(finished="Failed", record=failure_text("BadData"))
+        decision = next_step(see(failed, DONE_TOO))
+        status = decision.status
+        assert (status.state, status.failed, status.progress) == ("Failed", 1, "2/2")
+        assert status.is_true("Failed")
+        assert [(f.partition, f.reason) for f in status.failures] == [("a/d", "BadData")]
+        finished = status.condition("Finished")
+        assert finished is not None
+        assert finished.message == "1 of 2 partitions succeeded, 1 failed"
+
+    def test_not_before_a_stopped_job_is_over(self) -> None:
+        stopped = job_view(record=failure_text("Unschedulable"))
+        assert not next_step(see(stopped, DONE_TOO)).status.is_true("Finished")
+
+    def test_shards_that_disagree_fail_the_evaljob(self) -> None:
+        """Each partition succeeded, and yet there is no number: that must not look green."""
+        evaljob = builders.evaljob(datasets=[dataset(shards=2)])
+        plan = builders.plan(evaljob)
+        records = (scored(p, inference_digest=str(p.shard)) for p in plan.partitions)
+        jobs = [job_view(finished="Complete", record=result.encode(r)) for r in records]
+        decision = next_step(see(*jobs, plan=plan), of=evaljob, plan=plan)
+        assert (decision.status.state, decision.status.failed) == ("Failed", 0)
+        assert [(f.partition, f.reason) for f in decision.status.failures] == [("m/d", "ShardsDisagree")]
+        condition = decision.status.condition("Failed")
+        assert condition is not None
+        assert condition.reason == "ShardsDisagree"
+        assert decision.summary is not None
+        assert json.loads(decision.summary["summary.json"])["state"] == "Failed"
+
+    def test_a_summary_that_does_not_fit_says_so_and_keeps_the_jobs(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("evaljob.summary.FILES_BYTES_MAX", 100)
+        decision = next_step(see(DONE, DONE_TOO))
+        status = decision.status
+        assert (status.state, status.summary, decision.summary) == ("Failed", None, None)
+        condition = status.condition("Finished")
+        assert condition is not None
+        assert condition.reason == "SummaryTooLarge"
+        assert "split the EvalJob" in condition.message
+        after = next_step(see(DONE, DONE_TOO), later(10**6), of=with_status(status))
+        assert not after.clean_up
+
+    def test_at_most_ten_failures_are_shown(self) -> None:
+        evaljob = builders.evaljob(datasets=[dataset(shards=12)])
+        plan = builders.plan(evaljob)
+        jobs = [job_view(finished="Failed", record=failure_text())] * 12
+        status = next_step(see(*jobs, plan=plan), of=evaljob, plan=plan).status
+        assert (len(status.failures), status.failed) == (10, 12)
+
+
+class TestAfterTheEnd:
+    ENDED = with_status(next_step(see(DONE, DONE_TOO)).status)
+
+    def test_nothing_is_done_until_the_jobs_time_is_up(self) -> None:
+        decision = next_step(see(DONE, DONE_TOO), later(60), of=self.ENDED)
+        assert decision == Decision(status=self.ENDED.status, again_after=3540)
+
+    def test_then_the_jobs_go(self) -> None:
+        assert next_step(see(DONE, DONE_TOO), later(3600), of=self.ENDED).clean_up
+
+    def test_then_nothing_is_left_to_do(self) -> None:
+        assert next_step(see(), later(3700), of=self.ENDED) == Decision(status=self.ENDED.status)
+
+    def test_a_job_deleted_after_the_end_is_not_run_again(self) -> None:
+        assert next_step(see(DONE), later(60), of=self.ENDED).create == ()
+
+
+class TestEvents:
+    def test_acceptance_is_told_once(self) -> None:
+        first = next_step(see())
+        assert [(e.type, e.reason) for e in first.events] == [("Normal", "Accepted")]
+        assert next_step(see(), later(9), of=with_status(first.status)).events == ()
+
+    def test_suspension_and_resumption_are_told(self) -> None:
+        running = with_status(next_step(see()).status)
+        suspended = next_step(see(), of=changed(running, suspend=True))
+        assert [e.reason for e in suspended.events] == ["Suspended"]
+        resumed = next_step(see(), of=with_status(suspended.status))
+        assert [e.reason for e in resumed.events] == ["Resumed"]
+
+    def test_a_failed_end_is_a_warning(self) -> None:
+        failed = job_view(finished="Failed", record=failure_text())
+        events = next_step(see(failed, DONE_TOO)).events
+        assert {(e.type, e.reason) for e in events if e.reason != "Accepted"} == {
+            ("Normal", "PartitionsFailed"),
+            ("Warning", "PartitionsFailed"),
+        }
+
+
+class TestRefused:
+    DECISION = refused(EVALJOB, "InvalidSpec", "spec.models: too few", NOW)
+
+    def test_it_is_failed_and_finished(self) -> None:
+        status = self.DECISION.status
+        assert status.state == "Failed"
+        assert status.is_true("Finished")
+        assert status.is_true("Failed")
+        accepted = status.condition("Accepted")
+        assert accepted is not None
+        assert (accepted.status, accepted.reason, accepted.message) == (
+            "False",
+            "InvalidSpec",
+            "spec.models: too few",
+        )
+
+    def test_it_warns_once(self) -> None:
+        assert ("Warning", "InvalidSpec") in {(e.type, e.reason) for e in self.DECISION.events}
+        again = refused(with_status(self.DECISION.status), "InvalidSpec", "spec.models: too few", later(9))
+        assert again == Decision(status=self.DECISION.status)
+
+
+def test_transition_times_stay_while_the_status_stays() -> None:
+    before = next_step(see()).status
+    after = next_step(see(job_view(ready=1)), later(50), of=with_status(before)).status
+    assert [c.last_transition_time for c in after.conditions] == [NOW] * len(before.conditions)
+    assert after.start_time == later(50)
+
+
+@pytest.mark.parametrize(("spec", "status"), [({}, "False"), ({"output": {"claimName": "logs"}}, "True")])
+def test_resumable_says_whether_sample_logs_are_kept(spec: dict[str, Any], status: str) -> None:
+    evaljob = builders.evaljob(**spec)
+    condition = next_step(see(), of=evaljob, plan=builders.plan(evaljob)).status.condition("Resumable")
+    assert condition is not None
+    assert condition.status == status
+
+
+def test_each_phase_is_counted_once() -> None:
+    seen = [Observation(FIRST, phase) for phase in Phase]
+    counts = count(seen)
+    assert (counts.total, counts.pending, counts.running, counts.succeeded, counts.failed) == (6, 2, 2, 1, 1)
+
+
+def test_a_summary_of_a_running_evaljob_covers_what_has_ended() -> None:
+    evaljob = builders.evaljob(datasets=[dataset(shards=2)])
+    plan = builders.plan(evaljob)
+    done = job_view(finished="Complete", record=result.encode(scored(plan.partitions[0])))
+    decision = next_step(see(done, job_view(ready=1), plan=plan), of=evaljob, plan=plan)
+    assert decision.status.summary == "nightly-summary"
+    assert decision.summary is not None
+    assert "partial 1/2" in decision.summary["summary.md"]
+
+
+def test_a_result_whose_numbers_are_real_counts_in_units() -> None:
+    stat = Stat(2, 10**12, 10**24)
+    metric = builders.BINARY.model_copy(update={"binary": False})
+    report = scored(FIRST, SubsetResult(name="", size=2, expected=2, stats=(stat,)), metrics=(metric,))
+    done = dataclasses.replace(DONE, record=result.encode(report))
+    found = next_step(see(done, DONE_TOO)).report
+    assert found is not None
+    assert found.summarize().cells[0].parts[0].scores[0].value == 0.5
