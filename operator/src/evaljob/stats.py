@@ -55,20 +55,19 @@ class Stat(NamedTuple):
 
     def variance(self, unit: int) -> float | None:
         """The squared standard error of the mean; None below two samples (or two clusters)."""
-        if self.clusters is not None:
-            return self._clustered_variance(unit)
-        if self.n < 2:
+        if self.n < 2 or (self.clusters is not None and self.clusters.number < 2):
             return None
         spread = Fraction(self.squares) - Fraction(self.total**2, self.n)
-        return float(spread / (self.n - 1) / self.n / unit**2)
+        variance = spread / (self.n - 1) / self.n
+        if self.clusters is not None:
+            # Pairs of different samples of one cluster: all pairs less those of a sample with itself.
+            variance += (self._clustered_spread(self.clusters) - spread) / self.n**2
+        return float(variance / unit**2)
 
-    def _clustered_variance(self, unit: int) -> float | None:
-        c = self.clusters
-        if c is None or c.number < 2:
-            return None
+    def _clustered_spread(self, c: Clusters) -> Fraction:
+        """Sum over clusters of (S_c - mean n_c) squared."""
         mean = Fraction(self.total, self.n)
-        spread = c.sum_squares - 2 * mean * c.sum_products + mean**2 * c.size_squares
-        return float(spread / self.n**2 / unit**2)
+        return c.sum_squares - 2 * mean * c.sum_products + mean**2 * c.size_squares
 
 
 EMPTY = Stat(0, 0, 0)
@@ -97,7 +96,11 @@ def to_units(score: float, unit: int) -> int:
 
 
 def accumulate(scores: Iterable[tuple[int, str | None]]) -> Stat:
-    """Sum up (score in units, cluster or None) of some samples; all have a cluster or none has."""
+    """Sum up (score in units, cluster or None) of some samples.
+
+    Raises:
+        ValueError: when some have a cluster and others have none.
+    """
     n = total = squares = 0
     sums: dict[str, tuple[int, int]] = {}
     for score, cluster in scores:
@@ -108,6 +111,8 @@ def accumulate(scores: Iterable[tuple[int, str | None]]) -> Stat:
     if not sums:
         return Stat(n, total, squares)
     pairs = sums.values()
+    if (clustered := sum(size for size, _ in pairs)) != n:
+        raise ValueError(f"{clustered} of {n} samples have a cluster: all must have one, or none")
     clusters = Clusters(
         len(sums), sum(s * s for _, s in pairs), sum(s * k for k, s in pairs), sum(k * k for k, _ in pairs)
     )
