@@ -51,7 +51,7 @@ class Reconciler:
         self._plan: Plan | None = None
         self._refused: dict[Partition, Failure] = {}
         self._synced_at = self._status_at = self._summary_at = NEVER
-        self._summary: dict[str, str] | None = None
+        self._summarized: tuple[str, int] | None = None
         self._trouble = ""
 
     def __str__(self) -> str:
@@ -224,22 +224,26 @@ class Reconciler:
             status, events = denied(evaljob, status, str(error), now), (_denial_event(error),)
         over = status.is_true(Condition.FINISHED)
         # The summary first: an EvalJob that is Finished has one.
-        next_summary = await self._write_summary(evaljob, decision.summary, over=over)
+        next_summary = await self._write_summary(evaljob, decision, over=over)
         next_status = await self._write_status(evaljob, status, events, now)
         if over:
             return 0.0
         return min((t for t in (next_summary, next_status) if t is not None), default=None)
 
-    async def _write_summary(
-        self, evaljob: EvalJob, files: dict[str, str] | None, *, over: bool
-    ) -> float | None:
-        if files is None or files == self._summary:
+    async def _write_summary(self, evaljob: EvalJob, decision: Decision, *, over: bool) -> float | None:
+        report = decision.report
+        if report is None:
+            return None
+        # Comparing the outcomes themselves would take as long as writing them; the last summary is always made.
+        mark = (report.state, len(report.outcomes))
+        if mark == self._summarized and not over:
             return None
         monotonic, interval = self._world.monotonic, self._world.timing.between_summaries
         if not over and (left := self._summary_at + interval - monotonic()) > 0:
             return left
-        await self._writer.summary(evaljob, files)
-        self._summary, self._summary_at = files, monotonic()
+        if (files := decision.summary) is not None:
+            await self._writer.summary(evaljob, files)
+        self._summarized, self._summary_at = mark, monotonic()
         return None
 
     async def _write_status(
