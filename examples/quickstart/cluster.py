@@ -36,21 +36,23 @@ class Target:
         name: The name that kind knows.
         kubeconfig: Its credentials; none means kubectl's own default.
         context: The context to use.
-        path: PATH with kubectl and helm.
+        machine: Where it runs: its kubectl, helm and Docker Engine are used.
     """
 
     name: str
     kubeconfig: Path | None
     context: str
-    path: str
+    machine: Machine
 
     def kubectl(self, *args: str, stdin: str | None = None) -> str:
         """Run kubectl against the cluster."""
-        return shell("kubectl", *self._where("--context"), *args, env={"PATH": self.path}, stdin=stdin)
+        return shell(
+            "kubectl", *self._where("--context"), *args, env={"PATH": self.machine.path}, stdin=stdin
+        )
 
     def helm(self, *args: str) -> str:
         """Run helm against the cluster."""
-        return shell("helm", *self._where("--kube-context"), *args, env={"PATH": self.path})
+        return shell("helm", *self._where("--kube-context"), *args, env={"PATH": self.machine.path})
 
     def _where(self, flag: str) -> list[str]:
         file = ["--kubeconfig", str(self.kubeconfig)] if self.kubeconfig else []
@@ -76,7 +78,7 @@ def run(cache: Cache, timeline: Timeline, context: str | None) -> int:
 
 def _own(machine: Machine, folder: Path, timeline: Timeline) -> Target:
     cluster = kind.up(machine, kind.ClusterSpec(NAME, gpus=8, data=folder), timeline)
-    return Target(NAME, cluster.kubeconfig, cluster.context, machine.path)
+    return Target(NAME, cluster.kubeconfig, cluster.context, machine)
 
 
 def _existing(machine: Machine, context: str) -> Target:
@@ -91,14 +93,13 @@ def _existing(machine: Machine, context: str) -> Target:
             f"CONTEXT={context}: not a kind cluster of this machine; give kind-NAME, or leave it out"
         )
     for node in machine.kind("get", "nodes", "--name", name).split():
-        if not works(
-            machine.docker.client, "exec", node, "test", "-d", "/mnt/evaljob/models", env=machine.docker.env
-        ):
+        command = [machine.docker.client, "exec", node, "test", "-d", "/mnt/evaljob/models"]
+        if not works(*command, env=machine.docker.env):
             raise ClusterError(
                 f"CONTEXT={context}: node {node} does not mount the data folder; create the cluster with "
                 f"extraMounts: [{{hostPath: {machine.cache.data}, containerPath: /mnt/evaljob}}] on every node"
             )
-    return Target(name, None, context, machine.path)
+    return Target(name, None, context, machine)
 
 
 def install(target: Target, refs: dict[str, str]) -> None:
@@ -140,7 +141,7 @@ def _evaluate(target: Target) -> None:
 def _forget_samples(target: Target) -> None:
     """Earlier samples would be taken from their log; the quickstart shows a whole evaluation."""
     node = target.kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
-    shell("docker", "exec", node, "rm", "-rf", "/mnt/evaljob/output/quickstart", env={"PATH": target.path})
+    target.machine.docker("exec", node, "rm", "-rf", "/mnt/evaljob/output/quickstart")
 
 
 def _status(target: Target) -> dict[str, object]:
