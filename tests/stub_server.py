@@ -48,6 +48,8 @@ class Script:
     answer: str = "Paris"
     delay: float = 1.0
     retry_after: str = "0"
+    message: str = "this stub always answers so"
+    """The error of a failing mode."""
     faults: int = 1
     requests: list[dict[str, Any]] = field(default_factory=list)
     """Path, headers and body of every request."""
@@ -102,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send(400, {"error": {"message": CONTEXT, "code": "context_length_exceeded"}})
         elif mode.isdecimal():
             headers = {"retry-after": script.retry_after} if mode == "429" else {}
-            self._send(int(mode), {"error": {"message": f"this stub answers {mode}"}}, headers)
+            self._send(int(mode), {"error": {"message": script.message}}, headers)
         else:
             self._send(200, _completion(request, script.answer))
 
@@ -161,7 +163,13 @@ def main() -> None:
     parser.add_argument("--retry-after", default=Script.retry_after)
     parser.add_argument("--faults", type=int, default=Script.faults)
     args = parser.parse_args()
-    script = Script(args.mode, args.answer, args.delay, args.retry_after, args.faults)
+    script = Script(
+        mode=args.mode,
+        answer=args.answer,
+        delay=args.delay,
+        retry_after=args.retry_after,
+        faults=args.faults,
+    )
     Server(("", args.port), script).serve_forever()  # a pod listens on its own address
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, NoReturn
 
 from evaljob.names import Reason
@@ -15,6 +16,8 @@ Pipeline = Callable[[str], Json]
 """The value in an answer, or None: NoAnswer."""
 _NUMBER = re.compile(r"(?:(?<![\w.])-)?\d+(?:,\d{3})*(?:\.\d+)?")
 _FENCE = re.compile(r"```\w*\n(.*?)```", re.DOTALL)
+_STARTS_MAX = 1000
+"""Brackets that are tried: a model may write a million of them."""
 _VALUE_START = re.compile(r"[\[{]")
 
 
@@ -74,12 +77,21 @@ def _last_number(text: str) -> str | None:
 
 def first_json(text: str) -> Json:
     """The whole text (or what a code fence holds) as JSON, else the first object or array; None without one."""
+    try:
+        return _first_json(text)
+    except RecursionError:
+        # Deeper than can be read or written: as good as none, and every inner bracket would end here again.
+        return None
+
+
+def _first_json(text: str) -> Json:
     fenced = _FENCE.search(text)
     for whole in (text, fenced[1] if fenced else ""):
         found, end = _decoded(whole, len(whole) - len(whole.lstrip()))
         if end and not whole[end:].strip():
             return found
-    values = (_decoded(text, match.start()) for match in _VALUE_START.finditer(text))
+    starts = islice(_VALUE_START.finditer(text), _STARTS_MAX)
+    values = (_decoded(text, match.start()) for match in starts)
     return next((found for found, end in values if end), None)
 
 
@@ -87,9 +99,9 @@ def _decoded(text: str, start: int) -> tuple[Json, int]:
     """The JSON value that starts there and where it ends; 0 where none does."""
     try:
         found, end = _DECODER.raw_decode(text, start)
-        json.dumps(found)  # deeper than it can be written again is as good as none
-    except (ValueError, RecursionError):
+    except ValueError:
         return None, 0
+    json.dumps(found)
     return found, end
 
 

@@ -89,8 +89,9 @@ def value(name: str, source: str) -> Value:
     env = environment()
     tree = _parse(env, name, source)
     match = _ONE_EXPRESSION.fullmatch(source)
-    expressions = [n for output in tree.body if isinstance(output, nodes.Output) for n in output.nodes]
-    if match is None or sum(not isinstance(n, nodes.TemplateData) for n in expressions) != 1:
+    parts = [n for output in tree.body if isinstance(output, nodes.Output) for n in output.nodes]
+    expressions = [n for n in parts if not (isinstance(n, nodes.TemplateData) and n.data.isspace())]
+    if match is None or len(expressions) != 1 or isinstance(expressions[0], nodes.TemplateData):
         raise Fatal(
             Reason.BAD_CONFIGURATION,
             f"{name}: must be exactly one {{{{ expression }}}} (it yields a list), got {source[:80]!r}",

@@ -7,6 +7,7 @@ only when the spec names them, as many servers refuse unknown ones.
 import asyncio
 import dataclasses
 import re
+import ssl
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from datetime import UTC, datetime
@@ -98,7 +99,7 @@ class OpenAIBackend:
         limits = httpx.Limits(max_connections=self._spec.max_concurrency)
         timeout = float(self._spec.request_timeout_seconds)
         running: set[asyncio.Task[Reply]] = set()
-        async with httpx.AsyncClient(limits=limits, timeout=timeout) as client:
+        async with httpx.AsyncClient(limits=limits, timeout=timeout, verify=self._tls()) as client:
             try:
                 for request in requests:
                     running.add(asyncio.create_task(self._reply(client, request)))
@@ -110,6 +111,11 @@ class OpenAIBackend:
                 for task in running:
                     task.cancel()
                 await asyncio.gather(*running, return_exceptions=True)
+
+    def _tls(self) -> ssl.SSLContext:
+        """The usual authorities, or SSL_CERT_FILE; none for plain http, where loading them takes longest."""
+        secure = self._spec.url.startswith("https")
+        return httpx.create_ssl_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     async def _reply(self, client: httpx.AsyncClient, request: GenerateRequest) -> Reply:
         try:

@@ -22,8 +22,8 @@ from evaljob_runner.backends.base import (
 class Characters:
     """A tokenizer whose tokens are characters; its chat template is `<role>content` per turn and `<assistant>`."""
 
-    bos_id = None
-    prefix_id = 0
+    bos_id: int | None = None
+    prefix_id: int | None = 0
 
     def encode(self, text: str, *, special: bool) -> TokenIds:  # noqa: ARG002 - there are no special tokens
         """One token per character."""

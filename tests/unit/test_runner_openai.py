@@ -1,0 +1,194 @@
+"""The client of a served model, against a stub server of our own."""
+
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from evaljob.names import Reason
+from evaljob.spec import OpenAI
+from evaljob_runner.backends import openai
+from evaljob_runner.backends.base import (
+    Answer,
+    ChatPrompt,
+    Finish,
+    GenerateRequest,
+    Overflow,
+    Reply,
+    Sampling,
+    TextPrompt,
+    Unavailable,
+)
+from evaljob_runner.errors import Fatal
+from tests.stub_server import Script, serve
+
+GREEDY = Sampling(max_tokens=8, temperature=0.0, top_p=1.0, top_k=None, repetition_penalty=None, stop=("\n",))
+CHAT = ChatPrompt(({"role": "user", "content": "Capital of France?"},))
+
+
+def ask(
+    script: Script,
+    *prompts: TextPrompt | ChatPrompt,
+    sampling: Sampling = GREEDY,
+    key_file: Path | None = None,
+    concurrency: int = 8,
+) -> list[Reply]:
+    with serve(script) as url:
+        return ask_at(url, prompts, sampling, key_file, concurrency)
+
+
+def ask_at(
+    url: str,
+    prompts: Sequence[TextPrompt | ChatPrompt],
+    sampling: Sampling = GREEDY,
+    key_file: Path | None = None,
+    concurrency: int = 8,
+) -> list[Reply]:
+    spec = OpenAI(url=url, model="m", max_concurrency=concurrency, request_timeout_seconds=1)
+    backend = openai.OpenAIBackend(spec, key_file, first_wait=0.001)
+    requests = (GenerateRequest(str(i), p, sampling, seed=7) for i, p in enumerate(prompts))
+    return list(backend.generate(requests))
+
+
+def test_text_goes_to_completions_with_every_parameter() -> None:
+    script = Script(answer="Paris")
+    (reply,) = ask(script, TextPrompt("The capital of France is"))
+    assert isinstance(reply, Answer)
+    assert (reply.text, reply.finish, reply.prompt_tokens, reply.output_tokens) == (
+        "Paris",
+        Finish.STOP,
+        7,
+        1,
+    )
+    assert script.requests[0]["path"] == "/v1/completions"
+    assert script.requests[0]["body"] == {
+        "model": "m",
+        "prompt": "The capital of France is",
+        "max_tokens": 8,
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "stop": ["\n"],
+        "stream": False,
+    }
+
+
+def test_messages_go_to_chat_completions() -> None:
+    script = Script(answer="Paris")
+    (reply,) = ask(script, CHAT)
+    assert isinstance(reply, Answer)
+    assert reply.text == "Paris"
+    assert script.requests[0]["path"] == "/v1/chat/completions"
+    assert script.requests[0]["body"]["messages"] == [{"role": "user", "content": "Capital of France?"}]
+
+
+def test_what_openai_does_not_know_is_sent_only_when_it_is_set() -> None:
+    script = Script()
+    sampled = Sampling(max_tokens=8, temperature=0.7, top_p=0.9, top_k=40, repetition_penalty=1.1, stop=())
+    ask(script, CHAT, sampling=sampled)
+    body = script.requests[0]["body"]
+    assert (body["top_k"], body["repetition_penalty"], body["seed"]) == (40, 1.1, 7)
+    assert "stop" not in body
+
+
+def test_a_stop_text_that_the_server_leaves_is_cut() -> None:
+    (reply,) = ask(Script(answer="Paris\nIt is large."), CHAT)
+    assert isinstance(reply, Answer)
+    assert reply.text == "Paris"
+
+
+def test_a_long_stop_list_is_sent_in_part_and_cut_here() -> None:
+    stops = ("a1", "a2", "a3", "a4", "Q:")
+    script = Script(answer="Paris Q: next")
+    sampling = Sampling(
+        max_tokens=8, temperature=0.0, top_p=1.0, top_k=None, repetition_penalty=None, stop=stops
+    )
+    (reply,) = ask(script, CHAT, sampling=sampling)
+    assert script.requests[0]["body"]["stop"] == list(stops[:4])
+    assert isinstance(reply, Answer)
+    assert reply.text == "Paris "
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        ("401", Reason.UNAUTHORIZED),
+        ("403", Reason.UNAUTHORIZED),
+        ("404", Reason.ENDPOINT_NOT_FOUND),
+        ("400", Reason.BAD_CONFIGURATION),
+    ],
+)
+def test_a_refusal_that_stays_is_asked_once(mode: str, reason: Reason) -> None:
+    script = Script(mode)
+    with pytest.raises(Fatal, match=mode) as caught:
+        ask(script, CHAT)
+    assert caught.value.reason is reason
+    assert len(script.requests) == 1
+
+
+def test_a_server_that_speaks_of_its_context_overflows_that_sample() -> None:
+    (reply,) = ask(Script("context"), CHAT)
+    assert isinstance(reply, Overflow)
+    assert "64 tokens" in reply.message
+
+
+@pytest.mark.parametrize("mode", ["429-then-ok", "500-then-ok"])
+def test_a_fault_that_passes_is_tried_again(mode: str) -> None:
+    script = Script(mode, faults=3)
+    (reply,) = ask(script, CHAT)
+    assert isinstance(reply, Answer)
+    assert len(script.requests) == 4
+
+
+@pytest.mark.parametrize(("mode", "words"), [("500", "500"), ("garbage", "not an answer"), ("429", "429")])
+def test_a_fault_that_stays_leaves_the_sample_after_bounded_tries(mode: str, words: str) -> None:
+    script = Script(mode)
+    (reply,) = ask(script, CHAT)
+    assert isinstance(reply, Unavailable)
+    assert words in reply.message
+    assert len(script.requests) == openai.ATTEMPTS
+
+
+def test_a_closed_port_leaves_the_sample() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    (reply,) = ask_at(url, [CHAT])
+    assert isinstance(reply, Unavailable)
+    assert url in reply.message
+
+
+def test_retry_after_takes_the_place_of_our_own_waiting() -> None:
+    """Our own first wait would be a minute here."""
+    with serve(Script("429-then-ok", retry_after="0")) as url:
+        spec = OpenAI(url=url, model="m")
+        backend = openai.OpenAIBackend(spec, None, first_wait=60)
+        began = time.monotonic()
+        (reply,) = backend.generate([GenerateRequest("0", CHAT, GREEDY, seed=0)])
+    assert isinstance(reply, Answer)
+    assert time.monotonic() - began < 30
+
+
+def test_requests_are_pulled_when_there_is_room() -> None:
+    """Neither more requests in flight than allowed, nor a whole dataset of prompts in memory."""
+    script = Script("slow", delay=0.02)
+    replies = ask(script, *[CHAT] * 12, concurrency=3)
+    assert sorted(r.key for r in replies) == sorted(map(str, range(12)))
+    assert script.most_in_flight == 3
+
+
+def test_the_key_is_read_for_every_request_and_never_shown(tmp_path: Path) -> None:
+    key = tmp_path / "token"
+    key.write_text("sk-secret\n")
+    script = Script()
+    ask(script, CHAT, key_file=key)
+    assert script.requests[0]["headers"]["Authorization"] == "Bearer sk-secret"
+    with pytest.raises(Fatal) as caught:
+        ask(Script("400", message="bad key sk-secret"), CHAT, key_file=key)
+    assert "sk-secret" not in str(caught.value)
+
+
+def test_a_missing_key_file_is_said() -> None:
+    with pytest.raises(Fatal, match="--api-key-file"):
+        ask(Script(), CHAT, key_file=Path("/nowhere/token"))

@@ -1,0 +1,228 @@
+"""Samples -> prompts and token ids: pure functions, the same for any order of datasets."""
+
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from evaljob.names import Reason
+from evaljob_runner import templates, tokens
+from evaljob_runner.backends.scripted import Characters
+from evaljob_runner.data import Sample
+from evaljob_runner.errors import Fatal
+from evaljob_runner.prompts import Prompt, Prompter
+from evaljob_runner.tokens import Encoded
+from tests.unit.test_runner_data import task
+
+DATE = dt.date(2026, 1, 31)
+
+
+def sample(name: str = "x", **columns: Any) -> Sample:  # noqa: ANN401 - a document
+    return Sample(id=name, subset="s", cluster=None, columns=columns, digest=name, where="f line 1")
+
+
+def prompt(*, chat: bool = False, columns: dict[str, Any] | None = None, **changes: Any) -> Prompt:  # noqa: ANN401
+    prompter = Prompter(task(**changes), {}, chat=chat)
+    return prompter.prompt(sample(**({"q": "Why?", "a": "so"} if columns is None else columns)))
+
+
+CHOICE: dict[str, Any] = {
+    "requestType": "LogLikelihood",
+    "prompt": "{{ q }}",
+    "choices": {"template": "{{ c }}"},
+    "target": "{{ a }}",
+    "metrics": [{"name": "acc", "primary": True}],
+}
+
+
+def test_text_is_the_prompt_as_it_is_and_a_trailing_newline_stays() -> None:
+    assert prompt(prompt="Q: {{ q }}\n").text == "Q: Why?\n"
+
+
+def test_chat_is_one_user_turn_with_description_and_examples() -> None:
+    shots = [sample("s1", q="1+1", a="2")]
+    few = task(description="Sums.\n", prompt="{{ q }}=", fewShot={"count": 1, "pool": "All"})
+    made = Prompter(few, {"": tuple(shots)}, chat=True).prompt(sample(q="2+2", a="4"))
+    assert made.messages == ({"role": "user", "content": "Sums.\n1+1= 2\n\n2+2="},)
+    assert made.text == ""
+
+
+def test_the_test_item_is_never_its_own_example() -> None:
+    pool = tuple(sample(f"s{i}", q=f"q{i}", a=str(i)) for i in range(3))
+    made = Prompter(task(fewShot={"count": 2, "pool": "All"}), {"": pool}, chat=False).prompt(pool[1])
+    assert [s.id for s in made.few_shot] == ["s0", "s2"]
+    assert not made.leaks
+
+
+def test_an_example_that_asks_the_same_question_is_a_leak() -> None:
+    pool = (sample("other", q="q", a="b"),)
+    made = Prompter(task(fewShot={"count": 1, "pool": "All"}), {"": pool}, chat=False).prompt(
+        sample(q="q", a="a")
+    )
+    assert made.leaks
+
+
+def test_too_small_a_pool_is_said() -> None:
+    few = Prompter(task(fewShot={"count": 2}), {"s": (sample("s1", q="q", a="a"),)}, chat=False)
+    with pytest.raises(Fatal, match=r"fewShot.count is 2, but the pool of subset 's' has 1 other"):
+        few.prompt(sample(q="x", a="y"))
+
+
+def test_examples_of_choices_show_the_choice() -> None:
+    pool = (sample("s1", q="Red?", c=["no", "yes"], a=1),)
+    few = task(**CHOICE, fewShot={"count": 1, "pool": "All"})
+    made = Prompter(few, {"": pool}, chat=False).prompt(sample(q="Blue?", c=["no", "yes"], a=0))
+    assert made.text == "Red? yes\n\nBlue?"
+    assert made.choices == ("no", "yes")
+
+
+def test_choices_follow_a_chat_template_without_delimiter() -> None:
+    columns = {"q": "Q", "c": ["a", "b"], "a": 0}
+    assert prompt(**CHOICE, columns=columns).delimiter == " "
+    assert prompt(**CHOICE, columns=columns, chat=True).delimiter == ""
+
+
+@pytest.mark.parametrize("target", ["2", "-1", "a", ""])
+def test_a_target_that_is_no_choice_is_refused(target: str) -> None:
+    with pytest.raises(Fatal, match=r"index of a choice, 0 to 1"):
+        prompt(**CHOICE, columns={"q": "Q", "c": ["a", "b"], "a": target})
+
+
+def test_an_undefined_variable_is_named_with_template_and_columns() -> None:
+    with pytest.raises(
+        Fatal, match=r"prompt: 'nme' is undefined \(f line 1\); the columns are: a, q"
+    ) as caught:
+        prompt(prompt="{{ nme }}")
+    assert caught.value.reason is Reason.BAD_DATA
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% for x in q %}{{ x }}{% endfor %}", "no {% statements %}"),
+        ("{{ q", "unexpected end"),
+        ("{{ q|frobnicate }}", "No filter named 'frobnicate'"),
+        ("{{ q|random }}", "No filter named 'random'"),
+    ],
+)
+def test_a_template_that_cannot_be_pure_is_refused(template: str, words: str) -> None:
+    with pytest.raises(Fatal) as caught:
+        prompt(prompt=template)
+    assert caught.value.reason is Reason.BAD_CONFIGURATION
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ q.__class__.__mro__ }}", "{{ q.nothing }}", "{{ q + 1 }}", "{{ 1 / 0 }}"]
+)
+def test_an_expression_that_fails_is_bad_data(template: str) -> None:
+    with pytest.raises(Fatal, match="prompt: "):
+        prompt(prompt=template)
+
+
+def test_random_text_is_not_there() -> None:
+    with pytest.raises(Fatal, match="'lipsum' is undefined"):
+        prompt(prompt="{{ lipsum() }}")
+
+
+def test_a_value_template_yields_the_list_itself() -> None:
+    value = templates.value("messages", " {{ turns[1:] }} ")
+    assert value.evaluate({"turns": [{"role": "a"}, {"role": "b"}], "self": 1}, "f") == [{"role": "b"}]
+
+
+@pytest.mark.parametrize("source", ["{{ a }}{{ b }}", "x {{ a }}", "{{ a }} and }}"])
+def test_a_value_template_is_one_expression(source: str) -> None:
+    with pytest.raises(Fatal, match="exactly one"):
+        templates.value("messages", source)
+
+
+CHAT: dict[str, Any] = {"requestType": "Chat", "prompt": None, "messages": "{{ m }}"}
+
+
+def test_messages_are_taken_as_they_are() -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    assert prompt(**CHAT, columns={"m": turns, "a": ""}, chat=True).messages == tuple(turns)
+
+
+@pytest.mark.parametrize(
+    ("turns", "words"),
+    [
+        ([], "must yield a list"),
+        ("user: hi", "must yield a list"),
+        ([{"role": "user"}], r"messages\[0\]: needs the texts role and content"),
+        (
+            [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+            "the model writes the last turn",
+        ),
+    ],
+)
+def test_messages_that_are_none_are_refused(turns: object, words: str) -> None:
+    with pytest.raises(Fatal, match=words):
+        prompt(**CHAT, columns={"m": turns, "a": ""}, chat=True)
+
+
+class Merging(Characters):
+    """Characters, but "e w" is one token, as merges across a border are; BOS is 1."""
+
+    bos_id = 1
+    prefix_id = 1
+
+    def encode(self, text: str, *, special: bool) -> tuple[int, ...]:
+        ids = super().encode(text.replace("e w", "\x7f"), special=False)
+        return (1, *ids) if special and ids[:1] != (1,) else ids
+
+
+def encoded(made: Prompt) -> Encoded:
+    return tokens.encode(made, Merging(), DATE)
+
+
+def pair(question: str, choice: str, *, chat: bool = False) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    made = prompt(**CHOICE, columns={"q": question, "c": [choice, "other"], "a": 0}, chat=chat)
+    return encoded(made).pairs[0]
+
+
+def ids(text: str) -> tuple[int, ...]:
+    return tuple(map(ord, text))
+
+
+def test_the_continuation_is_cut_from_the_whole_even_across_a_merge() -> None:
+    """lm-eval's point 2: `whole[len(context):]`, not the choice tokenised alone."""
+    context, continuation = pair("Where", "we")
+    assert context == (1, *ids("Where"))
+    assert continuation == ids("e")  # "e w" became one token and shifted the cut
+
+
+def test_white_space_at_the_end_of_the_context_moves_to_the_continuation() -> None:
+    context, continuation = pair("Name: ", "Bo")
+    assert context == (1, *ids("Name:"))
+    assert continuation == ids("  Bo")
+
+
+def test_an_empty_context_is_the_prefix_token() -> None:
+    assert pair("", "Bo") == ((1,), ids(" Bo"))
+
+
+def test_bos_is_added_once_and_never_after_a_chat_template() -> None:
+    assert encoded(prompt(prompt="\x01hello")).ids == (1, *ids("hello"))
+    assert encoded(prompt(prompt="hello")).ids == (1, *ids("hello"))
+    assert encoded(prompt(prompt="hello", chat=True)).ids == ids("<user>hello<assistant>")
+
+
+def test_the_digest_of_a_prompt_covers_its_choices() -> None:
+    columns = {"q": "Q", "c": ["a", "b"], "a": 0}
+    one, two = (encoded(prompt(**CHOICE, columns=columns | {"c": c})) for c in (["a", "b"], ["a", "c"]))
+    assert one.ids == two.ids
+    assert one.digest != two.digest
+
+
+def test_the_window_holds_prompt_and_answer() -> None:
+    assert encoded(prompt(prompt="1234")).needs(max_tokens=10) == 15
+    made = encoded(prompt(**CHOICE, columns={"q": "1234", "c": ["abc", "b"], "a": 0}))
+    assert made.needs(max_tokens=10) == 5 + 4 - 1
+
+
+def test_a_server_gets_text_or_messages() -> None:
+    assert tokens.send(prompt(prompt="hi")).prompt.text == "hi"  # type: ignore[union-attr]
+    sent = tokens.send(prompt(prompt="hi", chat=True))
+    assert sent.prompt.messages == ({"role": "user", "content": "hi"},)  # type: ignore[union-attr]
+    assert sent.digest != tokens.send(prompt(prompt="hi")).digest

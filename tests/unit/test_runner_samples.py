@@ -1,0 +1,120 @@
+"""The sample log: what a kill leaves, what the next attempt takes over."""
+
+import json
+import resource
+from pathlib import Path
+
+import pytest
+
+from evaljob.names import Reason
+from evaljob_runner.errors import Retry
+from evaljob_runner.samples import Error, InferenceLine, Outcome, Request, SampleLog, Score, ScoreLine
+
+
+def line(name: str, *, digest: str = "i", outcome: Outcome = Outcome.ANSWERED) -> InferenceLine:
+    request = Request(prompt="p" * 100, rendered_by="Runner", prompt_digest="d", output="o")
+    error = None if outcome.final else Error(kind="InfraError", message="gone")
+    return InferenceLine(
+        id=name,
+        doc_digest="d",
+        inference_digest=digest,
+        attempt="a",
+        outcome=outcome,
+        error=error,
+        requests=[request],
+        target="t",
+    )
+
+
+def score(name: str, digest: str = "i") -> ScoreLine:
+    return ScoreLine(id=name, inference_digest=digest, scores={"acc": Score(value=1.0)})
+
+
+def write(folder: Path, attempt: str, *lines: InferenceLine | ScoreLine, digest: str = "i") -> SampleLog:
+    log = SampleLog(folder, attempt, digest)
+    for item in lines:
+        log.append(item)
+    log.close()
+    return log
+
+
+def read(folder: Path, digest: str = "i") -> SampleLog:
+    log = SampleLog(folder, "reader", digest)
+    log.close()
+    return log
+
+
+def test_the_next_attempt_finds_what_earlier_ones_finished(tmp_path: Path) -> None:
+    write(tmp_path, "a", line("1"), score("1"), line("2"))
+    write(tmp_path, "b", line("3"))
+    found = read(tmp_path)
+    assert found.finished.keys() == {"1", "2", "3"}
+    assert found.scored == {"1"}
+    assert found.finished["1"].requests[0].output == "o"
+
+
+def test_prompts_of_finished_samples_are_not_kept_in_memory(tmp_path: Path) -> None:
+    write(tmp_path, "a", line("1"))
+    assert read(tmp_path).finished["1"].requests[0].prompt is None
+
+
+def test_lines_of_another_digest_are_left_alone(tmp_path: Path) -> None:
+    write(tmp_path, "a", line("1", digest="old"))
+    before = (tmp_path / "a.jsonl").read_bytes()
+    assert not read(tmp_path).finished
+    assert (tmp_path / "a.jsonl").read_bytes() == before
+
+
+def test_a_sample_without_an_answer_is_asked_again(tmp_path: Path) -> None:
+    log = write(tmp_path, "a", line("1", outcome=Outcome.INFRA_ERROR))
+    assert log.written == 0
+    assert not read(tmp_path).finished
+    write(tmp_path, "b", line("1"))
+    assert read(tmp_path).finished.keys() == {"1"}
+
+
+@pytest.mark.parametrize("cut", [1, 20, 200])
+def test_a_torn_last_line_is_dropped(tmp_path: Path, cut: int) -> None:
+    write(tmp_path, "a", line("1"), line("2"))
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(path.read_bytes()[:-cut])
+    expected = {"1"} if cut > 1 else {"1", "2"}  # the last byte is the newline only
+    assert read(tmp_path).finished.keys() == expected
+
+
+def test_the_same_attempt_may_go_on_after_a_torn_line(tmp_path: Path) -> None:
+    write(tmp_path, "a", line("1"))
+    with (tmp_path / "a.jsonl").open("ab") as file:
+        file.write(b'{"kind": "infer')
+    write(tmp_path, "a", line("2"))
+    assert read(tmp_path).finished.keys() == {"1", "2"}
+
+
+def test_lines_are_on_disk_as_soon_as_they_are_appended(tmp_path: Path) -> None:
+    log = SampleLog(tmp_path, "a", "i")
+    log.append(line("1"), score("1"))
+    kinds = [json.loads(text)["kind"] for text in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert kinds == ["inference", "score"]
+    assert log.written == 1
+    log.close()
+
+
+def test_a_full_volume_means_try_again(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the end of a volume."""
+    log = SampleLog(tmp_path, "a", "i")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(Retry, match="cannot be used: File too large") as caught:
+            log.append(line("1"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        log.close()
+    assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
+    assert not read(tmp_path).finished
+
+
+def test_a_folder_that_cannot_be_made_means_try_again(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Retry, match="cannot be used"):
+        SampleLog(tmp_path / "file" / "x", "a", "i")
