@@ -28,6 +28,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     for name in ("plan", "model", "dataset", "shard", "out", "result", "api-key-file"):
         parser.add_argument(f"--{name}")
+    parser.add_argument("--render", type=int)
     for name in ("mount", "config-map"):
         parser.add_argument(f"--{name}", action="append")
     return parser.parse_args()
@@ -104,6 +105,32 @@ class Stand:
         self.fail("Interrupted", "SIGTERM", 75)
 
 
+PROMPT = {
+    "id": "africa/0",
+    "renderedBy": "Runner",
+    "text": "What is the capital of\nMali?\x1b[2J",
+    "tokenIds": [1, 22, 333],
+    "promptDigest": "0123456789abcdef",
+    "target": "Bamako",
+    "fewShotIds": ["africa/7"],
+    "choices": [{"text": " Lima", "contextTokenIds": [1], "tokenIds": [4, 5]}],
+    "generation": {
+        "temperature": {"value": 0, "origin": "default"},
+        "topK": {"value": None, "origin": "default"},
+        "maxTokens": {"value": 24, "origin": "task"},
+        "stop": {"value": ["\n"], "origin": {"\n": "task"}},
+    },
+}
+
+
+def render(stand: Stand, count: int) -> None:
+    """Print prompts, or refuse as the runner does before its model loads."""
+    if stand.args.dataset == "never":
+        stand.fail("BadData", "line 3", 78)
+    for _ in range(count):
+        print(json.dumps(PROMPT))
+
+
 def behave(stand: Stand, kind: str, number: str) -> None:
     """Act as the dataset's name says."""
     match kind:
@@ -111,6 +138,10 @@ def behave(stand: Stand, kind: str, number: str) -> None:
             stand.fail("DependencyUnavailable", "429", 75)
         case "good" | "flaky":
             print("not a progress line")
+            stand.succeed(stand.answer())
+        case "escapes":
+            leaver = [sys.executable, "-S", "-c", "import time; time.sleep(20)"]
+            stand.leave("pids-", str(subprocess.Popen(leaver, start_new_session=True).pid))
             stand.succeed(stand.answer())
         case "paced":
             stand.succeed(stand.answer(pause=0.2))
@@ -142,6 +173,9 @@ def vanish(kind: str) -> None:
 
 def main() -> None:
     stand = Stand(parsed())
+    if stand.args.render:
+        render(stand, stand.args.render)
+        return
     stand.leave(f"start-{stand.attempt}", json.dumps({"pid": os.getpid(), "env": dict(os.environ)}))
     signal.signal(signal.SIGTERM, stand.on_term)
     kind, _, number = stand.args.dataset.partition("-")

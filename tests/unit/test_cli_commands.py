@@ -152,6 +152,44 @@ def test_manifests_without_a_format_are_refused(call: Call) -> None:
     assert (result.code, result.err) == (2, "evaljob: --manifests: needs -o yaml or -o json\n")
 
 
+def test_render_shows_the_configuration_with_origins_and_the_prompts(call: Call, tmp_path: Path) -> None:
+    result = call("render", written(tmp_path, "good"), "--mount", f"models={tmp_path}", "-n", "2")
+    assert (result.code, result.err) == (0, "")
+    assert "m/good: prompt format Text, request type Generate" in result.out
+    assert "transformers: source pvc://models/m, dtype float32, device CPU, batchSize 16" in result.out
+    assert (
+        'generation: temperature 0 (default), topK off (default), maxTokens 24 (task), stop "\\n" (task)'
+        in result.out
+    )
+    prompt = (
+        "--- africa/0, 3 tokens, digest 0123456789ab, examples africa/7\n"
+        "What is the capital of\nMali?\\x1b[2J\n---\nchoice 0: ' Lima', 2 tokens\ntarget: Bamako\n"
+    )
+    assert result.out.count(prompt) == 2
+    assert "token ids" not in result.out
+
+
+def test_render_shows_token_ids_when_asked(call: Call, tmp_path: Path) -> None:
+    result = call("render", written(tmp_path, "good"), "--mount", f"models={tmp_path}", "--token-ids")
+    assert "choice 0: ' Lima', 2 tokens: 4 5\n" in result.out
+    assert "token ids: 1 22 333\n" in result.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dataset", "never"], "m/never: BadData: line 3"),
+        (["--model", "x"], "--model x --dataset None: no such partition; there are m/good, m/never"),
+    ],
+)
+def test_render_refuses_with_the_runners_words(
+    call: Call, tmp_path: Path, options: list[str], message: str
+) -> None:
+    file = written(tmp_path, "good", "never")
+    result = call("render", file, "--mount", f"models={tmp_path}", *options)
+    assert (result.code, result.err) == (2, f"evaljob: {message}\n")
+
+
 def test_tasks_lists_the_catalogue(call: Call) -> None:
     lines = call("tasks").out.splitlines()
     assert lines[0].split("  ")[0] == "task"

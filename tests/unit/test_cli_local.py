@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from itertools import count
@@ -197,7 +198,19 @@ async def test_at_the_deadline_runners_are_asked_to_end_then_killed_and_their_ch
     assert [reason(o) for o in outcomes.values()] == ["DeadlineExceeded", "DeadlineExceeded"]
     assert (run.folder / "m-slow-0" / "terminated").exists()
     assert len(run.pids("slow") + run.pids("deaf")) == 4
-    assert not any(alive(pid) for d in ("slow", "deaf") for pid in run.pids(d))
+    await until(lambda: not any(alive(pid) for d in ("slow", "deaf") for pid in run.pids(d)))
+
+
+async def test_a_grandchild_that_leaves_the_group_and_keeps_the_output_open_holds_nothing_up(
+    tmp_path: Path,
+) -> None:
+    run = started("escapes", out=tmp_path)
+    async with asyncio.timeout(10):
+        outcome = (await run.run())["escapes"]
+    assert isinstance(outcome, PartitionResult)
+    (left,) = run.pids("escapes")
+    assert alive(left)
+    os.kill(left, signal.SIGKILL)
 
 
 async def test_cancelling_ends_every_process_and_a_second_run_takes_over_its_samples(tmp_path: Path) -> None:
@@ -207,7 +220,7 @@ async def test_cancelling_ends_every_process_and_a_second_run_takes_over_its_sam
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not any(alive(pid) for d in ("slow", "deaf") for pid in run.pids(d))
+    await until(lambda: not any(alive(pid) for d in ("slow", "deaf") for pid in run.pids(d)))
     (run.folder / "m-slow-0").rename(run.folder / "m-good-0")
     again = started("good", out=tmp_path)
     again.plan = again.plan.model_copy(update={"run": run.plan.run})

@@ -14,7 +14,7 @@ from evaljob.names import State
 from evaljob.plan import Settings
 from evaljob.result import Failure
 from evaljob.summary import Summary, SummaryTooLargeError, summarize
-from evaljob_cli import planned, table
+from evaljob_cli import planned, rendered, table
 from evaljob_cli.catalogue import catalogue
 from evaljob_cli.execute import InterruptedRunError, execute, write
 from evaljob_cli.inputs import InputError, assignments, durable, identified, read_evaljob, resolve
@@ -53,6 +53,17 @@ def _date(given: dt.datetime | None) -> dt.date:
     return given.date() if given else dt.datetime.now(dt.UTC).date()
 
 
+def _places(
+    out: Path, mount: list[str] | None, config_map: list[str] | None, api_key_file: list[str] | None
+) -> Places:
+    return Places(
+        out=out.absolute(),
+        claims=assignments("--mount", mount),
+        config_maps=assignments("--config-map", config_map),
+        api_keys=assignments("--api-key-file", api_key_file),
+    )
+
+
 @app.command()
 def run(
     file: File,
@@ -71,12 +82,7 @@ def run(
     if evaljob.spec.suspend:
         raise InputError(f"{file}: spec.suspend: true: nothing to run; set it to false")
     plan = resolve(durable(evaljob), Settings(), _date(date))
-    places = Places(
-        out=(out or Path(f"{plan.run.name}-out")).absolute(),
-        claims=assignments("--mount", mount),
-        config_maps=assignments("--config-map", config_map),
-        api_keys=assignments("--api-key-file", api_key_file),
-    )
+    places = _places(out or Path(f"{plan.run.name}-out"), mount, config_map, api_key_file)
     check(plan, places)
     at_once = parallelism or default_parallelism(plan, evaljob.spec.parallelism, len(os.sched_getaffinity(0)))
     outcomes = execute(plan, Launch(places, RUNNER, os.environ), at_once, Console(stderr=True))
@@ -113,6 +119,30 @@ def plan(
     excluded = ", ".join(f"{p.model}/{p.dataset}" for p in evaljob.spec.exclude)
     print(f"\n{len(made.partitions)} partitions" + (f"; excluded: {excluded}" if excluded else ""))
     print("On a cluster the last ten characters differ: they are a hash of the EvalJob's uid.")
+
+
+@app.command()
+def render(
+    file: File,
+    *,
+    model: Annotated[str | None, typer.Option(help="Name of the model; default the first.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Name of the dataset; default the first.")] = None,
+    count: Annotated[int, typer.Option("-n", min=1, help="How many prompts.")] = 1,
+    token_ids: Annotated[bool, typer.Option("--token-ids", help="Show the token ids too.")] = False,
+    mount: Mounts = None,
+    config_map: ConfigMaps = None,
+    api_key_file: ApiKeys = None,
+    date: Date = None,
+) -> None:
+    """Show the resolved configuration and the first prompts of one partition."""
+    made = resolve(identified(read_evaljob(file)), Settings(), _date(date))
+    partition = rendered.pick(made, model, dataset)
+    made = made.model_copy(update={"partitions": (partition,)})
+    places = _places(Path(), mount, config_map, api_key_file)
+    check(made, places)
+    lines = rendered.prompts(made, partition, Launch(places, RUNNER, os.environ), count)
+    for line in rendered.text(made, partition, lines, token_ids=token_ids):
+        print(line)
 
 
 @app.command()

@@ -7,19 +7,21 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from evaljob.plan import Partition, Plan
+from evaljob.plan import Partition, Plan, RunPlan
 from evaljob_cli.launch import LOG, REPORT, Launch, environment, folder_of, write_plan
 from evaljob_cli.places import arguments
 from evaljob_cli.verdict import Ended, judge
 
 _LINE_MAX = 1024 * 1024
 """Bytes of a line on standard output; a longer one is no progress line."""
+_DRAIN_SECONDS = 0.5
+"""How long the rest of an ended process's output is waited for."""
 
 
 class Progress(BaseModel):
@@ -44,31 +46,58 @@ async def run_attempt(
     """
     folder = folder_of(plan, partition, launch.places, attempt)
     write_plan(plan, partition, attempt, folder)
-    report = folder / REPORT
-    args = [*arguments(plan, partition, launch.places, folder), "--result", str(report)]
-    grace = plan.run.grace_period_seconds
+    args = [*arguments(plan, partition, launch.places, folder), "--result", str(folder / REPORT)]
     with (folder / LOG).open("ab", buffering=0) as log:
-        process = await asyncio.create_subprocess_exec(
-            *launch.command,
-            *args,
-            env=environment(launch.environment, plan.model(partition.model)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            # A group of its own: Ctrl-C reaches it through us only, and its end takes its children along.
-            start_new_session=True,
-        )
-        reader = asyncio.create_task(_follow(process, log, on_progress))
-        late = False
-        try:
-            async with asyncio.timeout(plan.run.partition_deadline_seconds + grace):
-                await process.wait()
-        except TimeoutError:
-            late = True
-        finally:
-            await _end(process, grace)
-            await reader
+        async with _pipe() as (stream, write_end):
+            process = await asyncio.create_subprocess_exec(
+                *launch.command,
+                *args,
+                env=environment(launch.environment, plan.model(partition.model)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=log,
+                # A group of its own: Ctrl-C reaches it through us only, and its end takes its children along.
+                start_new_session=True,
+            )
+            write_end.close()
+            reader = asyncio.create_task(_follow(stream, log, on_progress))
+            late = await _watch(process, reader, plan.run)
     return judge(partition, attempt, process.returncode or 0, folder, late=late)
+
+
+async def _watch(process: asyncio.subprocess.Process, reader: asyncio.Task[None], run: RunPlan) -> bool:
+    """Wait for the end, and bring it about at the deadline or when cancelled; whether it was late."""
+    grace = run.grace_period_seconds
+    try:
+        # The runner's own, soft deadline comes a grace period earlier, as in a pod.
+        async with asyncio.timeout(run.partition_deadline_seconds + grace):
+            await process.wait()
+    except TimeoutError:
+        return True
+    finally:
+        await _end(process, grace)
+        await asyncio.wait({reader}, timeout=_DRAIN_SECONDS)
+        reader.cancel()
+    return False
+
+
+@asynccontextmanager
+async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, BinaryIO]]:
+    """A stream and the file that feeds it.
+
+    Not asyncio's own pipe: with that, waiting for a process also waits until everybody has closed its output,
+    and a grandchild that left the group may keep it open for ever.
+    """
+    read_fd, write_fd = os.pipe()
+    with os.fdopen(write_fd, "wb", buffering=0) as write_end:
+        stream = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(read_fd, "rb", buffering=0)
+        )
+        try:
+            yield stream, write_end
+        finally:
+            transport.close()
 
 
 async def _end(process: asyncio.subprocess.Process, grace: float) -> None:
@@ -91,11 +120,10 @@ def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None
 
 
 async def _follow(
-    process: asyncio.subprocess.Process, log: BinaryIO, on_progress: Callable[[Progress], None]
+    stream: asyncio.StreamReader, log: BinaryIO, on_progress: Callable[[Progress], None]
 ) -> None:
     """Hand on the progress lines of standard output; everything else belongs to the log."""
-    assert process.stdout is not None  # noqa: S101 - it is a pipe
-    async for line in _lines(process.stdout):
+    async for line in _lines(stream):
         progress = _progress(line)
         if progress:
             on_progress(progress)
