@@ -188,7 +188,8 @@ def line(number: int) -> bytes:
 
 async def numbers(cluster: Cluster) -> list[int]:
     found = cluster.watch("/w", {"resourceVersion": "7"})
-    return [event["object"]["n"] async for batch in found for event in batch]
+    async with asyncio.timeout(10):
+        return [event["object"]["n"] async for batch in found for event in batch]
 
 
 async def test_a_watch_yields_lines_however_they_are_cut(server: Server, cluster: Cluster) -> None:

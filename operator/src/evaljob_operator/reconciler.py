@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
 from evaljob.decide import Decision, Event, decide, refused
@@ -196,10 +196,10 @@ class Reconciler:
         next_list = await self._pods.refresh_pending(jobs.of(self.name).values(), now)
         decision = decide(evaljob, plan, self._observe(plan), now)
         error = await first_error(
-            self._create(evaljob, plan, decision),
-            self._writer.record(decision.records),
-            self._writer.suspend(decision.suspensions),
-            self._pods.look_up(decision.lookups, jobs.of(self.name)),
+            lambda: self._create(evaljob, plan, decision),
+            lambda: self._writer.record(decision.records),
+            lambda: self._writer.suspend(decision.suspensions),
+            lambda: self._pods.look_up(decision.lookups, jobs.of(self.name)),
         )
         if decision.lookups:
             self.wake()
@@ -259,12 +259,12 @@ class Reconciler:
         return None
 
 
-async def first_error(*steps: Awaitable[None]) -> ApiError | None:
+async def first_error(*steps: Callable[[], Awaitable[None]]) -> ApiError | None:
     """Take all steps in order, whatever becomes of the others; the first error."""
     first = None
     for step in steps:
         try:
-            await step
+            await step()
         except ApiError as error:
             first = first or error
     return first

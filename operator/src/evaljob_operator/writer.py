@@ -138,25 +138,22 @@ class Writer:
 
     async def events(self, evaljob: EvalJob, events: Iterable[Event], now: datetime) -> None:
         """Tell of changed conditions. Events are news, not state: one that cannot be posted is dropped."""
-        for i, event in enumerate(events):
-            body = event_object(evaljob, event, now, i)
+        for event in events:
+            body = event_object(evaljob, event, now)
             try:
                 await self._api.request("POST", core_path(self._namespace, "events"), body=body)
             except ApiError as error:
                 log.warning("%s/%s: event: %s", self._namespace, evaljob.metadata.name, error)
 
 
-def event_object(evaljob: EvalJob, event: Event, now: datetime, number: int) -> Json:
-    """A v1 Event about an EvalJob; `number` tells several of one moment apart."""
+def event_object(evaljob: EvalJob, event: Event, now: datetime) -> Json:
+    """A v1 Event about an EvalJob."""
     meta = evaljob.metadata
     time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {
-            "name": f"{meta.name}.{int(now.timestamp() * 1e6):x}{number:x}",
-            "namespace": meta.namespace,
-        },
+        "metadata": {"generateName": f"{meta.name}.", "namespace": meta.namespace},
         "involvedObject": {
             "apiVersion": API_VERSION,
             "kind": KIND,

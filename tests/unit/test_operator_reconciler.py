@@ -1,0 +1,510 @@
+"""Whatever goes wrong between the operator and the API server, the end is the same, and nothing is doubled."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from evaljob import plan, result
+from evaljob.names import ANNOTATION_RESULT
+from evaljob.plan import Settings
+from evaljob_operator.api import (
+    ApiError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    Json,
+    TooManyRequestsError,
+    UnreachableError,
+)
+from evaljob_operator.backoff import Backoff
+from evaljob_operator.informer import informers
+from evaljob_operator.registry import Registry
+from evaljob_operator.world import Timing, World
+from tests.unit.builders import NOW, SETTINGS, UID, Document, dataset, document, later, scored
+from tests.unit.fakeapi import CREATED, FakeApi
+
+NS = "/namespaces/evals"
+EVALJOB = f"/apis/evaljob.dev/v1alpha1{NS}/evaljobs/nightly"
+JOBS = f"/apis/batch/v1{NS}/jobs"
+CONFIG_MAPS = f"/api/v1{NS}/configmaps"
+PODS = f"/api/v1{NS}/pods"
+QUICK = Timing(0.001, 0.01, 0.01, 0.01, 10.0, 300.0, 0.01, (0.001, 0.01))
+
+
+class Stage:
+    """An operator in front of an API server in memory, and a hand that plays kubelet and user."""
+
+    def __init__(self, settings: Settings = SETTINGS, timing: Timing = QUICK) -> None:
+        self.api = FakeApi()
+        self.now = NOW
+        self._settings, self._timing = settings, timing
+        self._tasks: list[asyncio.Task[None]] = []
+        self._registry = Registry()
+
+    async def start(self, settings: Settings | None = None) -> None:
+        """A new operator process, which sees the EvalJobs that are there."""
+        self._registry = registry = Registry()
+        watched = {
+            "evals": informers(self.api, "evals", registry.waker("evals"), lambda: Backoff(lambda: 0.0))
+        }
+        both = (watched["evals"].jobs, watched["evals"].pods)
+        self._tasks = [asyncio.create_task(i.run()) for i in both]
+        await asyncio.gather(*(i.ready.wait() for i in both))
+        world = World(
+            api=self.api,
+            informers=watched,
+            catalogue={},
+            settings=settings or self._settings,
+            now=lambda: self.now,
+            monotonic=time.monotonic,
+            random=lambda: 0.0,
+            timing=self._timing,
+        )
+        registry.open(world)
+        self._tasks.append(asyncio.create_task(self._watch(registry)))
+
+    async def _watch(self, registry: Registry) -> None:
+        collection = EVALJOB.rsplit("/", 1)[0]
+        watch = self.api.watch(collection, {})
+        for body in self.api.of("evaljobs").values():
+            registry.seen(body)
+        async for batch in watch:
+            for event in batch:
+                (registry.gone if event["type"] == "DELETED" else registry.seen)(event["object"])
+
+    async def kill(self) -> None:
+        """The process is gone from one moment to the next."""
+        self._registry.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def submit(self, body: Json | None = None) -> None:
+        body = body or document()
+        self.api.put(f"{EVALJOB.rsplit('/', 1)[0]}/{body['metadata']['name']}", body)
+
+    def evaljob(self, name: str = "nightly") -> Json:
+        return self.api.of("evaljobs")[name]
+
+    def condition(self, kind: str) -> Json | None:
+        found = self.evaljob().get("status", {}).get("conditions", [])
+        return next((c for c in found if c["type"] == kind), None)
+
+    def finished(self, name: str = "nightly") -> bool:
+        conditions = self.evaljob(name).get("status", {}).get("conditions", [])
+        return any(c["type"] == "Finished" and c["status"] == "True" for c in conditions)
+
+    def run_job(self, name: str) -> None:
+        """Kubernetes runs a Job to its end, successfully."""
+        job = self.api.of("jobs")[name]
+        labels, uid = job["metadata"]["labels"], job["metadata"]["uid"]
+        shard, shards = map(int, labels["evaljob.dev/shard"].split("-of-"))
+        part = plan.Partition(
+            model=labels["evaljob.dev/model"],
+            dataset=labels["evaljob.dev/dataset"],
+            shard=shard,
+            shards=shards,
+        )
+        ended = {"name": "runner", "state": {"terminated": {"exitCode": 0, "message": ""}}}
+        ended["state"]["terminated"]["message"] = result.encode(scored(part, attempt=f"pod-{name}"))  # type: ignore[index]
+        owner = {
+            "batch.kubernetes.io/controller-uid": uid,
+            "batch.kubernetes.io/job-name": name,
+        }
+        pod = {
+            "metadata": {"name": f"{name}-0", "uid": f"pod-{name}", "labels": labels | owner},
+            "status": {"phase": "Succeeded", "containerStatuses": [ended]},
+        }
+        self.api.put(f"{PODS}/{name}-0", pod)
+        over = {"type": "Complete", "status": "True", "lastTransitionTime": CREATED}
+        status = {"startTime": CREATED, "completionTime": CREATED, "succeeded": 1, "conditions": [over]}
+        self.api.put(f"{JOBS}/{name}", {**job, "status": status})
+
+    async def until(self, condition: Callable[[], object], seconds: float = 5.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"still not; status {self.evaljob().get('status')}"
+            await asyncio.sleep(0.002)
+
+    async def to_the_end(self, name: str = "nightly") -> None:
+        """Run every Job that appears until the EvalJob is finished."""
+
+        def step() -> bool:
+            for job, body in self.api.of("jobs").items():
+                if "status" not in body:
+                    self.run_job(job)
+            return self.finished(name)
+
+        await self.until(step)
+
+    async def settle(self) -> None:
+        """Time for many passes."""
+        await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    made = Stage()
+    yield made
+    await made.kill()
+
+
+def forbidden(message: str = 'cannot create resource "jobs"', cause: str = "") -> ForbiddenError:
+    return ForbiddenError(403, "Forbidden", message, cause)
+
+
+def two_shards() -> Document:
+    return document(datasets=[dataset(shards=2)])
+
+
+async def test_an_evaljob_runs_to_its_summary(stage: Stage) -> None:
+    stage.submit(two_shards())
+    await stage.start()
+    await stage.to_the_end()
+    assert len(stage.api.of("jobs")) == 2
+    assert stage.evaljob()["status"]["state"] == "Complete"
+    assert set(stage.api.of("configmaps")["nightly-summary"]["data"]) == {
+        "summary.json",
+        "summary.csv",
+        "summary.md",
+    }
+    reasons = [e["reason"] for e in stage.api.of("events").values()]
+    assert reasons == ["Accepted", "AllPartitionsSucceeded", "AllPartitionsSucceeded"]
+
+
+async def test_each_partition_costs_two_writes(stage: Stage) -> None:
+    stage.submit(two_shards())
+    await stage.start()
+    await stage.to_the_end()
+    assert sum("/jobs" in write for write in stage.api.writes) == 4
+
+
+async def test_a_new_process_finds_nothing_left_to_do(stage: Stage) -> None:
+    stage.submit()
+    await stage.start()
+    await stage.to_the_end()
+    await stage.kill()
+    stage.api.writes.clear()
+    await stage.start()
+    await stage.settle()
+    assert stage.api.writes == []
+
+
+async def test_a_run_in_progress_that_stands_still_is_not_written_to(stage: Stage) -> None:
+    stage.submit()
+    await stage.start()
+    await stage.until(lambda: stage.evaljob().get("status", {}).get("startTime"))
+    await stage.settle()
+    await stage.kill()
+    stage.api.writes.clear()
+    await stage.start()
+    await stage.settle()
+    assert stage.api.writes == []
+
+
+@pytest.mark.parametrize("crash_after", range(1, 12))
+async def test_a_process_killed_after_any_write_is_made_good_by_the_next(
+    stage: Stage, crash_after: int
+) -> None:
+    stage.submit(two_shards())
+    await stage.start()
+    ended = asyncio.create_task(stage.to_the_end())
+    await stage.until(lambda: len(stage.api.writes) >= crash_after or stage.finished())
+    await stage.kill()
+    await stage.start()
+    await ended
+    await stage.settle()
+    assert len(stage.api.of("jobs")) == 2
+    assert all(ANNOTATION_RESULT in j["metadata"]["annotations"] for j in stage.api.of("jobs").values())
+    assert "2 of 2" in stage.api.of("configmaps")["nightly-summary"]["data"]["summary.md"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        f"POST {CONFIG_MAPS}",
+        f"POST {JOBS}",
+        f"PATCH {JOBS}/",
+        f"PATCH {EVALJOB}/status",
+        f"PATCH {CONFIG_MAPS}/nightly-summary",
+        f"GET {CONFIG_MAPS}/nightly-plan",
+        f"GET {EVALJOB}",
+        f"POST /api/v1{NS}/events",
+    ],
+)
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnreachableError("reset by peer"),
+        TooManyRequestsError(429, "TooManyRequests", "slow down"),
+        ApiError(500, "InternalError", "etcd"),
+    ],
+    ids=["answer lost", "429", "500"],
+)
+async def test_a_failing_request_delays_and_never_doubles(
+    stage: Stage, request_: str, error: ApiError
+) -> None:
+    if isinstance(error, TooManyRequestsError):
+        error.retry_after = 0.001
+    stage.api.faults = [(request_, error)]
+    stage.submit(two_shards())
+    await stage.start()
+    await stage.to_the_end()
+    assert stage.evaljob()["status"]["progress"] == "2/2"
+    assert len(stage.api.of("jobs")) == 2
+    assert sum(w.startswith(f"PATCH {JOBS}/") for w in stage.api.writes) <= 3
+
+
+async def test_a_job_whose_creation_was_not_heard_of_is_adopted(stage: Stage) -> None:
+    """The answer was lost, and the watch is late: the second attempt meets the Job of the first."""
+    stage.api.faults = [(f"POST {JOBS}", UnreachableError("reset by peer"))]
+    stage.submit()
+    stage.api.late = True
+    await stage.start()
+    await stage.until(lambda: f"GET {JOBS}/" in " ".join(stage.api.reads))
+    await stage.settle()
+    assert sum(write == f"POST {JOBS}" for write in stage.api.writes) == 2
+    stage.api.late = False
+    await stage.to_the_end()
+    assert len(stage.api.of("jobs")) == 1
+
+
+async def test_a_record_that_meets_another_job_is_decided_anew(stage: Stage) -> None:
+    """409: deleted and made again between our look and our write."""
+    stage.api.faults = [(f"PATCH {JOBS}/", ConflictError(409, "Conflict", "uid differs"))]
+    stage.submit()
+    await stage.start()
+    await stage.to_the_end()
+    assert stage.evaljob()["status"]["state"] == "Complete"
+
+
+async def test_a_missing_right_is_said_and_healed(stage: Stage) -> None:
+    stage.api.faults = [(f"POST {JOBS}", forbidden())] * 3
+    stage.submit()
+    await stage.start()
+    await stage.until(lambda: stage.condition("Accepted") and not stage.api.faults)
+    await stage.to_the_end()
+    reasons = [e["reason"] for e in stage.api.of("events").values()]
+    assert reasons[0] == "PermissionDenied"
+    accepted = stage.condition("Accepted")
+    assert accepted is not None
+    assert accepted["status"] == "True"
+
+
+async def test_a_denied_operator_says_so_once(stage: Stage) -> None:
+    stage.api.faults = [(f"POST {JOBS}", forbidden())] * 200
+    stage.submit()
+    await stage.start()
+    await stage.until(lambda: len(stage.api.faults) < 195)
+    condition = stage.condition("Accepted")
+    assert condition is not None
+    assert (condition["status"], condition["reason"]) == ("False", "PermissionDenied")
+    assert 'cannot create resource "jobs"' in condition["message"]
+    assert sum("/status" in write for write in stage.api.writes) == 1
+
+
+async def test_a_quota_is_waited_for_without_a_complaint_about_rights(stage: Stage) -> None:
+    stage.api.faults = [(f"POST {JOBS}", forbidden("exceeded quota: jobs"))] * 3
+    stage.submit()
+    await stage.start()
+    await stage.to_the_end()
+    assert "PermissionDenied" not in [e["reason"] for e in stage.api.of("events").values()]
+
+
+async def test_a_job_that_the_api_server_refuses_fails_its_partition_in_its_words(stage: Stage) -> None:
+    stage.api.faults = [(f"POST {JOBS}", InvalidError(422, "Invalid", "requests: must be <= limits"))]
+    stage.submit(two_shards())
+    await stage.start()
+    await stage.to_the_end()
+    (failure,) = stage.evaljob()["status"]["failures"]
+    assert failure["reason"] == "InvalidSpec"
+    assert "requests: must be <= limits" in failure["message"]
+    assert stage.evaljob()["status"]["partitions"]["succeeded"] == 1
+
+
+async def test_a_namespace_that_goes_is_left_alone(stage: Stage) -> None:
+    stage.api.faults = [(f"POST {JOBS}", forbidden("terminated", "NamespaceTerminating"))] * 50
+    stage.submit()
+    await stage.start()
+    await stage.until(lambda: len(stage.api.faults) < 50)
+    await stage.settle()
+    accepted = stage.condition("Accepted")
+    assert accepted is None or accepted["status"] == "True"
+
+
+async def test_an_evaljob_that_went_before_its_first_job_gets_none(stage: Stage) -> None:
+    """The watch still shows it; the one GET before the first write does not."""
+    stage.submit()
+    body = stage.evaljob()
+    await stage.start()
+    stage.api.objects.clear()
+    stage.api.writes.clear()
+    stage._registry.seen(body)  # noqa: SLF001 - a late event
+    await stage.settle()
+    assert stage.api.writes == []
+
+
+async def test_after_a_deletion_nothing_is_written(stage: Stage) -> None:
+    stage.submit()
+    await stage.start()
+    await stage.until(lambda: stage.api.of("jobs"))
+    stage.api.remove(EVALJOB)
+    await stage.settle()
+    stage.api.writes.clear()
+    for path in [p for p in stage.api.objects if "/jobs/" in p]:
+        stage.api.remove(path)
+    await stage.settle()
+    assert stage.api.writes == []
+
+
+def old_owner() -> Json:
+    return {"kind": "EvalJob", "name": "nightly", "uid": "an-older-one", "controller": True}
+
+
+@pytest.mark.parametrize(
+    ("path", "metadata"),
+    [
+        (f"{CONFIG_MAPS}/nightly-plan", {"ownerReferences": [old_owner()]}),
+        (f"{CONFIG_MAPS}/nightly-summary", {"ownerReferences": [old_owner()]}),
+        (
+            f"{PODS}/old",
+            {"labels": {"evaljob.dev/name": "nightly", "app.kubernetes.io/managed-by": "evaljob"}},
+        ),
+    ],
+    ids=["plan", "summary", "pod"],
+)
+async def test_a_re_created_evaljob_waits_until_its_predecessor_has_gone(
+    stage: Stage, path: str, metadata: Json
+) -> None:
+    stage.api.put(path, {"metadata": metadata, "data": {}})
+    stage.submit()
+    await stage.start()
+    await stage.settle()
+    assert not stage.api.of("jobs")
+    stage.api.remove(path)
+    await stage.to_the_end()
+    assert stage.evaljob()["status"]["state"] == "Complete"
+
+
+@pytest.mark.parametrize("name", ["nightly-plan", "nightly-summary"])
+async def test_somebody_else_s_config_map_is_never_touched(stage: Stage, name: str) -> None:
+    stage.api.put(f"{CONFIG_MAPS}/{name}", {"metadata": {}, "data": {"theirs": "1"}})
+    stage.submit()
+    await stage.start()
+    await stage.until(stage.finished)
+    condition = stage.condition("Accepted")
+    assert condition is not None
+    assert condition["reason"] == "NameCollision"
+    assert name in condition["message"]
+    assert stage.api.of("configmaps")[name]["data"] == {"theirs": "1"}
+    assert not stage.api.of("jobs")
+
+
+async def test_a_spec_that_can_never_run_is_finished_with_the_reason(stage: Stage) -> None:
+    stage.submit(document(datasets=[{"name": "d", "task": "no-such", "source": "pvc://data/d.jsonl"}]))
+    await stage.start()
+    await stage.until(stage.finished)
+    condition = stage.condition("Accepted")
+    assert condition is not None
+    assert condition["reason"] == "InvalidSpec"
+    assert "no-such" in condition["message"]
+    await stage.settle()
+    assert sum("/status" in write for write in stage.api.writes) == 1
+
+
+async def test_a_field_that_is_not_ours_is_refused(stage: Stage) -> None:
+    stage.submit(document(repeats=3))
+    await stage.start()
+    await stage.until(stage.finished)
+    condition = stage.condition("Accepted")
+    assert condition is not None
+    assert condition["reason"] == "UnsupportedField"
+
+
+async def test_an_upgrade_in_mid_run_changes_nothing(stage: Stage) -> None:
+    stage.submit(document(datasets=[dataset(shards=2)], parallelism=1))
+    await stage.start()
+    await stage.until(lambda: stage.api.of("jobs"))
+    await stage.kill()
+    await stage.start(SETTINGS.model_copy(update={"images": {"transformers": "runner:2"}}))
+    await stage.to_the_end()
+    images = {j["spec"]["template"]["spec"]["containers"][0]["image"] for j in stage.api.of("jobs").values()}
+    assert images == {"runner:1"}
+
+
+async def test_a_plan_that_nobody_can_read_stops_only_its_evaljob(stage: Stage) -> None:
+    owner = {"kind": "EvalJob", "name": "nightly", "uid": UID, "controller": True}
+    stage.api.put(
+        f"{CONFIG_MAPS}/nightly-plan", {"metadata": {"ownerReferences": [owner]}, "data": {"x": "{"}}
+    )
+    other = document()
+    other["metadata"] = {"name": "other", "namespace": "evals", "uid": "other-uid", "generation": 1}
+    stage.submit()
+    stage.submit(other)
+    await stage.start()
+    await stage.to_the_end("other")
+    assert not stage.finished()
+
+
+async def test_the_jobs_of_a_finished_evaljob_go_when_their_time_is_up(stage: Stage) -> None:
+    stage.submit(two_shards())
+    await stage.start()
+    await stage.to_the_end()
+    await stage.settle()
+    assert len(stage.api.of("jobs")) == 2
+    await stage.kill()
+    stage.now = later(SETTINGS.job_ttl_seconds + 1)
+    stage.api.writes.clear()
+    stage.api.bodies.clear()
+    await stage.start()
+    await stage.until(lambda: not stage.api.of("jobs"))
+    await stage.settle()
+    assert stage.api.writes == [f"DELETE {JOBS}"]
+    body = stage.api.bodies[0]
+    assert body is not None
+    assert body["propagationPolicy"] == "Background"
+    assert stage.finished()
+    assert "nightly-summary" in stage.api.of("configmaps")
+
+
+async def test_a_plan_that_was_deleted_is_made_again(stage: Stage) -> None:
+    """Pods that have not started need it."""
+    await stage.kill()
+    stage = Stage(timing=dataclasses.replace(QUICK, resync=0.02))
+    stage.submit()
+    await stage.start()
+    await stage.until(lambda: stage.api.of("jobs"))
+    before = stage.api.of("configmaps")["nightly-plan"]["data"]
+    stage.api.remove(f"{CONFIG_MAPS}/nightly-plan")
+    await stage.until(lambda: "nightly-plan" in stage.api.of("configmaps"))
+    assert stage.api.of("configmaps")["nightly-plan"]["data"] == before
+    await stage.kill()
+
+
+async def test_pending_pods_are_looked_at_when_a_job_has_waited(stage: Stage) -> None:
+    stage.submit()
+    await stage.start()
+    await stage.until(lambda: stage.api.of("jobs"))
+    await stage.settle()
+    # One list by the informer, one in search of a predecessor's pods.
+    assert stage.api.reads.count(f"GET {PODS}") == 2
+    ((name, job),) = stage.api.of("jobs").items()
+    labels = {**job["metadata"]["labels"], "batch.kubernetes.io/controller-uid": job["metadata"]["uid"]}
+    waiting = {
+        "name": "runner",
+        "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}},
+    }
+    pod = {
+        "metadata": {"uid": "p", "labels": labels},
+        "status": {"phase": "Pending", "containerStatuses": [waiting]},
+    }
+    stage.api.put(f"{PODS}/p", pod)
+    stage.now = later(11)
+    stage.api.put(f"{JOBS}/{name}", {**job, "status": {"startTime": CREATED, "active": 1}})
+    await stage.until(lambda: stage.evaljob()["status"]["failures"])
+    (failure,) = stage.evaljob()["status"]["failures"]
+    assert (failure["reason"], failure["message"]) == ("ImagePullBackOff", "waiting: no such image")
+    assert stage.api.reads.count(f"GET {PODS}") == 3
