@@ -6,12 +6,13 @@ of a message and users can edit annotations: a cut loses the head, an edit break
 """
 
 import base64
+import itertools
 import json
 import re
 import zlib
 from typing import Annotated, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from evaljob.model import Frozen
 from evaljob.plan import Partition
@@ -28,7 +29,18 @@ _FRAME = re.compile(
 )
 MESSAGE_MAX = 1024
 
-Count = Annotated[int, Field(ge=0)]
+COUNT_MAX = 10**12
+SCORE_MAX = 10**50
+"""No metric reaches it; sums below it stay finite as floats."""
+
+Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
+Duration = Annotated[float, Field(ge=0, le=1e9)]
+Code = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z]*$", max_length=64)]
+
+
+def _printable(text: str) -> str:
+    """Without control characters: messages are shown in terminals."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 class Outcomes(Frozen):
@@ -78,7 +90,7 @@ class SubsetResult(Frozen):
 class Lint(Frozen):
     """Something about prompts or answers that makes the cell suspect."""
 
-    code: str
+    code: Code
     count: Count
 
 
@@ -92,11 +104,11 @@ class Tokens(Frozen):
 class Seconds(Frozen):
     """Wall time by phase, in seconds."""
 
-    start: Annotated[float, Field(ge=0)] = 0.0
+    start: Duration = 0.0
     """Imports: from process start to the first line of work."""
-    load: Annotated[float, Field(ge=0)] = 0.0
-    infer: Annotated[float, Field(ge=0)] = 0.0
-    score: Annotated[float, Field(ge=0)] = 0.0
+    load: Duration = 0.0
+    infer: Duration = 0.0
+    score: Duration = 0.0
 
 
 class PartitionResult(Frozen):
@@ -135,8 +147,8 @@ class PartitionResult(Frozen):
 class Failure(Frozen):
     """Why a partition has no result, said by the runner or seen by the operator."""
 
-    reason: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z]*$", max_length=64)]
-    message: Annotated[str, Field(max_length=MESSAGE_MAX)] = ""
+    reason: Code
+    message: Annotated[str, Field(max_length=MESSAGE_MAX), AfterValidator(_printable)] = ""
     attempt: str | None = None
 
 
@@ -171,6 +183,8 @@ def encode(report: PartitionResult | Failure) -> str:
 def failure(reason: str, message: str, attempt: str | None = None) -> Failure:
     """A Failure whose message is cut so that its encoding always fits."""
     escaped = 0
+    # Names of files may hold bytes that are no text; they come as lone surrogates.
+    message = _printable(message.encode(errors="replace").decode())
     for i, char in enumerate(message):
         escaped += len(json.dumps(char)) - 2
         if escaped > MESSAGE_MAX:
@@ -195,6 +209,8 @@ def decode(text: str) -> PartitionResult | Failure:
     if not found:
         raise InvalidResultError(f"not a report, or its head was cut: {_head(text)}")
     payload = found["payload"]
+    if len(payload) > DECODED_MAX:
+        raise InvalidResultError(f"more than {DECODED_MAX} bytes: {_head(text)}")
     if (
         len(payload) != int(found["length"])
         or f"{zlib.crc32(payload.encode(errors='replace')):08x}" != found["crc"]
@@ -239,7 +255,7 @@ def _checks(r: PartitionResult) -> list[_Check]:
     o = r.outcomes
     finals = o.answered + o.no_answer + o.context_overflow + o.truncated + o.refused
     names = [s.name for s in r.subsets]
-    stats = [(m, stat, s) for s in r.subsets for m, stat in zip(r.metrics, s.stats, strict=False)]
+    scored = [(m, stat) for s in r.subsets for m, stat in zip(r.metrics, s.stats, strict=False)]
     return [
         _Check(r.v != RESULT_VERSION, f"version {r.v}, this program reads {RESULT_VERSION}"),
         _Check(o.completed != o.expected, f"completed {o.completed} of {o.expected} samples"),
@@ -248,16 +264,38 @@ def _checks(r: PartitionResult) -> list[_Check]:
         _Check(sum(m.primary for m in r.metrics) != 1, "exactly one metric must be primary"),
         _Check(len(set(names)) != len(names), "a subset stands twice"),
         _Check(sum(s.expected for s in r.subsets) != o.expected, "expected counts of subsets do not add up"),
+        _Check(
+            any(s.size < s.expected for s in r.subsets), "a subset is smaller than what was expected of it"
+        ),
         _Check(any(len(s.stats) != len(r.metrics) for s in r.subsets), "a subset lacks a metric"),
         _Check(
-            any(stat.n != s.expected for _, stat, s in stats), "a subset scored fewer samples than expected"
+            any(stat.n != s.expected for s in r.subsets for stat in s.stats),
+            "a subset scored fewer samples than expected",
         ),
-        _Check(any(m.binary and not _binary(stat) for m, stat, _ in stats), "a 0/1 metric outside its range"),
+        _Check(any(m.binary and not _binary(stat) for m, stat in scored), "a 0/1 metric outside its range"),
+        _Check(not all(_possible(stat, m.unit) for m, stat in scored), "sums that no scores can have"),
+        _Check(len({s.clusters is None for _, s in scored if s.n}) > 1, "clusters in some subsets only"),
     ]
 
 
 def _binary(stat: Stat) -> bool:
     return 0 <= stat.total == stat.squares <= stat.n
+
+
+def _possible(stat: Stat, unit: int) -> bool:
+    """Whether some scores have these sums: else a variance could be negative, or no finite float."""
+    high = stat.n * unit * SCORE_MAX
+    fine = abs(stat.total) <= high and stat.total**2 <= stat.n * stat.squares <= high**2
+    if stat.clusters is None:
+        return fine
+    c = stat.clusters
+    sizes = 1 <= c.number <= stat.n <= c.size_squares <= stat.n**2
+    return (
+        fine
+        and sizes
+        and 0 <= c.sum_squares <= high**2
+        and c.sum_products**2 <= c.sum_squares * c.size_squares
+    )
 
 
 def _head(text: str | bytes) -> str:
@@ -268,45 +306,62 @@ def _head(text: str | bytes) -> str:
 
 
 def worst_case_bytes(
-    *, partition: Partition, metrics: tuple[MetricInfo, ...], subsets: dict[str, tuple[int, int]]
+    *,
+    partition: Partition,
+    metrics: tuple[MetricInfo, ...],
+    subsets: dict[str, tuple[int, int]],
+    clustered: bool = False,
 ) -> int:
-    """An upper bound of an encoded result, known before a model loads.
+    """An upper bound of an encoded result whose scores lie between 0 and 1, known before a model loads.
 
     Args:
         partition: whose result it will be.
         metrics: what will be measured.
         subsets: per subset its full size and the samples of this shard.
+        clustered: whether the task declares clusters.
     """
-    noise = iter(range(7919, 10**9, 104729))
+    # Pseudo-random digits: the sums of real scores do not compress either.
+    noise = (i * 6364136223846793005 for i in itertools.count(7919))
+
+    def below(limit: int) -> int:
+        return next(noise) % (limit + 1)
 
     def stat(m: MetricInfo, n: int) -> Stat:
-        # Pseudo-random digits: the sums of real scores do not compress either.
-        total = (
-            next(noise) % (n * m.unit + 1)
-            if m.binary
-            else (next(noise) * 6364136223846793005) % (n * m.unit + 1)
-        )
-        return Stat(n, total, total if m.binary else total * total)
+        high = n * m.unit
+        total = below(high)
+        clusters = Clusters(below(n), below(high**2), below(high * n), below(n * n)) if clustered else None
+        return Stat(n, total, total if m.binary else below(high * m.unit), clusters)
 
+    n = sum(expected for _, expected in subsets.values())
+    counts = Outcomes(**dict.fromkeys(Outcomes.model_fields, n))
     result = PartitionResult(
         model=partition.model,
         dataset=partition.dataset,
         shard=partition.shard,
         shards=partition.shards,
-        attempt="0" * 36,
+        attempt=_noise_hex(0)[:36],
         inference_digest=_noise_hex(1),
         prompt_digest=_noise_hex(2),
-        outcomes=Outcomes(expected=sum(n for _, n in subsets.values()), completed=0),
+        outcomes=counts,
+        limited=True,
         metrics=metrics,
-        device="x" * 40,
         subsets=tuple(
-            SubsetResult(name=k, size=size, expected=n, stats=tuple(stat(m, n) for m in metrics))
-            for k, (size, n) in subsets.items()
+            SubsetResult(
+                name=k, size=size, expected=expected, stats=tuple(stat(m, expected) for m in metrics)
+            )
+            for k, (size, expected) in subsets.items()
         ),
+        lint=tuple(Lint(code=c * 16, count=n) for c in "ABCDEFGH"),
+        tokens=Tokens(prompt=below(COUNT_MAX), output=below(COUNT_MAX)),
+        seconds=Seconds(start=1234.567, load=2345.678, infer=34567.891, score=4567.892),
+        device="x" * 40,
         provenance={str(i): _noise_hex(i) for i in range(6)},
+        samples=_noise_hex(7) * 2,
     )
     text = _ascii_json(result)
-    return len(_frame("z", base64.b85encode(zlib.compress(text.encode(), 9)).decode()))
+    size = len(_frame("z", base64.b85encode(zlib.compress(text.encode(), 9)).decode()))
+    # Other digits compress a little better or worse.
+    return size + size // 20
 
 
 def _noise_hex(seed: int) -> str:

@@ -199,7 +199,9 @@ def _disagreement(results: Sequence[PartitionResult]) -> Reason | None:
     sizes: dict[str, set[int]] = {}
     for subset in (s for r in results for s in r.subsets):
         sizes.setdefault(subset.name, set()).add(subset.size)
+    clustered = {x.clusters is None for r in results for s in r.subsets for x in s.stats if x.n}
     same = len(digests) == len(metrics) == 1 and all(len(s) == 1 for s in sizes.values())
+    same = same and len(clustered) <= 1
     return None if same else Reason.SHARDS_DISAGREE
 
 
