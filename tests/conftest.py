@@ -1,6 +1,8 @@
-"""Options shared by all tests."""
+"""Options and fixtures shared by all tests."""
 
 import pytest
+
+pytest_plugins = ["tests.clusters"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

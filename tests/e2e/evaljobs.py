@@ -123,14 +123,8 @@ class Handle:
 
     def finished(self, seconds: int = 240) -> Manifest:
         """Wait for the end, as users do; the status then."""
-        self.world.kubectl.run(
-            "wait",
-            "--for=condition=Finished",
-            f"evaljob/{self.name}",
-            "-n",
-            NAMESPACE,
-            f"--timeout={seconds}s",
-        )
+        what = f"evaljob/{self.name}"
+        self.world.kubectl.wait(what, "condition=Finished", "-n", NAMESPACE, seconds=seconds)
         return self.status()
 
     def until(self, what: Callable[[], object], seconds: float = 120) -> None:
