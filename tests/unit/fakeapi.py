@@ -10,6 +10,7 @@ from evaljob_operator.api import (
     AlreadyExistsError,
     ApiError,
     ConflictError,
+    InvalidError,
     Json,
     NotFoundError,
     UnreachableError,
@@ -35,7 +36,7 @@ class FakeApi:
     def __init__(self) -> None:
         self.objects: dict[str, Json] = {}
         self.writes: list[str] = []
-        self.bodies: list[Json | None] = []
+        self.bodies: list[Json | list[Json] | None] = []
         self.late = False
         self.reads: list[str] = []
         self.faults: list[tuple[str, ApiError]] = []
@@ -47,9 +48,9 @@ class FakeApi:
         method: str,
         path: str,
         *,
-        body: Json | None = None,
+        body: Json | list[Json] | None = None,
         query: Mapping[str, str] | None = None,
-        content_type: str = JSON,  # noqa: ARG002 - only merge patches are understood
+        content_type: str = JSON,  # noqa: ARG002 - the body tells
     ) -> Json:
         await asyncio.sleep(0)
         line = f"{method} {path}"
@@ -99,7 +100,7 @@ class FakeApi:
         """All objects of a kind, by name."""
         return {_name(p): o for p, o in self.objects.items() if p.split("/")[-2] == plural}
 
-    def _carry_out(self, method: str, path: str, body: Json, query: Mapping[str, str]) -> Json:
+    def _carry_out(self, method: str, path: str, body: Json | list[Json], query: Mapping[str, str]) -> Json:
         collection = path.rsplit("/", maxsplit=1)[-1] in COLLECTIONS
         if method == "GET" and collection:
             items = [o for p, o in self.objects.items() if _inside(p, path) and _selected(o, query)]
@@ -108,7 +109,7 @@ class FakeApi:
             for found in [p for p, o in self.objects.items() if _inside(p, path) and _selected(o, query)]:
                 self.remove(found)
             return {}
-        if method == "POST":
+        if method == "POST" and isinstance(body, dict):
             meta = body["metadata"]
             target = f"{path}/{meta.get('name') or meta['generateName'] + str(len(self.objects))}"
             if target in self.objects:
@@ -117,7 +118,9 @@ class FakeApi:
         target = path.removesuffix("/status")
         if target not in self.objects:
             raise NotFoundError(404, "NotFound", target)
-        return self.objects[target] if method == "GET" else self._patch(target, body)
+        if method == "GET":
+            return self.objects[target]
+        return self._patch(target, body) if isinstance(body, dict) else self._set_status(target, body)
 
     def _patch(self, path: str, patch: Json) -> Json:
         before = self.objects[path]
@@ -125,6 +128,15 @@ class FakeApi:
             raise ConflictError(409, "Conflict", "uid differs")
         after = merged(before, patch)
         return before if after == before else self.put(path, after)
+
+    def _set_status(self, path: str, operations: list[Json]) -> Json:
+        """The one JSON Patch that is used: a test of the uid, then a new status."""
+        test, add = operations
+        if test["value"] != self.objects[path]["metadata"]["uid"]:
+            raise InvalidError(
+                422, "Invalid", "the server rejected our request due to an error in our request"
+            )
+        return self.put(path, {**self.objects[path], "status": add["value"]})
 
     def _tell(self, kind: str, path: str, obj: Json) -> None:
         for collection, query, queue in self._watches:

@@ -44,7 +44,7 @@ class Scripted:
         method: str,  # noqa: ARG002 - only lists are asked for
         path: str,  # noqa: ARG002 - of one collection
         *,
-        body: Json | None = None,  # noqa: ARG002
+        body: Json | list[Json] | None = None,  # noqa: ARG002
         query: Mapping[str, str] | None = None,
         content_type: str = JSON,  # noqa: ARG002
     ) -> Json:

@@ -9,6 +9,7 @@ Json = dict[str, Any]
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
 JOB_LABEL = "batch.kubernetes.io/job-name"
 """The label by which Kubernetes names a pod's Job."""
 
@@ -80,7 +81,7 @@ class Api(Protocol):
         method: str,
         path: str,
         *,
-        body: Json | None = None,
+        body: Json | list[Json] | None = None,
         query: Mapping[str, str] | None = None,
         content_type: str = JSON,
     ) -> Json:

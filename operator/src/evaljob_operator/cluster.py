@@ -83,7 +83,7 @@ class Cluster:
         method: str,
         path: str,
         *,
-        body: Json | None = None,
+        body: Json | list[Json] | None = None,
         query: Mapping[str, str] | None = None,
         content_type: str = JSON,
     ) -> Json:
@@ -121,7 +121,7 @@ class Cluster:
         path: str,
         query: Mapping[str, str],
         timeout: float,
-        body: Json | None = None,
+        body: Json | list[Json] | None = None,
         content_type: str = JSON,
     ) -> Any:  # noqa: ANN401 - the library's response, untyped
         headers = {"Accept": JSON, "Content-Type": content_type}
@@ -138,7 +138,12 @@ class Cluster:
         return response.response
 
     def _exchange(
-        self, method: str, path: str, body: Json | None, query: Mapping[str, str], content_type: str
+        self,
+        method: str,
+        path: str,
+        body: Json | list[Json] | None,
+        query: Mapping[str, str],
+        content_type: str,
     ) -> Json:
         try:
             response = self._send(method, path, query, READ_TIMEOUT, body, content_type)

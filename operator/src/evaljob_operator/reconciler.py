@@ -12,7 +12,14 @@ from evaljob.observe import Observation, Observed, Phase, observe
 from evaljob.plan import Partition, Plan
 from evaljob.result import Failure
 from evaljob.spec import EvalJob, InvalidSpecError, Status, parse_evaljob
-from evaljob_operator.api import ApiError, ForbiddenError, Json, TooManyRequestsError, evaljob_path
+from evaljob_operator.api import (
+    ApiError,
+    ForbiddenError,
+    InvalidError,
+    Json,
+    TooManyRequestsError,
+    evaljob_path,
+)
 from evaljob_operator.backoff import Backoff
 from evaljob_operator.freeze import PredecessorError, freeze, get, read
 from evaljob_operator.pods import PodLists
@@ -253,7 +260,12 @@ class Reconciler:
         left = due_in(evaljob.status, status, since, self._world.timing.between_statuses)
         if left != 0.0:
             return left
-        self._body = await self._writer.status(evaljob, status)
+        try:
+            self._body = await self._writer.status(evaljob, status)
+        except InvalidError:
+            # Another EvalJob by now: the next pass asks, and ends.
+            self._synced_at = NEVER
+            raise
         self._status_at = self._world.monotonic()
         await self._writer.events(evaljob, events, now)
         return None
