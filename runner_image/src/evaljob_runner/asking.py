@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 from evaljob.task import RequestType
@@ -56,7 +56,7 @@ class Asker:
             return prompt, tokens.send(prompt)
         return prompt, tokens.encode(prompt, self.backend.tokenizer, self.work.run.date)
 
-    def lines(self, samples: Iterable[Sample]) -> Iterator[InferenceLine]:
+    def lines(self, samples: Iterable[Sample]) -> Generator[InferenceLine]:
         """The inference lines of all samples, as they finish. Prompts are made when the backend has room."""
         waiting: dict[str, tuple[Prompt, Encoded | Sent]] = {}
         too_long: deque[InferenceLine] = deque()

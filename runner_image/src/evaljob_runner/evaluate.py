@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from evaljob.names import Reason
@@ -63,15 +64,14 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
     found: tuple[Lint, ...] = ()
     device = "none"
     if selection.samples:
-        log = SampleLog(work.places.out / folder, work.attempt, inference_digest)
-        shell.watch(log)
-        backend = shell.open_backend(work)
-        asker = Asker(work, prompter, sampling, inference_digest, backend)
-        found = _look(asker, selection.samples[: lint.FIRST_PROMPTS])
-        scored = _run(asker, scorer, log, selection.samples, shell)
+        with closing(SampleLog(work.places.out / folder, work.attempt, inference_digest)) as log:
+            shell.watch(log)
+            backend = shell.open_backend(work)
+            device = backend.device
+            asker = Asker(work, prompter, sampling, inference_digest, backend)
+            found = _look(asker, selection.samples[: lint.FIRST_PROMPTS])
+            scored = _run(asker, scorer, log, selection.samples, shell)
         found += lint.outputs(lint.Ended(s.outcome, s.line.requests[0].output) for s in scored)
-        device = backend.device
-        log.close()
     return report.result(
         work,
         selection,
@@ -159,20 +159,21 @@ def _infer(
     finished: dict[str, InferenceLine] = {}
     left: list[InferenceLine] = []
     in_a_row = 0
-    for line in asker.lines(todo):
-        if line.outcome is Outcome.INFRA_ERROR:
-            log.append(line)
-            left.append(line)
-            in_a_row += 1
-            if in_a_row >= GIVE_UP_AFTER:
-                break
-            continue
-        in_a_row = 0
-        outcome, scores = scorer.score(line)
-        ended = line.model_copy(update={"outcome": outcome})
-        log.append(ended, scores)
-        finished[line.id] = without_prompt(ended)
-        shell.progress.step()
+    with closing(asker.lines(todo)) as lines:
+        for line in lines:
+            if line.outcome is Outcome.INFRA_ERROR:
+                log.append(line)
+                left.append(line)
+                in_a_row += 1
+                if in_a_row >= GIVE_UP_AFTER:
+                    break
+                continue
+            in_a_row = 0
+            outcome, scores = scorer.score(line)
+            ended = line.model_copy(update={"outcome": outcome})
+            log.append(ended, scores)
+            finished[line.id] = without_prompt(ended)
+            shell.progress.step()
     if left:
         reason = Reason.SAMPLES_LEFT if finished else Reason.DEPENDENCY_UNAVAILABLE
         message = left[-1].error.message if left[-1].error else ""

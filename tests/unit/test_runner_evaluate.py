@@ -1,0 +1,326 @@
+"""A partition from documents to a result, with a scripted model."""
+
+import hashlib
+import io
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaljob import result as results
+from evaljob.names import Reason
+from evaljob.result import Failure, PartitionResult
+from evaljob.spec import Model
+from evaljob_runner.assignment import Assignment
+from evaljob_runner.backends.base import Overflow, Reply, Unavailable
+from evaljob_runner.backends.scripted import ScriptedBackend
+from evaljob_runner.ending import EXIT_FAILED, EXIT_TRY_AGAIN, Ending
+from evaljob_runner.errors import Fatal, Retry
+from evaljob_runner.evaluate import GIVE_UP_AFTER, Shell, evaluate
+from evaljob_runner.render import render
+from evaljob_runner.report import Progress, Stopwatch
+from evaljob_runner.samples import SampleLog
+from tests.runner_plans import assignment, planned, tiny_dataset, tiny_model, tiny_task
+from tests.unit.test_runner_data import lines, task
+
+SERVED = Model.model_validate(
+    {"name": "served", "promptFormat": "Chat", "openai": {"url": "http://x/v1", "model": "m"}}
+)
+
+
+@dataclass
+class Outside:
+    """Everything a partition needs of the outside, and what it did there."""
+
+    backend: ScriptedBackend = field(default_factory=ScriptedBackend)
+    opened: int = 0
+    said: io.StringIO = field(default_factory=io.StringIO)
+    logs: list[SampleLog] = field(default_factory=list)
+
+    def open(self, _: Assignment) -> ScriptedBackend:
+        self.opened += 1
+        return self.backend
+
+    def run(self, work: Assignment) -> PartitionResult:
+        return evaluate(work, Shell(self.open, Progress(self.said), Stopwatch(), self.logs.append))
+
+
+def run(work: Assignment, backend: ScriptedBackend | None = None) -> PartitionResult:
+    return Outside(backend or ScriptedBackend()).run(work)
+
+
+def answers(said: Callable[[str], str | Reply], **more: Any) -> ScriptedBackend:  # noqa: ANN401 - any field
+    return ScriptedBackend(answer=said, **more)
+
+
+CAPITALS = [{"q": f"q{i}", "a": f"a{i}"} for i in range(6)]
+
+
+def capitals(out: Path, rows: list[dict[str, str]] | None = None, **more: Any) -> Assignment:  # noqa: ANN401
+    dataset = planned(task(), inline={"jsonl": lines(rows or CAPITALS)})
+    return assignment(more.pop("model", tiny_model()), dataset, out, **more)
+
+
+def logged(out: Path) -> list[dict[str, Any]]:
+    files = sorted(out.rglob("*.jsonl"))
+    return [json.loads(text) for path in files for text in path.read_text().splitlines()]
+
+
+def test_a_partition_ends_with_a_valid_result_and_a_line_of_each_kind(tmp_path: Path) -> None:
+    found = run(capitals(tmp_path), answers(lambda q: q.replace("q", "It is a")))
+    assert results.decode(results.encode(found)) == found
+    assert found.subsets[0].stats[0] == (6, 6, 6, None)
+    assert found.samples == "test/tiny/set"
+    by_kind = defaultdict(list)
+    for item in logged(tmp_path):
+        by_kind[item["kind"]].append(item)
+    assert len(by_kind["inference"]) == len(by_kind["score"]) == 6
+    first = by_kind["inference"][0]["requests"][0]
+    assert (first["prompt"], first["output"], first["renderedBy"]) == ("q0", "It is a0", "Runner")
+    assert first["params"]["max_tokens"] == 256
+
+
+def test_a_second_attempt_asks_only_what_is_missing(tmp_path: Path) -> None:
+    def dies(question: str) -> str:
+        if question == "q4":
+            raise KeyboardInterrupt
+        return "a"
+
+    with pytest.raises(KeyboardInterrupt):
+        run(capitals(tmp_path), answers(dies))
+    again = answers(lambda _: "a")
+    found = run(capitals(tmp_path, attempt="a-2"), again)
+    assert [r.key for r in again.asked] == ["4", "5"]
+    assert (found.outcomes.completed, found.outcomes.from_log) == (6, 4)
+    whole = run(capitals(tmp_path / "other"), answers(lambda _: "a"))
+    assert found.subsets == whole.subsets
+    assert found.prompt_digest == whole.prompt_digest
+
+
+def test_a_lost_score_line_is_made_again_without_inference(tmp_path: Path) -> None:
+    run(capitals(tmp_path), answers(lambda _: "a0"))
+    (path,) = tmp_path.rglob("*.jsonl")
+    path.write_text("".join(x for x in path.read_text().splitlines(keepends=True) if '"score"' not in x))
+    again = ScriptedBackend()
+    run(capitals(tmp_path, attempt="a-2"), again)
+    assert not again.asked
+    assert sum(item["kind"] == "score" for item in logged(tmp_path)) == 6
+
+
+def test_an_empty_shard_is_complete_before_any_model_loads(tmp_path: Path) -> None:
+    outside = Outside()
+    found = outside.run(capitals(tmp_path, rows=CAPITALS[:1], shard=(0, 2)))
+    assert outside.opened == 0
+    assert found.outcomes.expected == 0
+    assert results.decode(results.encode(found)) == found
+    other = run(capitals(tmp_path, rows=CAPITALS[:1], shard=(1, 2)))
+    assert (other.outcomes.expected, other.inference_digest) == (1, found.inference_digest)
+
+
+def test_a_result_that_would_not_fit_is_refused_before_any_model_loads(tmp_path: Path) -> None:
+    rows = [{"q": "q", "a": "a", "s": hashlib.sha256(b"%d" % i).hexdigest()} for i in range(400)]
+    dataset = planned(task(subsets={"column": "s"}), inline={"jsonl": lines(rows)})
+    outside = Outside()
+    with pytest.raises(Fatal, match="400 subsets x 1 metrics") as caught:
+        outside.run(assignment(tiny_model(), dataset, tmp_path))
+    assert caught.value.reason is Reason.RESULT_TOO_LARGE
+    assert outside.opened == 0
+
+
+def test_some_samples_without_an_answer_are_left_for_the_next_attempt(tmp_path: Path) -> None:
+    def flaky(question: str) -> str | Reply:
+        return Unavailable("3", "connection refused") if question == "q3" else "a"
+
+    with pytest.raises(Retry, match=r"1 samples got no answer, 5 did; .*connection refused") as caught:
+        run(capitals(tmp_path), answers(flaky))
+    assert caught.value.reason is Reason.SAMPLES_LEFT
+    again = answers(lambda _: "a")
+    assert run(capitals(tmp_path, attempt="a-2"), again).outcomes.from_log == 5
+    assert [r.key for r in again.asked] == ["3"]
+
+
+def test_a_server_that_is_gone_is_not_asked_for_ever(tmp_path: Path) -> None:
+    rows = [{"q": str(i), "a": "a"} for i in range(50)]
+    backend = answers(lambda q: Unavailable(q, "gone"))
+    with pytest.raises(Retry) as caught:
+        run(capitals(tmp_path, rows=rows), backend)
+    assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
+    assert len(backend.asked) == GIVE_UP_AFTER
+
+
+def test_a_prompt_longer_than_the_window_is_scored_at_the_floor_and_counted(tmp_path: Path) -> None:
+    rows = [{"q": "q" * 1000, "a": "a"}, {"q": "q", "a": "a"}]
+    backend = answers(lambda _: "a", window=300)
+    found = run(capitals(tmp_path, rows=rows), backend)
+    assert [r.key for r in backend.asked] == ["1"]
+    assert (found.outcomes.context_overflow, found.outcomes.answered) == (1, 1)
+    assert found.subsets[0].stats[0][:2] == (2, 1)
+    overflow = next(x for x in logged(tmp_path) if x.get("outcome") == "ContextOverflow")
+    assert "1256 tokens, the window has 300" in overflow["error"]["message"]
+
+
+def test_a_server_may_say_that_a_prompt_is_too_long(tmp_path: Path) -> None:
+    backend = answers(lambda _: Overflow("0", "maximum context length"), tokenizer=None)
+    found = run(capitals(tmp_path, rows=CAPITALS[:1], model=SERVED), backend)
+    assert found.outcomes.context_overflow == 1
+    request = next(x for x in logged(tmp_path) if x["kind"] == "inference")["requests"][0]
+    assert (request["renderedBy"], request["messages"]) == ("Server", [{"role": "user", "content": "q0"}])
+
+
+def test_answers_that_hit_max_tokens_are_truncated_and_suspect_when_many(tmp_path: Path) -> None:
+    found = run(capitals(tmp_path), answers(lambda _: "a" * 300))
+    assert found.outcomes.truncated == 6
+    assert ("ManyTruncated", 6) in [(item.code, item.count) for item in found.lint]
+
+
+def test_blank_prompts_are_suspect_although_everything_succeeded(tmp_path: Path) -> None:
+    rows = [{"q": "\n", "a": ""} for _ in range(6)]
+    found = run(capitals(tmp_path, rows=rows), answers(lambda _: "x"))
+    assert {item.code for item in found.lint} == {"BlankPrompt", "IdenticalPrompts"}
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "words"),
+    [(tiny_model(), "chat", "promptFormat Chat"), (SERVED, "kind", "log-probabilities")],
+)
+def test_a_pair_that_cannot_work_is_refused_before_the_data_is_read(
+    tmp_path: Path, model: Model, dataset: str, words: str
+) -> None:
+    work = assignment(model, tiny_dataset(dataset, source="pvc://nowhere/x"), tmp_path)
+    with pytest.raises(Fatal, match=words) as caught:
+        run(work)
+    assert caught.value.reason is Reason.UNSUPPORTED_REQUEST
+
+
+def judge(context: str, continuation: str) -> float:
+    """Some opinion about each choice, right more often than not."""
+    return -float(sum(map(ord, context + continuation)) % 97)
+
+
+def recounted(out: Path) -> dict[str, dict[str, list[int]]]:
+    """Subset → metric → [right, all], from the sample log alone: nothing here is the runner's code."""
+    subset_of, found = {}, defaultdict(lambda: defaultdict(lambda: [0, 0]))  # type: ignore[var-annotated]
+    for item in logged(out):
+        if item["kind"] == "inference":
+            subset_of[item["id"]] = item["subset"]
+            sums = [(c["sum"], c["sum"] / len(c["text"])) for c in item["requests"][0]["logprobs"]]
+            for metric, values in zip(("acc", "acc_norm"), zip(*sums, strict=True), strict=True):
+                best = max(range(len(values)), key=lambda i: (values[i], -i))
+                found[item["subset"]][metric][0] += best == int(item["target"])
+                found[item["subset"]][metric][1] += 1
+    return {subset: dict(metrics) for subset, metrics in found.items()}
+
+
+@pytest.mark.parametrize("limit", [None, 4])
+def test_any_number_of_shards_adds_up_to_the_log(tmp_path: Path, limit: int | None) -> None:
+    """Seven subsets of different size, pool and description; groups of two levels; a limit per subset."""
+    merged = {}
+    for n in (1, 2, 7):
+        out = tmp_path / str(n)
+        dataset = tiny_dataset("mc", limit=limit, shards=n)
+        parts = [
+            run(
+                assignment(tiny_model(), dataset, out, shard=(k, n), attempt=f"a-{k}"),
+                ScriptedBackend(weight=judge),
+            )
+            for k in range(n)
+        ]
+        assert len({p.inference_digest for p in parts}) == 1
+        merged[n] = {
+            s.name: [sum(st, start=st[0].__class__(0, 0, 0)) for st in zip(*rows, strict=True)]
+            for s, rows in (
+                (s, [q.stats for p in parts for q in p.subsets if q.name == s.name]) for s in parts[0].subsets
+            )
+        }
+        counted = {
+            name: {
+                key: [state.total, state.n] for key, state in zip(("acc", "acc_norm"), states, strict=True)
+            }
+            for name, states in merged[n].items()
+        }
+        assert counted == recounted(out)
+        assert [(s.name, s.size) for s in parts[0].subsets][:2] == [("animal", 17), ("color", 13)]
+        assert parts[0].limited == (limit is not None)
+    assert merged[1] == merged[2] == merged[7]
+    assert 0 < sum(states[0].total for states in merged[1].values()) < sum(s[0].n for s in merged[1].values())
+
+
+def test_every_sampled_answer_has_a_seed_of_its_own_that_no_shard_changes(tmp_path: Path) -> None:
+    warm = tiny_model(generation={"temperature": 1})
+    whole, part = ScriptedBackend(), ScriptedBackend()
+    run(capitals(tmp_path / "1", model=warm), whole)
+    run(capitals(tmp_path / "2", model=warm, shard=(1, 2)), part)
+    seeds = {r.key: r.seed for r in whole.asked}  # type: ignore[union-attr]
+    assert len(set(seeds.values())) == 6
+    assert {r.key: r.seed for r in part.asked} == {k: seeds[k] for k in ("3", "4", "5")}  # type: ignore[union-attr]
+
+
+def test_progress_is_told_at_the_start_each_ten_seconds_and_at_the_end() -> None:
+    now = iter([0.0, 4.0, 10.0, 15.0, 16.0])
+    out = io.StringIO()
+    progress = Progress(out, lambda: next(now))
+    progress.start(done=1, total=5)
+    for _ in range(4):
+        progress.step()
+    told = [json.loads(text) for text in out.getvalue().splitlines()]
+    assert [t["done"] for t in told] == [1, 3, 5]
+    assert told[1] == {"type": "progress", "done": 3, "total": 5, "rate": 0.2, "secondsLeft": 10}
+
+
+def test_render_shows_prompts_tokens_and_origins_without_a_model(tmp_path: Path) -> None:
+    out = io.StringIO()
+    render(assignment(tiny_model(), tiny_dataset("gsm"), tmp_path), ScriptedBackend().tokenizer, 2, out)
+    first, second = (json.loads(text) for text in out.getvalue().splitlines())
+    assert first["text"].startswith("Question: ")
+    assert first["tokenIds"] == list(map(ord, first["text"]))
+    assert second["generation"]["maxTokens"] == {"value": 80, "origin": "task"}
+
+
+def test_render_shows_choices_and_examples(tmp_path: Path) -> None:
+    out = io.StringIO()
+    work = assignment(tiny_model(promptFormat="Chat"), tiny_dataset("mc"), tmp_path)
+    render(work, ScriptedBackend().tokenizer, 1, out)
+    line = json.loads(out.getvalue())
+    assert line["text"].startswith("<user>Questions about animal.")
+    assert len(line["fewShotIds"]) == 2
+    assert [c["text"] for c in line["choices"]] == ["purple", "pear", "peach", "goat"]
+    assert "generation" not in line
+
+
+def test_render_shows_what_a_server_gets(tmp_path: Path) -> None:
+    out = io.StringIO()
+    render(assignment(SERVED, tiny_dataset("gsm"), tmp_path), None, 1, out)
+    line = json.loads(out.getvalue())
+    assert line["renderedBy"] == "Server"
+    assert line["messages"][0]["role"] == "user"
+
+
+def test_a_task_that_cannot_score_is_refused_before_the_model_loads(tmp_path: Path) -> None:
+    broken = tiny_task("gsm", metrics=[{"name": "acuracy", "primary": True}])
+    outside = Outside()
+    with pytest.raises(Fatal, match="acuracy"):
+        outside.run(assignment(tiny_model(), planned(broken, source="pvc://data/gsm.jsonl"), tmp_path))
+    assert outside.opened == 0
+
+
+def reported(path: Path) -> PartitionResult | Failure:
+    return results.decode(path.read_text())
+
+
+def test_reports_are_written_into_the_file_that_is_there(tmp_path: Path) -> None:
+    """The termination log is a bind mount: a rename would put the report where nobody looks."""
+    path = tmp_path / "log"
+    path.write_text("x" * 5000)
+    inode = path.stat().st_ino
+    ending = Ending(path)
+    ending.know(attempt="a-1", durable=True)
+    assert ending.stop(Fatal(Reason.BAD_DATA, "line 3")) == 78
+    assert reported(path) == Failure(reason="BadData", message="line 3", attempt="a-1")
+    assert ending.stop(Retry(Reason.SAMPLES_LEFT, "2 left")) == EXIT_TRY_AGAIN
+    assert ending.crash(RuntimeError("boom")) == EXIT_FAILED
+    assert reported(path) == Failure(reason="RunnerFailed", message="RuntimeError: boom", attempt="a-1")
+    assert path.stat().st_ino == inode
