@@ -1,0 +1,198 @@
+"""What a real API server accepts and refuses, in words a user can act on."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.cluster.paths import REPOSITORY
+from tests.kube import CommandError, Kubectl, Manifest
+
+pytestmark = pytest.mark.cluster
+
+NAMESPACE = "crd-tests"
+MODEL = {
+    "name": "m",
+    "promptFormat": "Chat",
+    "transformers": {"source": "pvc://models/m", "dtype": "float32"},
+}
+TASK = {
+    "requestType": "Generate",
+    "prompt": "{{ q }}",
+    "target": "{{ a }}",
+    "metrics": [{"name": "contains", "primary": True}],
+}
+DATASET = {"name": "d", "task": "mmlu", "source": "pvc://data/mmlu"}
+
+
+def evaljob(name: str = "good", **spec: Any) -> Manifest:  # noqa: ANN401 - fields of the spec
+    body = {"models": [MODEL], "datasets": [DATASET], **spec}
+    return {
+        "apiVersion": "evaljob.dev/v1alpha1",
+        "kind": "EvalJob",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": copy.deepcopy(body),
+    }
+
+
+@pytest.fixture(scope="module")
+def api(kubectl: Kubectl) -> Iterator[Kubectl]:
+    """The API server with our CRD, as the chart would install it, and a namespace of its own."""
+    crd = REPOSITORY / "crds" / "evaljobs.yaml"
+    # Helm's field manager, so that an installation on the same cluster meets no conflict.
+    kubectl.run("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", str(crd))
+    kubectl.wait("crd/evaljobs.evaljob.dev", "condition=Established")
+    kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    yield kubectl
+    kubectl.run("delete", "namespace", NAMESPACE, "--wait")
+
+
+def model(**changes: Any) -> Manifest:  # noqa: ANN401
+    return {k: v for k, v in {**MODEL, **changes}.items() if v is not None}
+
+
+def dataset(**changes: Any) -> Manifest:  # noqa: ANN401
+    return {k: v for k, v in {**DATASET, **changes}.items() if v is not None}
+
+
+def own_task(**changes: Any) -> Manifest:  # noqa: ANN401
+    task = {k: v for k, v in {**TASK, **changes}.items() if v is not None}
+    return {"datasets": [dataset(task=None, taskSpec=task)]}
+
+
+ENDPOINT = {"url": "https://llm.example.com/v1", "model": "x"}
+ACCEPTED: dict[str, Manifest] = {
+    "the smallest": {},
+    "an endpoint with a key": {
+        "models": [
+            model(
+                transformers=None, openai={**ENDPOINT, "apiKeySecretRef": {"name": "eval-x", "key": "token"}}
+            )
+        ]
+    },
+    "a task of one's own": own_task(),
+    "inline samples": {"datasets": [dataset(source=None, inline={"jsonl": '{"q": 1}'})]},
+    "any display name": {"models": [model(displayName="[basene][chat-128k] Qwen2-72B-Instruct 模型 🦙")]},
+    "253 characters of display name": {"datasets": [dataset(displayName="名" * 253)]},
+    "shards up to the limit": {"datasets": [dataset(shards=1000)]},
+    "extended resources as number or text": {
+        "runner": {"resources": {"limits": {"nvidia.com/gpu": 1, "memory": "3Gi"}}}
+    },
+    "two models, an excluded pair": {
+        "models": [model(), model(name="n")],
+        "exclude": [{"model": "n", "dataset": "d"}],
+    },
+}
+
+REFUSED: dict[str, tuple[Manifest, tuple[str, ...]]] = {
+    "an unknown field": ({"limt": 3}, ("unknown field", "spec.limt")),
+    "an unknown field deep inside": ({"models": [model(vllm={})]}, ("unknown field", "spec.models[0].vllm")),
+    "no models": ({"models": []}, ("spec.models", "at least 1")),
+    "two models of one name": ({"models": [model(), model()]}, ("spec.models[1]", "Duplicate value")),
+    "two datasets of one name": ({"datasets": [dataset(), dataset()]}, ("spec.datasets[1]", "Duplicate value")),
+    "a pair excluded twice": ({"exclude": [{"model": "m", "dataset": "d"}] * 2}, ("spec.exclude[1]", "Duplicate")),
+    "no backend": ({"models": [model(transformers=None)]}, ("spec.models[0]", "exactly one backend")),
+    "two backends": ({"models": [model(openai=ENDPOINT)]}, ("spec.models[0]", "exactly one backend")),
+    "no prompt format": ({"models": [model(promptFormat=None)]}, ("promptFormat", "Required value")),
+    "a prompt format that does not exist": ({"models": [model(promptFormat="auto")]}, ("promptFormat", '"Chat"')),
+    "no dtype": ({"models": [model(transformers={"source": "pvc://a/b"})]}, ("dtype", "Required value")),
+    "a model name in capitals": ({"models": [model(name="Qwen")]}, ("spec.models[0].name", "should match")),
+    "a model name of 41 characters": ({"models": [model(name="m" * 41)]}, ("spec.models[0].name", "Too long")),
+    "a display name of 254 characters": ({"models": [model(displayName="x" * 254)]}, ("displayName", "Too long")),
+    "a source without scheme": ({"datasets": [dataset(source="/data/x")]}, ("spec.datasets[0].source", "pvc")),
+    "a source of a later version": ({"datasets": [dataset(source="hf://a/b")]}, ("spec.datasets[0].source",)),
+    "task and taskSpec": ({"datasets": [dataset(taskSpec=TASK)]}, ("exactly one of task and taskSpec",)),
+    "neither task nor taskSpec": ({"datasets": [dataset(task=None)]}, ("exactly one of task and taskSpec",)),
+    "source and inline": ({"datasets": [dataset(inline={"jsonl": "{}"})]}, ("exactly one of source and inline",)),
+    "zero as limit": ({"datasets": [dataset(limit=0)]}, ("spec.datasets[0].limit", "greater than or equal to 1")),
+    "zero shards": ({"datasets": [dataset(shards=0)]}, ("spec.datasets[0].shards", "greater than or equal to 1")),
+    "more than 10,000 partitions": (
+        {"datasets": [dataset(name=f"d{i}", shards=1000) for i in range(11)]},
+        ("must not exceed 10000", "split the EvalJob"),
+    ),
+    "a Chat task without messages": (own_task(requestType="Chat"), ("taskSpec", "messages: needed")),
+    "choices without LogLikelihood": (own_task(choices={"values": ["A", "B"]}), ("taskSpec", "choices: needed")),
+    "two primary metrics": (
+        own_task(metrics=[{"name": "a", "primary": True}, {"name": "b", "primary": True}]),
+        ("taskSpec", "exactly one must be primary"),
+    ),
+    "a step with two operations": (
+        own_task(extract={"x": [{"regex": "a", "remove": "b"}]}),
+        ("extract", "exactly one operation"),
+    ),
+    "groups without subsets": (own_task(groups=[{"name": "g", "members": ["a"]}]), ("groups: need subsets",)),
+    "an environment variable that loads code": (
+        {"runner": {"env": [{"name": "LD_PRELOAD", "value": "x"}]}},
+        ("spec.runner.env[0].name", "LD_"),
+    ),
+    "an endpoint without http": (
+        {"models": [model(transformers=None, openai={**ENDPOINT, "url": "llm:80"})]},
+        ("openai.url", "should match"),
+    ),
+    "parallelism zero": ({"parallelism": 0}, ("spec.parallelism", "greater than or equal to 1")),
+    "a seed that is text": ({"seed": "one"}, ("spec.seed", "integer")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_it_is_accepted(api: Kubectl, spec: Manifest) -> None:
+    assert "created (server dry run)" in api.apply(evaljob(**spec), "--dry-run=server")
+
+
+@pytest.mark.parametrize(("spec", "words"), REFUSED.values(), ids=REFUSED.keys())
+def test_it_is_refused_with_field_and_fix(api: Kubectl, spec: Manifest, words: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError) as refusal:
+        api.apply(evaljob(**spec), "--dry-run=server")
+    assert [w for w in words if w not in str(refusal.value)] == []
+
+
+@pytest.mark.parametrize("name", ["x" * 41, "with.dots"])
+def test_a_name_that_no_job_could_carry_is_refused(api: Kubectl, name: str) -> None:
+    with pytest.raises(CommandError, match="at most 40 characters"):
+        api.apply(evaljob(name), "--dry-run=server")
+
+
+def test_defaults_are_filled_in_by_the_api_server(api: Kubectl) -> None:
+    api.apply(evaljob("defaults"))
+    spec = api.get_json("get", "evaljob", "defaults", "-n", NAMESPACE)["spec"]
+    assert (spec["seed"], spec["parallelism"], spec["suspend"], spec["backoffLimit"]) == (0, 10, False, 3)
+    assert spec["models"][0]["transformers"]["device"] == "Auto"
+    assert spec["datasets"][0]["shards"] == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [("models", [model(name="other")]), ("datasets", [dataset(limit=5)]), ("seed", 1), ("backoffLimit", 0)],
+)
+def test_the_spec_is_immutable(api: Kubectl, field: str, change: object) -> None:
+    api.apply(evaljob("fixed"))
+    with pytest.raises(CommandError, match=f"{field} is immutable: create another EvalJob"):
+        api.apply(evaljob("fixed", **{field: change}))
+
+
+def test_suspend_and_parallelism_may_change(api: Kubectl) -> None:
+    api.apply(evaljob("live"))
+    assert "configured" in api.apply(evaljob("live", suspend=True, parallelism=3))
+
+
+def test_explain_reads_like_documentation(api: Kubectl) -> None:
+    text = api.run("explain", "evaljob.spec.models.transformers")
+    for words in (
+        "Folder of the checkpoint",
+        "Prompts per forward pass",
+        "enum: Auto, CPU, CUDA",
+        "-required-",
+    ):
+        assert words in text
+
+
+def test_get_shows_state_progress_failures_and_age(api: Kubectl) -> None:
+    api.apply(evaljob("columns"))
+    assert api.run("get", "ej", "columns", "-n", NAMESPACE).split()[:5] == [
+        "NAME",
+        "STATE",
+        "DONE",
+        "FAILED",
+        "AGE",
+    ]
