@@ -4,6 +4,7 @@ A structural schema knows less than JSON Schema. What it cannot express raises h
 is never dropped in silence.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,7 +83,8 @@ def _structural(node: Mapping[str, Any], defs: Mapping[str, Any], path: str) -> 
             # Absent and empty mean the same; a default would only make objects longer.
             out |= {key: value} if isinstance(value, str | int | float) else {}
         elif key in _KEPT:
-            out[key] = value
+            # A copy: YAML would write what is shared as anchor and alias.
+            out[key] = copy.deepcopy(value)
         elif key not in _DROPPED:
             raise UnsupportedSchemaError(f"{path}: a CRD has no {key!r}")
     return out

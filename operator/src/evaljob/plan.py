@@ -6,10 +6,10 @@ upgrade in mid-run changes nothing.
 """
 
 import datetime as dt
-import json
 from collections.abc import Mapping
+from typing import Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from evaljob.model import Frozen
 from evaljob.names import Reason, job_name
@@ -26,7 +26,7 @@ from evaljob.spec import (
 )
 from evaljob.task import RequestType, Task
 
-PLAN_VERSION = 1
+PLAN_VERSION: Literal[1] = 1
 PLAN_BYTES_MAX = 900 * 1024
 """A ConfigMap holds 1 MiB; the rest is for its metadata."""
 RUN_KEY = "run.json"
@@ -53,7 +53,7 @@ class Settings(Frozen):
 class RunPlan(Frozen):
     """What all partitions share (`run.json`)."""
 
-    v: int = PLAN_VERSION
+    v: Literal[1] = PLAN_VERSION
     name: str
     uid: str
     seed: int
@@ -263,17 +263,25 @@ def dataset_key(name: str) -> str:
     return f"dataset.{name}.json"
 
 
-_Rows = TypeAdapter(tuple[tuple[str, str, int, int], ...])
+class _Partitions(Frozen):
+    """The partitions, and the order of the spec: the API server sorts keys."""
+
+    models: tuple[str, ...]
+    datasets: tuple[str, ...]
+    rows: tuple[tuple[int, int, int], ...]
+    """Indexes of model and dataset, shard: names would not fit for 10,000 partitions."""
 
 
 def to_data(plan: Plan) -> dict[str, str]:
     """The `data` of the plan's ConfigMap."""
-    rows = [[p.model, p.dataset, p.shard, p.shards] for p in plan.partitions]
+    models = {m.name: i for i, m in enumerate(plan.models)}
+    datasets = {d.dataset.name: i for i, d in enumerate(plan.datasets)}
+    rows = tuple((models[p.model], datasets[p.dataset], p.shard) for p in plan.partitions)
     return {
         RUN_KEY: plan.run.to_json(),
         **{model_key(m.name): m.to_json() for m in plan.models},
         **{dataset_key(d.dataset.name): d.to_json() for d in plan.datasets},
-        PARTITIONS_KEY: json.dumps(rows, separators=(",", ":")),
+        PARTITIONS_KEY: _Partitions(models=tuple(models), datasets=tuple(datasets), rows=rows).to_json(),
     }
 
 
@@ -283,15 +291,17 @@ def from_data(data: Mapping[str, str]) -> Plan:
     Raises:
         pydantic.ValidationError, KeyError: when the ConfigMap is not a plan of this version.
     """
-    rows = _Rows.validate_json(data[PARTITIONS_KEY])
-    models = [Model.model_validate_json(v) for k, v in data.items() if k.startswith("model.")]
-    datasets = [PlannedDataset.model_validate_json(v) for k, v in data.items() if k.startswith("dataset.")]
-    # The API server sorts keys; the partitions keep the order of the spec.
-    model_order = {m: i for i, (m, *_) in reversed(list(enumerate(rows)))}
-    dataset_order = {d: i for i, (_, d, *_) in reversed(list(enumerate(rows)))}
+    found = _Partitions.model_validate_json(data[PARTITIONS_KEY])
+    datasets = tuple(PlannedDataset.model_validate_json(data[dataset_key(name)]) for name in found.datasets)
+    partitions = (
+        Partition(
+            model=found.models[m], dataset=found.datasets[d], shard=k, shards=datasets[d].dataset.shards
+        )
+        for m, d, k in found.rows
+    )
     return Plan(
         run=RunPlan.model_validate_json(data[RUN_KEY]),
-        models=tuple(sorted(models, key=lambda m: model_order.get(m.name, len(rows)))),
-        datasets=tuple(sorted(datasets, key=lambda d: dataset_order.get(d.dataset.name, len(rows)))),
-        partitions=tuple(Partition(model=m, dataset=d, shard=k, shards=n) for m, d, k, n in rows),
+        models=tuple(Model.model_validate_json(data[model_key(name)]) for name in found.models),
+        datasets=datasets,
+        partitions=tuple(partitions),
     )

@@ -39,6 +39,9 @@ _VOLUME_TYPES = {
     "projected",
     "secret",
 }
+_PROJECTED = {"configMap", "downwardAPI", "secret"}
+"""No serviceAccountToken: the runner is nobody to the API server."""
+_HANDLERS = ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe")
 _HOST_FIELDS = ("hostNetwork", "hostPID", "hostIPC")
 
 
@@ -63,20 +66,29 @@ def _pod_violations(pod: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{f} must not be set" for f in _HOST_FIELDS if pod.get(f))
     if context.get("runAsNonRoot") is not True:
         yield "securityContext.runAsNonRoot must be true"
-    if context.get("runAsUser") == 0:
-        yield "securityContext.runAsUser must not be 0"
     if (context.get("seccompProfile") or {}).get("type") != "RuntimeDefault":
         yield "securityContext.seccompProfile.type must be RuntimeDefault"
-    if context.get("sysctls"):
-        yield "securityContext.sysctls must not be set"
+    yield from (f"securityContext.{v}" for v in _context_violations(context))
     if pod.get("automountServiceAccountToken") is not False:
         yield "automountServiceAccountToken must be false"
+    if not pod.get("activeDeadlineSeconds"):
+        yield "activeDeadlineSeconds must be set"
     for volume in pod.get("volumes", ()):
-        yield from (
-            f"volume {volume.get('name')}: {kind} is not allowed"
-            for kind in volume
-            if kind not in _VOLUME_TYPES
-        )
+        yield from (f"volume {volume.get('name')}: {v}" for v in _volume_violations(volume))
+
+
+def _volume_violations(volume: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"{kind} is not allowed" for kind in volume if kind not in _VOLUME_TYPES)
+    for source in (volume.get("projected") or {}).get("sources") or ():
+        yield from (f"{kind} is not allowed" for kind in source if kind not in _PROJECTED)
+
+
+def _context_violations(context: Mapping[str, Any]) -> Iterator[str]:
+    """Of a pod or a container."""
+    forbidden = ("sysctls", "privileged", "procMount", "windowsOptions", "seLinuxOptions", "appArmorProfile")
+    yield from (f"{k} must not be set" for k in forbidden if context.get(k))
+    if context.get("runAsUser") == 0:
+        yield "runAsUser must not be 0"
 
 
 def _container_violations(container: Mapping[str, Any]) -> Iterator[str]:
@@ -87,10 +99,13 @@ def _container_violations(container: Mapping[str, Any]) -> Iterator[str]:
     capabilities = context.get("capabilities") or {}
     if capabilities.get("drop") != ["ALL"] or capabilities.get("add"):
         yield f"{where}: capabilities must drop ALL and add none"
-    forbidden = ("privileged", "procMount", "windowsOptions")
-    yield from (f"{where}: {k} must not be set" for k in forbidden if context.get(k))
-    if context.get("runAsUser") == 0 or context.get("runAsNonRoot") is False:
-        yield f"{where}: must not run as root"
+    yield from (f"{where}: {v}" for v in _context_violations(context))
+    if context.get("runAsNonRoot", True) is not True:
+        yield f"{where}: runAsNonRoot must not be false"
+    if (context.get("seccompProfile") or {"type": "RuntimeDefault"}).get("type") != "RuntimeDefault":
+        yield f"{where}: seccompProfile.type must be RuntimeDefault"
+    # Handlers and probes may name a host; a runner has none.
+    yield from (f"{where}: {k} must not be set" for k in _HANDLERS if container.get(k))
     if any(port.get("hostPort") for port in container.get("ports", ())):
         yield f"{where}: hostPort must not be set"
     if "memory" not in ((container.get("resources") or {}).get("limits") or {}):

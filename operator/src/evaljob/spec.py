@@ -4,11 +4,23 @@ These models are the source of the CRD (`evaljob.crd`). Rules that need two fiel
 `kubectl apply` answers at once, and as validators here, for files that never meet an API server.
 """
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from evaljob.model import Frozen, cel, cel_rules, list_map
 from evaljob.names import API_VERSION, KIND, Reason, State
@@ -17,11 +29,39 @@ from evaljob.task import Generation, Task
 DnsLabel40 = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
 DisplayName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=253)]
+
+
+def _stays_inside(source: str) -> str:
+    if {".", ".."} & set(source.split("/")):
+        raise ValueError("a path without . and ..")
+    return source
+
+
 Source = Annotated[
-    str, StringConstraints(pattern=r"^(pvc|configmap)://[a-z0-9][-.a-z0-9]*(/[^/]+)+$", max_length=1024)
+    str,
+    StringConstraints(
+        pattern=r"^(pvc|configmap)://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(/[^/]+)+$", max_length=1024
+    ),
+    AfterValidator(_stays_inside),
 ]
 """`pvc://<claim>/<path>` or `configmap://<name>/<key>`, in the EvalJob's own namespace."""
-Quantity = Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True})]
+_QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
+
+
+def _quantity(value: object) -> int | str:
+    """Checked here, because a Job with a wrong one is refused only when it is created."""
+    if isinstance(value, bool) or not isinstance(value, int | str) or not re.match(_QUANTITY, str(value)):
+        raise ValueError(
+            "not a quantity of Kubernetes, which are like 2, 500m or 4Gi (in quotes with a point: '0.5')"
+        )
+    return value
+
+
+Quantity = Annotated[
+    int | str,
+    PlainValidator(_quantity),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": _QUANTITY}),
+]
 PARTITIONS_MAX = 10_000
 
 
@@ -115,11 +155,30 @@ class EnvVar(Frozen):
 class Toleration(Frozen):
     """A toleration of the runner's pods, as in a Pod."""
 
+    model_config = cel_rules(
+        cel("has(self.key) || self.operator == 'Exists'", "without key, operator must be Exists"),
+        cel("!has(self.value) || self.operator == 'Equal'", "value: only with operator Equal"),
+        cel(
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            "tolerationSeconds: only with effect NoExecute",
+        ),
+    )
+
     key: str | None = None
     operator: Literal["Exists", "Equal"] = "Equal"
     value: str | None = None
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     toleration_seconds: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.key is None and self.operator != "Exists":
+            raise ValueError("without key, operator must be Exists")
+        if self.value is not None and self.operator != "Equal":
+            raise ValueError("value: only with operator Equal")
+        if self.toleration_seconds is not None and self.effect != "NoExecute":
+            raise ValueError("tolerationSeconds: only with effect NoExecute")
+        return self
 
 
 class Resources(Frozen):
@@ -296,7 +355,13 @@ class Spec(Frozen):
         return self
 
 
-class ConditionStatus(Frozen):
+class Reported(Frozen):
+    """A part of the status. Unknown fields of another version of the operator are no reason to refuse a spec."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class ConditionStatus(Reported):
     """A condition, as in every Kubernetes object."""
 
     type: str
@@ -307,7 +372,7 @@ class ConditionStatus(Frozen):
     observed_generation: int = 0
 
 
-class PartitionCounts(Frozen):
+class PartitionCounts(Reported):
     """How many partitions are where; the four add up to `total`."""
 
     total: int = 0
@@ -317,7 +382,7 @@ class PartitionCounts(Frozen):
     failed: int = 0
 
 
-class FailureStatus(Frozen):
+class FailureStatus(Reported):
     """One failed or waiting partition, with the reason to act on."""
 
     partition: str
@@ -325,7 +390,7 @@ class FailureStatus(Frozen):
     message: str = ""
 
 
-class Status(Frozen):
+class Status(Reported):
     """What the operator has seen. Written by the operator only."""
 
     observed_generation: int = 0
@@ -407,26 +472,37 @@ def parse_evaljob(document: object) -> EvalJob:
     try:
         return EvalJob.model_validate(document)
     except ValidationError as error:
-        raise InvalidSpecError(_explain(error), _reason(error)) from error
+        found = _without_echoes(error.errors(include_url=False))
+        raise InvalidSpecError(_explain(found), _reason(found)) from error
 
 
-def _reason(error: ValidationError) -> Reason:
-    kinds = {e["type"] for e in error.errors()}
+def _without_echoes(found: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without "too short" about a list that is only short of its faulty items."""
+    places = [e["loc"] for e in found]
+
+    def echo(e: ErrorDetails) -> bool:
+        place = e["loc"]
+        return e["type"] == "too_short" and any(p != place and p[: len(place)] == place for p in places)
+
+    return [e for e in found if not echo(e)]
+
+
+def _reason(found: list[ErrorDetails]) -> Reason:
+    kinds = {e["type"] for e in found}
     return Reason.UNSUPPORTED_FIELD if kinds == {"extra_forbidden"} else Reason.INVALID_SPEC
 
 
-def _explain(error: ValidationError, limit: int = 5) -> str:
+def _explain(found: list[ErrorDetails], limit: int = 5) -> str:
     """The first problems, each with its path, in kubectl's notation."""
-    lines = []
-    for item in error.errors(include_url=False)[:limit]:
-        path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in item["loc"]).lstrip(".")
-        what = (
-            "unknown field"
-            if item["type"] == "extra_forbidden"
-            else item["msg"].removeprefix("Value error, ")
-        )
-        scalar = isinstance(item["input"], str | int | float | bool)
-        got = f" (got {str(item['input'])[:80]!r})" if scalar and item["type"] != "extra_forbidden" else ""
-        lines.append(f"{path or 'document'}: {what}{got}")
-    more = error.error_count() - len(lines)
+    lines = [_line(item) for item in found[:limit]]
+    more = len(found) - len(lines)
     return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
+
+
+def _line(item: ErrorDetails) -> str:
+    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in item["loc"]).lstrip(".") or "document"
+    if item["type"] == "extra_forbidden":
+        return f"{path}: unknown field"
+    scalar = isinstance(item["input"], str | int | float | bool)
+    got = f" (got {str(item['input'])[:80]!r})" if scalar else ""
+    return f"{path}: {item['msg'].removeprefix('Value error, ')}{got}"

@@ -480,7 +480,10 @@ _CSV_FIELDS = (
 
 
 def to_csv(summary: Summary) -> str:
-    """One line per model, dataset, part and metric; cells without numbers have one line each."""
+    """One line per model, dataset, part and metric; cells without numbers have one line each.
+
+    Names of subsets come from data and stand as they are: a spreadsheet may take `=...` for a formula.
+    """
     out = io.StringIO()
     writer = csv.DictWriter(out, _CSV_FIELDS, lineterminator="\n")
     writer.writeheader()
@@ -522,7 +525,8 @@ def to_markdown(summary: Summary) -> str:
 def _markdown(text: str) -> str:
     indent = len(text) - len(text.lstrip())
     flat = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    return "&nbsp;" * indent + flat
+    # "](" begins the address of a link or an image; brackets alone are common in names of models.
+    return "&nbsp;" * indent + flat.replace("](", "]\\(")
 
 
 def legend(summary: Summary) -> list[str]:

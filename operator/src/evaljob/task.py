@@ -4,10 +4,11 @@ One structural schema without unions (a step is an object with exactly one key),
 in `taskSpec`. No conditionals, no loops, no Python. Words follow lm-eval's task YAML where it has one.
 """
 
+import re
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from evaljob.model import Frozen, cel, cel_rules
 
@@ -129,6 +130,16 @@ class Step(Frozen):
     """The last number in the text, without thousands separators."""
     json_value: Annotated[Empty | None, Field(alias="json")] = None
     """The first JSON value in the text, a code fence around it is ignored."""
+
+    @field_validator("regex", "remove")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"not a regular expression of Python: {error}") from error
+        return pattern
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -284,4 +295,6 @@ def _group_problems(task: Task) -> list[str]:
     for i, group in enumerate(task.groups):
         later = set(names[i:]) & set(group.members)
         found += [f"groups: {group.name} uses {m}, which must be defined before it" for m in sorted(later)]
+        twice = sorted({m for m in group.members if group.members.count(m) > 1})
+        found += [f"groups: {group.name} holds {m} twice" for m in twice]
     return found

@@ -1,0 +1,197 @@
+"""What an EvalJob may say; each refusal names the field, the value and the fix."""
+
+import copy
+from typing import Any
+
+import pytest
+import yaml
+
+from evaljob.names import Reason
+from evaljob.spec import EvalJob, InvalidSpecError, Spec, Status, parse_evaljob
+from tests.unit.builders import Document, dataset, document, endpoint, model
+
+
+def refusal(doc: object) -> InvalidSpecError:
+    with pytest.raises(InvalidSpecError) as error:
+        parse_evaljob(doc)
+    return error.value
+
+
+def at(path: str, value: object, doc: Document | None = None) -> Document:
+    """A valid document with one field changed; `path` in dots, numbers index lists."""
+    doc = copy.deepcopy(doc or document())
+    *parents, last = [int(p) if p.isdigit() else p for p in path.split(".")]
+    node: Any = doc
+    for part in parents:
+        node = node.setdefault(part, {}) if isinstance(node, dict) else node[part]
+    node[last] = value
+    return doc
+
+
+M, D = "spec.models.0", "spec.datasets.0"
+
+
+@pytest.mark.parametrize(
+    ("doc", "words"),
+    [
+        (at("metadata.name", "a.b"), "metadata.name: String should match pattern"),
+        (at("metadata.name", "x" * 41), "metadata.name: String should have at most 40 characters"),
+        (at("kind", "Job"), "kind: Input should be 'EvalJob' (got 'Job')"),
+        (at("spec.models", []), "spec.models: Tuple should have at least 1 item"),
+        (at("spec.models", [model(), model()]), "spec: models: m stands twice, names must be unique"),
+        (at("spec.datasets", [dataset(), dataset()]), "spec: datasets: d stands twice, names must be unique"),
+        (
+            at(f"{D}.shards", 1000, document(models=[model(f"m{i}") for i in range(11)])),
+            "11000 partitions, at most 10000: split",
+        ),
+        (at(f"{M}.name", "Qwen/2"), "spec.models[0].name: String should match pattern"),
+        (at(f"{M}.displayName", ""), "spec.models[0].displayName: String should have at least 1 character"),
+        (at(f"{M}.displayName", "x" * 254), "spec.models[0].displayName: String should have at most 253"),
+        (
+            at(f"{M}.promptFormat", "Auto"),
+            "spec.models[0].promptFormat: Input should be 'Chat' or 'Text' (got",
+        ),
+        (at(f"{M}.openai", endpoint()["openai"]), "model m: exactly one backend, transformers or openai"),
+        (at(f"{M}.transformers", None), "model m: exactly one backend, transformers or openai"),
+        (
+            at(f"{M}.transformers.source", "hf://x/y"),
+            "spec.models[0].transformers.source: String should match",
+        ),
+        (
+            at(f"{M}.transformers.source", "pvc://c/a/../b"),
+            "source: a path without . and .. (got 'pvc://c/a/../b')",
+        ),
+        (
+            at(f"{M}.transformers.source", "pvc://claim-/a"),
+            "spec.models[0].transformers.source: String should match",
+        ),
+        (
+            at(f"{M}.transformers.dtype", "int8"),
+            "spec.models[0].transformers.dtype: Input should be 'float32'",
+        ),
+        (
+            at(f"{M}.openai.url", "llm", document(models=[endpoint()])),
+            "spec.models[0].openai.url: String should match",
+        ),
+        (
+            at(f"{M}.generation.temperature", 3),
+            "spec.models[0].generation.temperature: Input should be less than",
+        ),
+        (at(f"{M}.generation.topP", 0), "spec.models[0].generation.topP: Input should be greater than 0"),
+        (at(f"{M}.generation.temperature", float("nan")), "spec.models[0].generation.temperature"),
+        (at(f"{D}.task", "mmlu"), "dataset d: exactly one of task and taskSpec"),
+        (at(f"{D}.taskSpec", None), "dataset d: exactly one of task and taskSpec"),
+        (at(f"{D}.inline", {"jsonl": "{}"}), "dataset d: exactly one of source and inline"),
+        (at(f"{D}.limit", 0), "spec.datasets[0].limit: Input should be greater than or equal to 1 (got '0')"),
+        (at("spec.parallelism", 0), "spec.parallelism: Input should be greater than or equal to 1"),
+        (at("spec.suspend", "maybe"), "spec.suspend: Input should be a valid boolean"),
+        (
+            at("spec.runner.env", [{"name": "LD_PRELOAD", "value": "x"}]),
+            "env: LD_PRELOAD: names starting with LD_",
+        ),
+        (
+            at("spec.runner.env", [{"name": "A-B", "value": "x"}]),
+            "spec.runner.env[0].name: String should match",
+        ),
+        (
+            at("spec.runner.resources.limits", {"cpu": "lots"}),
+            "spec.runner.resources.limits.cpu: not a quantity",
+        ),
+        (at("spec.runner.resources.limits", {"cpu": 0.5}), "in quotes with a point: '0.5'"),
+        (
+            at("spec.runner.resources.limits", {"cpu": True}),
+            "spec.runner.resources.limits.cpu: not a quantity",
+        ),
+        (at("spec.runner.resources.limits", {"cpu": -1}), "spec.runner.resources.limits.cpu: not a quantity"),
+        (
+            at("spec.runner.tolerations", [{"value": "x"}]),
+            "spec.runner.tolerations[0]: without key, operator must be",
+        ),
+        (
+            at("spec.runner.tolerations", [{"key": "a", "operator": "Exists", "value": "x"}]),
+            "value: only with operator",
+        ),
+        (at("spec.runner.tolerations", [{"key": "a", "tolerationSeconds": 1}]), "only with effect NoExecute"),
+        ("nonsense", "document: Input should be a valid dictionary"),
+        ({}, "metadata: Field required; spec: Field required"),
+    ],
+)
+def test_refused(doc: object, words: str) -> None:
+    error = refusal(doc)
+    assert words in str(error)
+    assert error.reason is Reason.INVALID_SPEC
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("spec.vllm", "spec.vllm"),
+        ("spec.models.0.tranformers", "spec.models[0].tranformers"),
+        ("spec.datasets.0.taskSpec.fewshot", "spec.datasets[0].taskSpec.fewshot"),
+        ("spec.runner.hostNetwork", "spec.runner.hostNetwork"),
+    ],
+)
+def test_an_unknown_field_is_an_error_with_its_path(path: str, shown: str) -> None:
+    """A dropped field can change a number."""
+    error = refusal(at(path, "x"))
+    assert str(error) == f"{shown}: unknown field"
+    assert error.reason is Reason.UNSUPPORTED_FIELD
+
+
+def test_many_problems_are_cut_and_counted() -> None:
+    doc = document(models=[model(f"m{i}", promptFormat="Auto") for i in range(9)])
+    assert str(refusal(doc)).endswith("; and 4 more")
+
+
+def test_with_another_problem_an_unknown_field_is_an_invalid_spec() -> None:
+    assert refusal(at("spec.vllm", 1, at("spec.seed", -1))).reason is Reason.INVALID_SPEC
+
+
+@pytest.mark.parametrize("quantity", [1, "1", "500m", "0.5", "4Gi", "1e3", "2E", ".5"])
+def test_quantities_of_kubernetes_are_taken_as_they_are(quantity: int | str) -> None:
+    found = parse_evaljob(document(runner={"resources": {"limits": {"cpu": quantity}}}))
+    assert found.spec.runner.resources.limits == {"cpu": quantity}
+
+
+def test_defaults_are_those_of_the_documentation() -> None:
+    spec = parse_evaljob(document()).spec
+    assert (spec.parallelism, spec.backoff_limit, spec.suspend, spec.seed) == (10, 3, False, 0)
+    assert (spec.partition_deadline_seconds, spec.pending_deadline_seconds) == (86400, 1800)
+
+
+def test_every_field_but_two_is_immutable() -> None:
+    rules = str(Spec.model_config["json_schema_extra"])
+    free = {f for f in Spec.model_fields if f"self.{Spec.model_fields[f].alias or f}" not in rules}
+    assert free == {"suspend", "parallelism"}
+
+
+def test_metadata_of_the_api_server_is_ignored() -> None:
+    assert parse_evaljob(at("metadata.managedFields", [{"manager": "kubectl"}])).metadata.name == "nightly"
+
+
+def test_a_status_of_another_version_is_no_reason_to_refuse_a_spec() -> None:
+    status = {"state": "Running", "later": 1, "partitions": {"total": 3, "paused": 1}}
+    found = parse_evaljob({**document(), "status": status}).status
+    assert (found.state, found.partitions.total) == ("Running", 3)
+
+
+def test_a_status_knows_its_conditions() -> None:
+    status = Status.model_validate({"conditions": [
+        {"type": "Finished", "status": "True", "reason": "R", "lastTransitionTime": "2026-03-01T12:00:00Z"},
+        {"type": "Failed", "status": "False", "reason": "R", "lastTransitionTime": "2026-03-01T12:00:00Z"},
+    ]})  # fmt: skip
+    assert status.is_true("Finished")
+    assert not status.is_true("Failed")
+    assert not status.is_true("Complete")
+    assert status.condition("Complete") is None
+
+
+def test_an_evaljob_written_as_yaml_reads_as_itself() -> None:
+    given = parse_evaljob(document(exclude=[{"model": "m", "dataset": "d"}]))
+    text = yaml.safe_dump(given.model_dump(mode="json", by_alias=True, exclude_none=True))
+    assert parse_evaljob(yaml.safe_load(text)) == given
+
+
+def test_an_evaljob_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        EvalJob.model_validate(document()).spec.seed = 1  # type: ignore[misc]

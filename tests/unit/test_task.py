@@ -1,0 +1,95 @@
+"""The task language: what can never run is refused before anything runs."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from evaljob.task import Step, Task
+from tests.unit.builders import CHAT, LOG_LIKELIHOOD, TASK
+
+GROUP = {"name": "g", "members": ["a", "b"]}
+SUBSETS = {"subsets": {"column": "s"}}
+
+
+@pytest.mark.parametrize("task", [TASK, LOG_LIKELIHOOD, CHAT])
+def test_accepted(task: dict[str, Any]) -> None:
+    assert Task.model_validate(task).primary.key == "exact_match"
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ({**TASK, "messages": "x"}, "messages: only for requestType Chat"),
+        ({**CHAT, "messages": None}, "messages: missing for requestType Chat"),
+        ({**CHAT, "prompt": "x"}, "prompt: not used with requestType Chat"),
+        ({**TASK, "prompt": None}, "prompt: missing with requestType Generate"),
+        ({**TASK, "choices": {"values": ["A", "B"]}}, "choices: not used with requestType Generate"),
+        ({**LOG_LIKELIHOOD, "choices": None}, "choices: missing with requestType LogLikelihood"),
+        ({**LOG_LIKELIHOOD, "choices": {}}, "choices: give exactly one of values and template"),
+        (
+            {**LOG_LIKELIHOOD, "choices": {"values": ["A", "B"], "template": "x"}},
+            "exactly one of values and template",
+        ),
+        (
+            {**CHAT, "fewShot": {"count": 1}},
+            "fewShot: not used with requestType Chat, put examples into messages",
+        ),
+        ({**TASK, "metrics": [{"name": "a"}]}, "metrics: exactly one must be primary"),
+        (
+            {**TASK, "metrics": [{"name": "a", "primary": True}, {"name": "b", "primary": True}]},
+            "exactly one must be",
+        ),
+        ({**TASK, "metrics": [{"name": "a", "primary": True}, {"name": "a"}]}, "metrics: a stands twice"),
+        (
+            {**TASK, "metrics": [{"name": "a", "extract": "x", "primary": True}]},
+            "a names extract 'x', which is not defined",
+        ),
+        ({**TASK, "groups": [GROUP]}, "groups: need subsets"),
+        ({**TASK, **SUBSETS, "groups": [GROUP, GROUP]}, "groups: g stands twice"),
+        ({**TASK, **SUBSETS, "groups": [{"name": "g", "members": ["a", "a"]}]}, "groups: g holds a twice"),
+        (
+            {**TASK, **SUBSETS, "groups": [{"name": "h", "members": ["g"]}, GROUP]},
+            "h uses g, which must be defined before",
+        ),
+        (
+            {**TASK, **SUBSETS, "groups": [{"name": "g", "members": ["g"]}]},
+            "g uses g, which must be defined before it",
+        ),
+        ({**TASK, "extract": {"x": [{}]}}, "a step has exactly one operation, this one has none"),
+        ({**TASK, "extract": {"x": [{"regex": "a", "remove": "b"}]}}, "exactly one operation"),
+        ({**TASK, "extract": {"x": [{"json": {}, "take": "Last"}]}}, "take belongs to regex"),
+        ({**TASK, "extract": {"x": [{"regex": "(a"}]}}, "not a regular expression of Python: missing )"),
+        ({**TASK, "extract": {"x": [{"remove": "[a"}]}}, "not a regular expression of Python: unterminated"),
+        ({**TASK, "extract": {"x": []}}, "at least 1 item"),
+        (
+            {**TASK, "requestType": "LogLikelihoodRolling"},
+            "Input should be 'Generate', 'Chat' or 'LogLikelihood'",
+        ),
+        ({**TASK, "repeats": 2}, "Extra inputs are not permitted"),
+    ],
+)
+def test_refused(task: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        Task.model_validate(task)
+    assert words in str(error.value)
+
+
+def test_nested_groups_are_accepted_inside_out() -> None:
+    groups = [GROUP, {"name": "all", "members": ["g", "c"], "weighting": "Equal"}]
+    assert len(Task.model_validate({**TASK, **SUBSETS, "groups": groups}).groups) == 2
+
+
+@pytest.mark.parametrize(
+    "step", [{"regex": "a(.)", "take": "Last"}, {"remove": "[,$]"}, {"lastNumber": {}}, {"json": {}}]
+)
+def test_each_step_is_an_object_with_one_key(step: dict[str, Any]) -> None:
+    assert Step.model_validate(step).model_dump(mode="json", by_alias=True, exclude_none=True) == step
+
+
+def test_the_key_of_a_metric_names_its_extraction() -> None:
+    task = Task.model_validate(
+        {**TASK, "extract": {"strict": [{"json": {}}]},
+         "metrics": [{"name": "exact_match", "extract": "strict", "primary": True}, {"name": "exact_match"}]}
+    )  # fmt: skip
+    assert [m.key for m in task.metrics] == ["exact_match,strict", "exact_match"]
