@@ -451,7 +451,9 @@ async def test_an_upgrade_in_mid_run_changes_nothing(stage: Stage) -> None:
     assert images == {"runner:1"}
 
 
-async def test_a_plan_that_nobody_can_read_stops_only_its_evaljob(stage: Stage) -> None:
+async def test_a_plan_that_nobody_can_read_stops_only_its_evaljob(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
     owner = {"kind": "EvalJob", "name": "nightly", "uid": UID, "controller": True}
     stage.api.put(
         f"{CONFIG_MAPS}/nightly-plan", {"metadata": {"ownerReferences": [owner]}, "data": {"x": "{"}}
@@ -463,6 +465,7 @@ async def test_a_plan_that_nobody_can_read_stops_only_its_evaljob(stage: Stage) 
     await stage.start()
     await stage.to_the_end("other")
     assert not stage.finished()
+    assert caplog.text.count("nightly-plan is no plan that evaljob") == 1
 
 
 async def test_the_jobs_of_a_finished_evaljob_go_when_their_time_is_up(stage: Stage) -> None:

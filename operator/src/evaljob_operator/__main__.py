@@ -1,12 +1,15 @@
 """`python -m evaljob_operator --config FILE`."""
 
 import argparse
+import asyncio
 import logging
 import sys
 from pathlib import Path
 
 from evaljob_operator import handlers
+from evaljob_operator.api import ApiError
 from evaljob_operator.settings import SettingsError, load
+from evaljob_operator.startup import StartError
 
 
 class OneLine(logging.Formatter):
@@ -31,7 +34,11 @@ def main(argv: list[str]) -> int:
     logging.basicConfig(level=settings.log_level, handlers=[handler])
     for chatty in ("aiohttp.access", "kopf"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
-    handlers.run(settings)
+    try:
+        asyncio.run(handlers.serve(settings))
+    except (StartError, ApiError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -48,13 +48,16 @@ def configuration(connections: int) -> Configuration:
     """Rights and address from the service account of this pod, or else from the user's kubeconfig.
 
     Raises:
-        kubernetes.config.ConfigException: when there is neither.
+        UnreachableError: when there is neither.
     """
     config = Configuration()
     try:
         load_incluster_config(client_configuration=config)
     except ConfigException:
-        load_kube_config(client_configuration=config)
+        try:
+            load_kube_config(client_configuration=config)
+        except ConfigException as error:
+            raise UnreachableError(f"neither a service account nor a kubeconfig: {error}") from error
     # urllib3 drops and warns about every connection beyond the size of its pool.
     config.connection_pool_maxsize = connections
     # Retries are the caller's: urllib3's own would sleep inside a thread and repeat unnoticed.

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from datetime import UTC
 from enum import Enum
 
-from evaljob import plan
+from pydantic import ValidationError
+
+from evaljob import __version__, plan
 from evaljob.jobs import plan_config_map
 from evaljob.names import KIND, LABEL_MANAGED_BY, LABEL_NAME, MANAGED_BY, Reason, plan_name, summary_name
 from evaljob.plan import Plan, Settings
@@ -15,6 +17,10 @@ from evaljob_operator.api import JOB_LABEL, AlreadyExistsError, Api, Json, NotFo
 
 class PredecessorError(Exception):
     """An object of our name belongs to a deleted EvalJob and has not gone yet: try again soon."""
+
+
+class UnreadablePlanError(Exception):
+    """A plan of ours that this version of the program does not understand."""
 
 
 class Ownership(Enum):
@@ -53,13 +59,20 @@ async def read(api: Api, evaljob: EvalJob) -> Plan | None:
     Raises:
         PredecessorError: while a predecessor's plan is still there.
         InvalidSpecError: when somebody else's ConfigMap has the name.
+        UnreadablePlanError: when another version made it.
     """
     meta = evaljob.metadata
     found = await get(api, core_path(meta.namespace, "configmaps", plan_name(meta.name)))
     if found is None:
         return None
     _require_ours(found, meta)
-    return plan.from_data(found["data"])
+    try:
+        return plan.from_data(found["data"])
+    except (KeyError, ValidationError) as error:
+        raise UnreadablePlanError(
+            f"ConfigMap {found['metadata']['name']} is no plan that evaljob {__version__} can read; "
+            "go back to the version that made it, or create the EvalJob again"
+        ) from error
 
 
 async def freeze(api: Api, evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Settings) -> Plan:

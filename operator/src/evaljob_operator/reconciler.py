@@ -21,7 +21,7 @@ from evaljob_operator.api import (
     evaljob_path,
 )
 from evaljob_operator.backoff import Backoff
-from evaljob_operator.freeze import PredecessorError, freeze, get, read
+from evaljob_operator.freeze import PredecessorError, UnreadablePlanError, freeze, get, read
 from evaljob_operator.pods import PodLists
 from evaljob_operator.statuses import denied, due_in, unreadable
 from evaljob_operator.world import World
@@ -87,6 +87,9 @@ class Reconciler:
             except PredecessorError as error:
                 self._complain(f"{error} of an earlier EvalJob of this name has not gone yet")
                 await asyncio.sleep(self._world.timing.retry)
+            except UnreadablePlanError as error:
+                self._complain(str(error))
+                await asyncio.sleep(self._backoff.after_failure())
             except ApiError as error:
                 await asyncio.sleep(await self._after_error(error))
             except Exception as error:
@@ -181,7 +184,7 @@ class Reconciler:
         evaljob = unreadable(self._body)
         try:
             plan = self._plan or await read(self._world.api, evaljob)
-        except InvalidSpecError:
+        except (InvalidSpecError, UnreadablePlanError):
             plan = None
         if plan is None:
             return None
