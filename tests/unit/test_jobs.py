@@ -1,0 +1,183 @@
+"""Plan and partition -> Job."""
+
+from typing import Any
+
+import pytest
+
+from evaljob import jobs
+from evaljob.plan import from_data
+from evaljob.spec import parse_evaljob
+from tests.unit import builders
+from tests.unit.builders import UID, dataset, document, endpoint, evaljob, model
+
+
+def made(doc: dict[str, Any] | None = None, number: int = 0) -> dict[str, Any]:
+    of = parse_evaljob(doc or document())
+    plan = builders.plan(of)
+    return jobs.job(of, plan, plan.partitions[number])
+
+
+def container(job: dict[str, Any]) -> dict[str, Any]:
+    (found,) = job["spec"]["template"]["spec"]["containers"]
+    assert isinstance(found, dict)
+    return found
+
+
+def volume(job: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(v for v in job["spec"]["template"]["spec"]["volumes"] if v["name"] == name)
+
+
+def test_a_job_belongs_to_its_evaljob() -> None:
+    job = made()
+    assert job["metadata"]["ownerReferences"] == [
+        {
+            "apiVersion": "evaljob.dev/v1alpha1",
+            "kind": "EvalJob",
+            "name": "nightly",
+            "uid": UID,
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+    ]
+    labels = {"name": "nightly", "model": "m", "dataset": "d", "shard": "0-of-1"}
+    expected = {f"evaljob.dev/{k}": v for k, v in labels.items()} | {
+        "app.kubernetes.io/managed-by": "evaljob"
+    }
+    assert job["metadata"]["labels"] == job["spec"]["template"]["metadata"]["labels"] == expected
+
+
+def test_only_kueues_labels_are_copied() -> None:
+    doc = document()
+    doc["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gpu", "team": "x"}
+    job = made(doc)
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpu"
+    assert "team" not in job["metadata"]["labels"]
+    assert "kueue.x-k8s.io/queue-name" not in job["spec"]["template"]["metadata"]["labels"]
+
+
+def test_a_job_has_no_time_to_live() -> None:
+    """The Job is the record."""
+    assert "ttlSecondsAfterFinished" not in made()["spec"]
+
+
+def test_disruptions_are_free_and_78_is_final() -> None:
+    rules = made()["spec"]["podFailurePolicy"]["rules"]
+    assert [r["action"] for r in rules] == ["Ignore", "FailJob"]
+    assert rules[1]["onExitCodes"]["values"] == [78]
+
+
+def test_the_pod_outlives_the_runners_own_deadline_by_the_grace_period() -> None:
+    pod = made(document(partitionDeadlineSeconds=100))["spec"]["template"]["spec"]
+    assert (pod["activeDeadlineSeconds"], pod["terminationGracePeriodSeconds"]) == (160, 60)
+
+
+def test_arguments_are_what_a_user_would_type() -> None:
+    job = made(document(datasets=[dataset(shards=2)]), number=1)
+    assert " ".join(container(job)["args"]) == (
+        "--plan /etc/evaljob/plan --model m --dataset d --shard 1/2 --out /mnt/output "
+        "--mount models=/mnt/source/models --mount data=/mnt/source/data"
+    )
+
+
+def test_a_claim_named_twice_is_mounted_once_and_read_only() -> None:
+    job = made(document(datasets=[dataset(source="pvc://models/data.jsonl")]))
+    mounts = [m for m in container(job)["volumeMounts"] if m["mountPath"].startswith("/mnt/source")]
+    assert mounts == [{"name": "source-0", "mountPath": "/mnt/source/models", "readOnly": True}]
+    assert volume(job, "source-0")["persistentVolumeClaim"] == {"claimName": "models", "readOnly": True}
+
+
+def test_a_config_map_is_mounted_as_a_folder() -> None:
+    job = made(document(datasets=[dataset(source="configmap://questions/q.jsonl")]))
+    assert "--config-map questions=/mnt/config/questions" in " ".join(container(job)["args"])
+    assert volume(job, "config-0")["configMap"] == {"name": "questions"}
+
+
+def test_inline_data_needs_no_volume() -> None:
+    spec = {"name": "d", "taskSpec": builders.TASK, "inline": {"jsonl": "{}"}}
+    names = {v["name"] for v in made(document([endpoint()], [spec]))["spec"]["template"]["spec"]["volumes"]}
+    assert names == {"tmp", "shm", "plan", "output"}
+
+
+def test_a_key_is_a_file_and_never_an_environment_variable() -> None:
+    job = made(document([endpoint(secret="eval-llm")]))
+    assert "--api-key-file /etc/evaljob/key/token" in " ".join(container(job)["args"])
+    items = [{"key": "token", "path": "token"}]
+    assert volume(job, "key")["secret"] == {"secretName": "eval-llm", "items": items}
+    assert [e["name"] for e in container(job)["env"]] == ["OMP_NUM_THREADS"]
+
+
+def test_a_pod_sees_three_keys_of_the_plan_and_its_own_uid() -> None:
+    sources = volume(made(), "plan")["projected"]["sources"]
+    assert [i["key"] for i in sources[0]["configMap"]["items"]] == [
+        "run.json",
+        "model.m.json",
+        "dataset.d.json",
+    ]
+    assert sources[1]["downwardAPI"]["items"] == [
+        {"path": "attempt", "fieldRef": {"fieldPath": "metadata.uid"}}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "bound"), [({"cpu": 2}, "limits.cpu"), ({"nvidia.com/gpu": 1}, "requests.cpu")]
+)
+def test_threads_follow_the_cpus_that_the_pod_has(limits: dict[str, int], bound: str) -> None:
+    job = made(document([model(runner={"resources": {"limits": limits}})]))
+    (threads,) = container(job)["env"]
+    assert threads["valueFrom"]["resourceFieldRef"]["resource"] == bound
+
+
+@pytest.mark.parametrize(
+    ("spec", "source", "sub_path"),
+    [
+        ({}, {"emptyDir": {"sizeLimit": "4Gi"}}, None),
+        ({"output": {"claimName": "logs"}}, {"persistentVolumeClaim": {"claimName": "logs"}}, "nightly"),
+    ],
+)
+def test_output(spec: dict[str, Any], source: dict[str, Any], sub_path: str | None) -> None:
+    job = made(document(**spec))
+    assert volume(job, "output") == {"name": "output", **source}
+    (mount,) = [m for m in container(job)["volumeMounts"] if m["name"] == "output"]
+    assert mount.get("subPath") == sub_path
+
+
+def test_the_pod_fields_of_a_user_arrive() -> None:
+    runner = {
+        "image": "mine:2",
+        "imagePullPolicy": "Never",
+        "imagePullSecrets": [{"name": "pull"}],
+        "nodeSelector": {"gpu": "h100"},
+        "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "priorityClassName": "low",
+        "env": [{"name": "HF_HUB_OFFLINE", "value": "1"}],
+        "resources": {"limits": {"nvidia.com/gpu": 1, "memory": "8Gi"}},
+    }
+    job = made(document([model(runner=runner)]))
+    pod = job["spec"]["template"]["spec"]
+    for field in ("imagePullSecrets", "nodeSelector", "tolerations", "priorityClassName"):
+        assert pod[field] == runner[field]
+    for field in ("image", "imagePullPolicy"):
+        assert container(job)[field] == runner[field]
+    assert container(job)["env"][1:] == runner["env"]
+    assert container(job)["resources"]["limits"] == {"nvidia.com/gpu": 1, "memory": "8Gi"}
+
+
+def test_the_plans_config_map_is_immutable_and_holds_the_plan() -> None:
+    of = evaljob()
+    plan = builders.plan(of)
+    found = jobs.plan_config_map(of, plan)
+    assert (found["metadata"]["name"], found["immutable"]) == ("nightly-plan", True)
+    assert from_data(found["data"]) == plan
+
+
+def test_the_summarys_config_map_can_be_written_again() -> None:
+    found = jobs.summary_config_map(evaljob(), {"summary.md": "x"})
+    assert (found["metadata"]["name"], found["data"]) == ("nightly-summary", {"summary.md": "x"})
+    assert "immutable" not in found
+
+
+def test_a_record_is_one_patch_bound_to_the_jobs_uid() -> None:
+    assert jobs.record_patch("u", "text") == {
+        "metadata": {"uid": "u", "annotations": {"evaljob.dev/result": "text"}}
+    }
+    assert jobs.record_patch("u", "text", stop=True)["spec"] == {"activeDeadlineSeconds": 1}
