@@ -499,7 +499,9 @@ def to_csv(summary: Summary) -> str:
         for part in cell.parts:
             for score in part.scores:
                 numbers = score.model_dump(exclude={"higher_is_better"})
-                writer.writerow({**common, "kind": part.kind, "name": part.name, **numbers})
+                # Python's writer leaves a carriage return unquoted, and readers would see two lines.
+                name = part.name.replace("\r", " ")
+                writer.writerow({**common, "kind": part.kind, "name": name, **numbers})
     return out.getvalue()
 
 
