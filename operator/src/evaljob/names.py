@@ -62,7 +62,6 @@ class Reason(StrEnum):
     RESUMED = "Resumed"
     ALL_SUCCEEDED = "AllPartitionsSucceeded"
     PARTITIONS_FAILED = "PartitionsFailed"
-    PARTITIONS_RUNNING = "PartitionsRunning"
     SUMMARY_TOO_LARGE = "SummaryTooLarge"
     OUTPUT_CLAIM = "OutputClaim"
     NO_OUTPUT = "NoOutput"

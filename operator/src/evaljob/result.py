@@ -366,25 +366,3 @@ def worst_case_bytes(
 
 def _noise_hex(seed: int) -> str:
     return f"{(seed + 1) * 0x9E3779B97F4A7C15F39CC0605CEDC8341082276BF3A27251F86C6A11D0C18E95:064x}"[-64:]
-
-
-__all__ = [
-    "DECODED_MAX",
-    "ENCODED_MAX",
-    "PLAIN_MAX",
-    "Clusters",
-    "Failure",
-    "InvalidResultError",
-    "Lint",
-    "MetricInfo",
-    "Outcomes",
-    "PartitionResult",
-    "Seconds",
-    "SubsetResult",
-    "Tokens",
-    "TooLargeError",
-    "decode",
-    "encode",
-    "failure",
-    "worst_case_bytes",
-]

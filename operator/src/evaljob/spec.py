@@ -435,7 +435,6 @@ class Metadata(BaseModel):
     generation: int = 0
     labels: dict[str, str] = Field(default_factory=dict)
     creation_timestamp: datetime | None = None
-    deletion_timestamp: datetime | None = None
 
 
 class EvalJob(Frozen):
