@@ -38,14 +38,18 @@ def evaljob(name: str = "good", **spec: Any) -> Manifest:  # noqa: ANN401 - fiel
 
 @pytest.fixture(scope="module")
 def api(kubectl: Kubectl) -> Iterator[Kubectl]:
-    """The API server with our CRD, as the chart would install it, and a namespace of its own."""
-    crd = REPOSITORY / "crds" / "evaljobs.yaml"
+    """The API server with our CRD, and a namespace of its own; both go if they were not there before."""
+    name = "crd/evaljobs.evaljob.dev"
+    there = "evaljobs" in kubectl.run("get", name, "--ignore-not-found")
     # Helm's field manager, so that an installation on the same cluster meets no conflict.
-    kubectl.run("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", str(crd))
-    kubectl.wait("crd/evaljobs.evaljob.dev", "condition=Established")
+    options = ("--server-side", "--force-conflicts", "--field-manager=helm")
+    kubectl.run("apply", *options, "-f", str(REPOSITORY / "crds" / "evaljobs.yaml"))
+    kubectl.wait(name, "condition=Established")
     kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     yield kubectl
     kubectl.run("delete", "namespace", NAMESPACE, "--wait")
+    if not there:
+        kubectl.run("delete", name, "--wait")
 
 
 def model(**changes: Any) -> Manifest:  # noqa: ANN401
@@ -79,6 +83,10 @@ ACCEPTED: dict[str, Manifest] = {
     "extended resources as number or text": {
         "runner": {"resources": {"limits": {"nvidia.com/gpu": 1, "memory": "3Gi"}}}
     },
+    "amounts as Kubernetes writes them": {
+        "runner": {"resources": {"limits": {"cpu": "0.5", "memory": "1e9", "ephemeral-storage": "500Mi"}}}
+    },
+    "a toleration": {"runner": {"tolerations": [{"key": "gpu", "value": "h100", "effect": "NoSchedule"}]}},
     "two models, an excluded pair": {
         "models": [model(), model(name="n")],
         "exclude": [{"model": "n", "dataset": "d"}],
@@ -129,6 +137,27 @@ REFUSED: dict[str, tuple[Manifest, tuple[str, ...]]] = {
     "an endpoint without http": (
         {"models": [model(transformers=None, openai={**ENDPOINT, "url": "llm:80"})]},
         ("openai.url", "should match"),
+    ),
+    "a claim that cannot exist": ({"datasets": [dataset(source="pvc://data-/x")]}, ("spec.datasets[0].source",)),
+    "an amount that is none": (
+        {"runner": {"resources": {"limits": {"cpu": "lots"}}}},
+        ("spec.runner.resources.limits.cpu", "should match"),
+    ),
+    "an amount with a point and without quotes": (
+        {"runner": {"resources": {"limits": {"cpu": 0.5}}}},
+        ("spec.runner.resources.limits.cpu", "integer,string"),
+    ),
+    "a toleration of everything, by mistake": (
+        {"runner": {"tolerations": [{"value": "x"}]}},
+        ("spec.runner.tolerations[0]", "without key, operator must be Exists"),
+    ),
+    "a toleration with a value that is not looked at": (
+        {"runner": {"tolerations": [{"key": "a", "operator": "Exists", "value": "x"}]}},
+        ("spec.runner.tolerations[0]", "value: only with operator Equal"),
+    ),
+    "seconds without eviction": (
+        {"runner": {"tolerations": [{"key": "a", "operator": "Exists", "tolerationSeconds": 9}]}},
+        ("spec.runner.tolerations[0]", "only with effect NoExecute"),
     ),
     "parallelism zero": ({"parallelism": 0}, ("spec.parallelism", "greater than or equal to 1")),
     "a seed that is text": ({"seed": "one"}, ("spec.seed", "integer")),
