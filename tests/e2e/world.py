@@ -191,5 +191,7 @@ def remove(world: World) -> None:
     """Leave the cluster as it was found."""
     for namespace in (NAMESPACE, OPERATOR_NAMESPACE):
         world.kubectl.run("delete", "namespace", namespace, "--ignore-not-found", "--wait")
+    # The chart keeps its CRD on purpose; users' EvalJobs would go with it.
+    world.kubectl.run("delete", "crd", "evaljobs.evaljob.dev", "--ignore-not-found")
     world.kubectl.run("delete", "pv", *(f"e2e-{c}" for c in _CLAIMS), "--ignore-not-found")
     shutil.rmtree(world.data, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Benchmarks: scripts with a report, never timed tests."""
