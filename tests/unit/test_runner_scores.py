@@ -69,11 +69,6 @@ def test_extraction(steps: list[dict[str, Any]], answer: str, found: object) -> 
     assert pipeline(*steps)(answer) == found
 
 
-def test_a_pattern_that_is_none_is_refused() -> None:
-    with pytest.raises(Fatal, match=r"extract.p\[0\]: '\('"):
-        pipeline({"regex": "("})
-
-
 def scored(metric: dict[str, Any], output: str, target: str) -> float:
     scorer = Scorer(task(metrics=[metric | {"primary": True}], extract={"j": [{"json": {}}]}))
     (score,) = scorer.score(line(output, target=target))[1].scores.values()

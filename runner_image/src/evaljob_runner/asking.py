@@ -49,12 +49,11 @@ class Asker:
     """The inference digest, written to every line."""
     backend: Backend
 
-    def ask(self, sample: Sample) -> tuple[Prompt, Encoded | Sent]:
-        """A sample's prompt, in the form that the backend takes."""
-        prompt = self.prompter.prompt(sample)
+    def form(self, prompt: Prompt) -> Encoded | Sent:
+        """A prompt in the form that the backend takes."""
         if self.backend.tokenizer is None:
-            return prompt, tokens.send(prompt)
-        return prompt, tokens.encode(prompt, self.backend.tokenizer, self.work.run.date)
+            return tokens.send(prompt)
+        return tokens.encode(prompt, self.backend.tokenizer, self.work.run.date)
 
     def lines(self, samples: Iterable[Sample]) -> Generator[InferenceLine]:
         """The inference lines of all samples, as they finish. Prompts are made when the backend has room."""
@@ -63,7 +62,8 @@ class Asker:
 
         def fitting() -> Iterator[tuple[Prompt, Encoded | Sent]]:
             for sample in samples:
-                prompt, asked = self.ask(sample)
+                prompt = self.prompter.prompt(sample)
+                asked = self.form(prompt)
                 if message := self._overflow(asked):
                     too_long.append(self._line(prompt, asked, Overflow(sample.id, message)))
                 else:

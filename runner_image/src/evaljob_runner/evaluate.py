@@ -14,7 +14,7 @@ from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Backend
 from evaljob_runner.data import Sample
 from evaljob_runner.errors import Fatal, Retry
-from evaljob_runner.prompts import Prompter
+from evaljob_runner.prompts import Prompt, Prompter
 from evaljob_runner.report import Progress, Scored, Stopwatch
 from evaljob_runner.samples import InferenceLine, Outcome, SampleLog, without_prompt
 from evaljob_runner.scoring import Scorer
@@ -66,10 +66,11 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
     if selection.samples:
         with closing(SampleLog(work.places.out / folder, work.attempt, inference_digest)) as log:
             shell.watch(log)
+            first = [prompter.prompt(s) for s in selection.samples[: lint.FIRST_PROMPTS]]
             backend = shell.open_backend(work)
             device = backend.device
             asker = Asker(work, prompter, sampling, inference_digest, backend)
-            found = _look(asker, selection.samples[: lint.FIRST_PROMPTS])
+            found = _look(asker, first)
             scored = _run(asker, scorer, log, selection.samples, shell)
         found += lint.outputs(lint.Ended(s.outcome, s.line.requests[0].output) for s in scored)
     return report.result(
@@ -117,14 +118,14 @@ def checkpoint(work: Assignment) -> digest.Checkpoint | None:
     return digest.checkpoint(folder, root, source)
 
 
-def _look(asker: Asker, samples: Sequence[Sample]) -> tuple[Lint, ...]:
+def _look(asker: Asker, first: Sequence[Prompt]) -> tuple[Lint, ...]:
     """Lint of the first prompts."""
-    asked = [asker.ask(sample) for sample in samples]
+    asked = [(prompt, asker.form(prompt)) for prompt in first]
     looked = [lint.Looked(prompt, a.ids if isinstance(a, Encoded) else ()) for prompt, a in asked]
     tokenizer = asker.backend.tokenizer
     found = lint.prompts(looked, tokenizer.bos_id if tokenizer else None)
     for item in found:
-        _log.warning("suspect prompts: %s in %d of the first %d", item.code, item.count, len(samples))
+        _log.warning("suspect prompts: %s in %d of the first %d", item.code, item.count, len(first))
     return found
 
 

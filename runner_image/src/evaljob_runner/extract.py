@@ -6,9 +6,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, NoReturn
 
-from evaljob.names import Reason
 from evaljob.task import Step, Take, Task
-from evaljob_runner.errors import Fatal
 
 Json = Any
 """A JSON value."""
@@ -22,16 +20,12 @@ _VALUE_START = re.compile(r"[\[{]")
 
 
 def pipelines(task: Task) -> dict[str, Pipeline]:
-    """The task's pipelines by name.
-
-    Raises:
-        Fatal: BadConfiguration, for a pattern that is no regular expression.
-    """
-    return {name: _pipeline(name, steps) for name, steps in task.extract.items()}
+    """The task's pipelines by name."""
+    return {name: _pipeline(steps) for name, steps in task.extract.items()}
 
 
-def _pipeline(name: str, steps: tuple[Step, ...]) -> Pipeline:
-    functions = [_step(f"extract.{name}[{i}]", step) for i, step in enumerate(steps)]
+def _pipeline(steps: tuple[Step, ...]) -> Pipeline:
+    functions = [_step(step) for step in steps]
 
     def run(answer: str) -> Json:
         found: Json = answer
@@ -44,20 +38,13 @@ def _pipeline(name: str, steps: tuple[Step, ...]) -> Pipeline:
     return run
 
 
-def _step(where: str, step: Step) -> Pipeline:
+def _step(step: Step) -> Pipeline:
     if step.regex is not None:
-        return _regex(_compile(where, step.regex), last=step.take is Take.LAST)
+        return _regex(re.compile(step.regex), last=step.take is Take.LAST)
     if step.remove is not None:
-        unwanted = _compile(where, step.remove)
+        unwanted = re.compile(step.remove)
         return lambda text: unwanted.sub("", text)
     return _last_number if step.last_number is not None else first_json
-
-
-def _compile(where: str, pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise Fatal(Reason.BAD_CONFIGURATION, f"{where}: {pattern!r}: {error}") from error
 
 
 def _regex(pattern: re.Pattern[str], *, last: bool) -> Pipeline:

@@ -10,7 +10,7 @@ class Scorer:
     """A task's pipelines and metrics, compiled.
 
     Raises:
-        Fatal: BadConfiguration, for a bad pattern, metric or argument.
+        Fatal: BadConfiguration, for a bad metric or argument.
     """
 
     def __init__(self, task: Task) -> None:
