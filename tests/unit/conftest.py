@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 
 _SLOW = [HealthCheck.too_slow]
 settings.register_profile(
-    "quick", max_examples=40, deadline=None, suppress_health_check=_SLOW, derandomize=True, database=None
+    "quick", max_examples=15, deadline=None, suppress_health_check=_SLOW, derandomize=True, database=None
 )
 settings.register_profile("thorough", max_examples=2000, deadline=None, suppress_health_check=_SLOW)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
