@@ -10,6 +10,7 @@ the phases of a finished EvalJob's pods are added, from the timestamps of its Jo
 import argparse
 import datetime as dt
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -65,8 +66,7 @@ def _isolated(folder: Path) -> tuple[dict[str, Any], float]:
     datasets = [dataset(name) for name in ("gsm", "mc", "kind", "chat")]
     manifest = evaljob("overhead", models, datasets, exclude=[{"model": "tiny-text", "dataset": "chat"}])
     (folder / "evaljob.yaml").write_text(yaml.safe_dump(manifest))
-    (folder / "models").mkdir()
-    (folder / "models" / "tiny").symlink_to(TINY / "model")
+    shutil.copytree(TINY / "model", folder / "models" / "tiny")
     command = [sys.executable, "-m", "evaljob_cli", "run", str(folder / "evaljob.yaml"), "--parallelism", "1"]
     command += ["--mount", f"models={folder / 'models'}", "--mount", f"data={TINY / 'data'}"]
     seconds = _timed([*command, "--out", str(folder / "out")])

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -81,8 +82,8 @@ def _run_locally(manifest: Manifest, folder: Path, date: dt.date) -> Manifest:
     file = folder / "evaljob.yaml"
     file.write_text(yaml.safe_dump(manifest))
     python = REPOSITORY / ".venv-test" / "bin" / "python"
-    (folder / "models").mkdir()
-    (folder / "models" / "tiny").symlink_to(TINY / "model")
+    # A copy: a link that leads out of its volume is refused.
+    shutil.copytree(TINY / "model", folder / "models" / "tiny")
     mounts = [f"--mount=models={folder / 'models'}", f"--mount=data={TINY / 'data'}"]
     subprocess.run(
         [python, "-m", "evaljob_cli", "run", file, *mounts, "--out", folder / "out", "--date", date.isoformat()],

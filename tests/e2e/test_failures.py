@@ -77,7 +77,9 @@ def test_each_failure_says_why_and_the_others_finish(world: World, submit: Submi
 def test_a_spec_that_can_never_run_fails_at_once(
     submit: Submit, change: Manifest, reason: str, words: str
 ) -> None:
-    handle = submit(evaljob("never", [endpoint("slow", SLOW)], [questions("d0", 1)], **change))
+    manifest = evaljob("never", [endpoint("slow", SLOW)], [questions("d0", 1)])
+    manifest["spec"] |= change
+    handle = submit(manifest)
     status = handle.finished(30)
     assert status["state"] == "Failed"
     accepted = next(c for c in status["conditions"] if c["type"] == "Accepted")
