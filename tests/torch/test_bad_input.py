@@ -175,7 +175,14 @@ def test_a_server_that_is_busy_for_a_while_costs_nothing(ended: Callable[[str], 
 
 def test_what_can_be_refused_early_never_loads_a_model(ended: Callable[[str], tuple[Ended, Path]]) -> None:
     """A log file is opened right before the model: none means that nothing was loaded."""
-    early = ("broken line", "duplicate ids", "missing model", "zero samples", "result too large")
+    early = (
+        "broken line",
+        "duplicate ids",
+        "undefined variable",
+        "missing model",
+        "zero samples",
+        "result too large",
+    )
     assert {name for name in early if (ended(name)[1] / "out").exists()} == set()
 
 

@@ -273,6 +273,20 @@ def test_a_gpu_that_is_not_there_is_never_replaced_by_the_cpu(device: Device, ex
     assert caught.value.reason is Reason.DEVICE_UNAVAILABLE
 
 
+def test_a_gpu_that_is_full_says_what_to_change(open_tiny: Load) -> None:
+    import torch
+
+    backend = open_tiny()
+
+    def full(**_: Any) -> None:  # noqa: ANN401 - the engine's own interface
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    backend.model.generate = full
+    with pytest.raises(Fatal, match="use a smaller batchSize: CUDA out of memory") as caught:
+        generated(backend, sampling())
+    assert caught.value.reason is Reason.MODEL_DOES_NOT_FIT
+
+
 def run(work: Assignment, backend: "TransformersBackend") -> PartitionResult:
     with (work.places.out.parent / "said").open("w") as said:
         return evaluate(work, Shell(lambda _: backend, Progress(said), Stopwatch(), lambda _: None))

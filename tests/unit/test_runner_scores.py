@@ -14,6 +14,7 @@ from evaljob_runner import digest, extract, generation, lint
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Sampling
 from evaljob_runner.data import Sample
+from evaljob_runner.digest import Checkpoint
 from evaljob_runner.errors import Fatal
 from evaljob_runner.lint import Ended, Looked
 from evaljob_runner.prompts import Prompt
@@ -234,8 +235,9 @@ GREEDY = generation.resolve(Generation(), Generation())
 
 
 def inference(work: Assignment, sampling: Sampling = GREEDY, **changes: Any) -> str:
-    defaults: dict[str, Any] = {"weights": "w", "data": "d", "dated": False}
-    return digest.inference(work, sampling, **(defaults | changes))
+    found: dict[str, Any] = {"weights": "w", "data": "d", "dated": False} | changes
+    model = Checkpoint(found["weights"], sampled=False, dated=found["dated"])
+    return digest.inference(work, sampling, model, found["data"])
 
 
 def test_the_inference_digest_changes_with_what_changes_tokens(tmp_path: Path) -> None:

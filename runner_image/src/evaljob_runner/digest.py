@@ -24,32 +24,31 @@ _SMALL = frozenset({".json", ".jinja", ".model", ".txt", ".tiktoken"})
 _NOT_PROMPT_SIDE = {"metrics", "groups", "extract", "cluster"}
 
 
-def inference(work: Assignment, sampling: Sampling, *, weights: str, data: str, dated: bool) -> str:
+def inference(work: Assignment, sampling: Sampling, model: "Checkpoint | None", data: str) -> str:
     """The digest of a partition, the same for all shards of its cell.
 
     Args:
         work: the partition.
         sampling: the resolved sampling parameters.
-        weights: digest of the checkpoint, or "" for a server's model.
+        model: what is in the model's folder; None for a server's model.
         data: digest of the source.
-        dated: whether the chat template reads the clock.
     """
-    model = work.model
+    local, served = work.model.transformers, work.model.openai
     engine: dict[str, Any] = {}
-    if model.transformers:
-        engine = {"dtype": model.transformers.dtype, "batchSize": model.transformers.batch_size}
-    if model.openai:
+    if local:
+        engine = {"dtype": local.dtype, "batchSize": local.batch_size}
+    if served:
         # A server may change behind its name, so its answers are never shared between EvalJobs.
-        engine = {"url": model.openai.url, "model": model.openai.model, "uid": work.run.uid}
+        engine = {"url": served.url, "model": served.model, "uid": work.run.uid}
     parts = {
-        "weights": weights,
+        "weights": model.digest if model else "",
         "data": data,
         "engine": engine,
-        "promptFormat": model.prompt_format,
+        "promptFormat": work.model.prompt_format,
         "task": work.task.model_dump(mode="json", by_alias=True, exclude=_NOT_PROMPT_SIDE),
         "sampling": dataclasses.asdict(sampling),
         "seed": [work.run.seed, work.planned.task_name] if sampling.temperature else None,
-        "date": work.run.date.isoformat() if dated and work.chat else None,
+        "date": work.run.date.isoformat() if model and model.dated and work.chat else None,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

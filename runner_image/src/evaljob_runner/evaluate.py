@@ -51,28 +51,25 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
     report.refuse_too_large(work, scorer.info, selection.counts)
     prompter = Prompter(work.task, selection.pools, chat=work.chat)
     sampling = generation.resolve(work.task.generation, work.model.generation)
-    model = checkpoint(work)
-    inference_digest = digest.inference(
-        work,
-        sampling,
-        weights=model.digest if model else "",
-        data=selection.digest,
-        dated=bool(model and model.dated),
-    )
+    with shell.stopwatch.phase("load"):
+        model = checkpoint(work)
+    inference_digest = digest.inference(work, sampling, model, selection.digest)
     folder = f"{work.partition.model}/{work.partition.dataset}"
     scored: list[Scored] = []
     found: tuple[Lint, ...] = ()
     device = "none"
     if selection.samples:
+        first = [prompter.prompt(s) for s in selection.samples[: lint.FIRST_PROMPTS]]
         with closing(SampleLog(work.places.out / folder, work.attempt, inference_digest)) as log:
             shell.watch(log)
-            first = [prompter.prompt(s) for s in selection.samples[: lint.FIRST_PROMPTS]]
             backend = shell.open_backend(work)
             device = backend.device
             asker = Asker(work, prompter, sampling, inference_digest, backend)
             found = _look(asker, first)
             scored = _run(asker, scorer, log, selection.samples, shell)
         found += lint.outputs(lint.Ended(s.outcome, s.line.requests[0].output) for s in scored)
+    for item in found:
+        _log.warning("suspect: %s in %d samples", item.code, item.count)
     return report.result(
         work,
         selection,
@@ -123,10 +120,7 @@ def _look(asker: Asker, first: Sequence[Prompt]) -> tuple[Lint, ...]:
     asked = [(prompt, asker.form(prompt)) for prompt in first]
     looked = [lint.Looked(prompt, a.ids if isinstance(a, Encoded) else ()) for prompt, a in asked]
     tokenizer = asker.backend.tokenizer
-    found = lint.prompts(looked, tokenizer.bos_id if tokenizer else None)
-    for item in found:
-        _log.warning("suspect prompts: %s in %d of the first %d", item.code, item.count, len(first))
-    return found
+    return lint.prompts(looked, tokenizer.bos_id if tokenizer else None)
 
 
 def _run(
