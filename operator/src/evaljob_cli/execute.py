@@ -43,6 +43,8 @@ def execute(plan: Plan, launch: Launch, parallelism: int, console: Console) -> d
         console.print()
         return outcomes
 
+    # A shell's background jobs inherit an ignored SIGINT, and SIGTERM would be ignored with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return asyncio.run(main())
     except KeyboardInterrupt:
