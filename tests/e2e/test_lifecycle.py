@@ -87,16 +87,16 @@ def test_a_pod_killed_in_mid_run_recomputes_no_finished_sample(world: World, sub
 
 
 def test_suspended_it_frees_its_gpus_and_resumed_it_ends(world: World, submit: Submit) -> None:
-    handle = submit(_slow("pause", datasets=3))
+    # Long enough that the second pair is far from its end when the first is seen.
+    handle = submit(_slow("pause", datasets=4, samples=12))
     handle.until(lambda: handle.done() >= 1)
     handle.patch(suspend=True)
     handle.until(lambda: handle.status()["state"] == "Suspended" and not _holding_gpus(handle), 90)
-    done = handle.done()
-    assert done < 3
+    assert handle.done() < 4
     handle.patch(suspend=False)
     status = handle.finished()
-    assert (status["state"], status["progress"]) == ("Complete", "3/3")
-    _each_sample_once(world, "pause", 18)
+    assert (status["state"], status["progress"]) == ("Complete", "4/4")
+    _each_sample_once(world, "pause", 48)
 
 
 def _holding_gpus(handle: Handle) -> list[str]:
