@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
 from evaljob.decide import Decision, Event, decide, refused
 from evaljob.names import Condition, Reason
-from evaljob.observe import Observation, Observed, Phase, observe
+from evaljob.observe import Observation, Observed, Phase, observe, read_record
 from evaljob.plan import Partition, Plan
 from evaljob.result import Failure
 from evaljob.spec import EvalJob, InvalidSpecError, Status, parse_evaljob
@@ -52,6 +53,8 @@ class Reconciler:
         self._informers = world.informers[self.namespace]
         self._writer = Writer(world.api, self.namespace, self._informers)
         self._pods = PodLists(world, self.namespace, self.name)
+        # A record never changes once written, and each pass sees all of them.
+        self._read = functools.cache(read_record)
         self._backoff = Backoff(world.random, *world.timing.backoff)
         self._awake = asyncio.Event()
         self._body = body
@@ -199,7 +202,7 @@ class Reconciler:
     def _observe(self, plan: Plan) -> Observed:
         jobs, terminal = self._informers.jobs.of(self.name), self._informers.pods.of(self.name)
         pods = self._pods.with_terminal(terminal.values())
-        return with_refused(observe(plan, self.uid, jobs, pods, self._pods.listed), self._refused)
+        return with_refused(observe(plan, self.uid, jobs, pods, self._pods.listed, self._read), self._refused)
 
     async def _step(self, evaljob: EvalJob, plan: Plan, now: datetime) -> float:
         jobs = self._informers.jobs

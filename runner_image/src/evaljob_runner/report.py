@@ -106,6 +106,7 @@ def refuse_too_large(work: Assignment, metrics: tuple[MetricInfo, ...], counts: 
         partition=work.partition,
         metrics=metrics,
         subsets={name: (count.size, count.expected) for name, count in counts.items()},
+        clustered=work.task.cluster is not None,
     )
     if size > ENCODED_MAX:
         raise Fatal(
