@@ -87,10 +87,12 @@ class Handle:
     world: World
     name: str
 
-    def get(self, kind: str, *, selector: bool = True) -> list[Manifest]:
+    def get(self, kind: str) -> list[Manifest]:
         """All objects of a kind that carry the EvalJob's label."""
-        chosen = ["-l", f"evaljob.dev/name={self.name}"] if selector else []
-        items: list[Manifest] = self.world.kubectl.get_json("get", kind, "-n", NAMESPACE, *chosen)["items"]
+        label = f"evaljob.dev/name={self.name}"
+        items: list[Manifest] = self.world.kubectl.get_json("get", kind, "-n", NAMESPACE, "-l", label)[
+            "items"
+        ]
         return items
 
     def body(self) -> Manifest:
