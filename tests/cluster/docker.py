@@ -162,11 +162,14 @@ def _start(cache: Cache, client: str) -> None:
         raise ClusterError("Docker Engine is not running; start it, or run this as root")
     log = cache.cluster / "dockerd.log"
     say(f"    Docker Engine is not running: starting dockerd (log {log}; `down --all` stops it)")
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            ["dockerd"], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
-    cache.dockerd_pid.write_text(str(process.pid))
+    # Not a Popen: the engine outlives this process, and a Popen object that is dropped before warns.
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    pid = os.posix_spawnp("dockerd", ["dockerd"], os.environ, file_actions=actions, setsid=True)
+    cache.dockerd_pid.write_text(str(pid))
     _wait_until(lambda: _answers(client), f"Docker Engine does not answer; see {log}")
 
 
