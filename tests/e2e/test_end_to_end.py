@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from evaljob.names import plan_name
 from evaljob.result import PartitionResult, decode
 from tests.cluster.paths import REPOSITORY
 from tests.e2e.conftest import Submit
@@ -70,7 +71,9 @@ def _shows_itself(handle: Handle) -> None:
     row = handle.world.kubectl.run("get", "ej", handle.name, "-n", NAMESPACE)
     assert row.split()[:8] == ["NAME", "STATE", "DONE", "FAILED", "AGE", "numbers", "Complete", "9/9"]
     maps = {m["metadata"]["name"]: m for m in handle.get("configmaps")}
-    assert maps["numbers-plan"]["immutable"] is True
+    assert [name for name, m in maps.items() if m.get("immutable")] == [
+        plan_name("numbers", handle.body()["metadata"]["uid"])
+    ]
     assert (
         "| gsm (exact\\_match,final)" in (text := maps["numbers-summary"]["data"]["summary.md"])
         or "| gsm" in text

@@ -9,7 +9,6 @@ from evaljob_operator.api import (
     JSON,
     AlreadyExistsError,
     ApiError,
-    ConflictError,
     InvalidError,
     Json,
     NotFoundError,
@@ -125,7 +124,7 @@ class FakeApi:
     def _patch(self, path: str, patch: Json) -> Json:
         before = self.objects[path]
         if patch["metadata"].get("uid", before["metadata"]["uid"]) != before["metadata"]["uid"]:
-            raise ConflictError(409, "Conflict", "uid differs")
+            raise InvalidError(422, "Invalid", "metadata.uid: Invalid value: field is immutable")
         after = merged(before, patch)
         return before if after == before else self.put(path, after)
 

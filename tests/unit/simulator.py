@@ -160,7 +160,7 @@ class Cluster:
         self._soon(self.jobs[name])
 
     def patch(self, name: str, uid: str, patch: Object) -> None:
-        """A merge patch; a Job made again under the same name answers 409, one that is gone 404."""
+        """A merge patch; a Job made again under the same name answers 422, one that is gone 404."""
         job = self.jobs.get(name)
         if job is None or job.uid != uid:
             return

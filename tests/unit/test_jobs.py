@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from evaljob import jobs
+from evaljob.names import plan_name
 from evaljob.plan import from_data
 from evaljob.spec import parse_evaljob
 from tests.unit import builders
@@ -166,7 +167,7 @@ def test_the_plans_config_map_is_immutable_and_holds_the_plan() -> None:
     of = evaljob()
     plan = builders.plan(of)
     found = jobs.plan_config_map(of, plan)
-    assert (found["metadata"]["name"], found["immutable"]) == ("nightly-plan", True)
+    assert (found["metadata"]["name"], found["immutable"]) == (plan_name("nightly", UID), True)
     assert from_data(found["data"]) == plan
 
 

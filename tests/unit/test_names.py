@@ -52,7 +52,7 @@ def test_job_names_are_stable() -> None:
 
 
 def test_names_of_objects() -> None:
-    assert names.plan_name("nightly") == "nightly-plan"
+    assert names.plan_name("nightly", "uid-1") == "nightly-plan-jje2z6fgxv"
     assert names.summary_name("nightly") == "nightly-summary"
     assert names.shard_label(0, 2) == "0-of-2"
 

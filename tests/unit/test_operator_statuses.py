@@ -4,7 +4,7 @@ import pytest
 
 from evaljob.names import Condition, State
 from evaljob.spec import ConditionStatus, PartitionCounts, Status
-from evaljob_operator.statuses import denied, due_in, unreadable
+from evaljob_operator.statuses import denied, due_in, known
 from tests.unit.builders import NOW, UID, document, evaljob, later
 
 
@@ -44,6 +44,6 @@ def test_a_denial_replaces_accepted_and_keeps_its_time() -> None:
 
 
 def test_a_status_of_another_version_is_written_anew_and_never_a_defect() -> None:
-    found = unreadable({**document(repeats=1), "status": {"state": "Sleeping", "new": 1}})
+    found = known({**document(repeats=1), "status": {"state": "Sleeping", "new": 1}})
     assert found.status == Status()
     assert (found.metadata.name, found.metadata.uid) == ("nightly", UID)

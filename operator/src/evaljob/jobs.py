@@ -67,7 +67,8 @@ def _config_map(evaljob: EvalJob, name: str, data: dict[str, str], **more: bool)
 
 def plan_config_map(evaljob: EvalJob, plan: Plan) -> Manifest:
     """The frozen plan."""
-    return _config_map(evaljob, plan_name(evaljob.metadata.name), to_data(plan), immutable=True)
+    name = plan_name(evaljob.metadata.name, evaljob.metadata.uid)
+    return _config_map(evaljob, name, to_data(plan), immutable=True)
 
 
 def summary_config_map(evaljob: EvalJob, data: dict[str, str]) -> Manifest:
@@ -232,8 +233,9 @@ def _scratch() -> list[VolumeAndMount]:
 
 def _plan_volume(plan: Plan, partition: Partition) -> VolumeAndMount:
     keys = (RUN_KEY, model_key(partition.model), dataset_key(partition.dataset))
+    name = plan_name(plan.run.name, plan.run.uid)
     sources = [
-        {"configMap": {"name": plan_name(plan.run.name), "items": [{"key": k, "path": k} for k in keys]}},
+        {"configMap": {"name": name, "items": [{"key": k, "path": k} for k in keys]}},
         {"downwardAPI": {"items": [{"path": ATTEMPT_FILE, "fieldRef": {"fieldPath": "metadata.uid"}}]}},
     ]
     return _volume("plan", PLAN_DIR, {"projected": {"sources": sources}}, readOnly=True)
@@ -271,8 +273,9 @@ def _key_volume(model: Model) -> list[VolumeAndMount]:
 def record_patch(uid: str, text: str, *, stop: bool = False) -> Manifest:
     """The one PATCH that makes a Job the record of its partition.
 
-    The uid makes it conditional: a Job made again under the same name answers 409. With `stop` the Job
-    also ends at once: a one-second deadline makes Kubernetes fail it and end its pods, and the Job stays.
+    The uid makes it conditional: a Job made again under the same name answers 422, as the uid is immutable.
+    With `stop` the Job also ends at once: a one-second deadline makes Kubernetes fail it and end its pods, and
+    the Job stays.
     """
     patch: Manifest = {"metadata": {"uid": uid, "annotations": {ANNOTATION_RESULT: text}}}
     return {**patch, "spec": {"activeDeadlineSeconds": 1}} if stop else patch

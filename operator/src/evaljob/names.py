@@ -92,9 +92,13 @@ class Reason(StrEnum):
     INVALID_NUMBER = "InvalidNumber"
 
 
-def plan_name(evaljob: str) -> str:
-    """The ConfigMap that freezes the plan."""
-    return f"{evaljob}-plan"
+def plan_name(evaljob: str, uid: str) -> str:
+    """The ConfigMap that freezes the plan of the EvalJob with that name and uid.
+
+    The hash of the uid keeps an EvalJob that was deleted and made again from its predecessor's plan, which
+    kubelets still remember under its name: they never ask again for an immutable ConfigMap in use.
+    """
+    return f"{evaljob}-plan-{_digest(uid)}"
 
 
 def summary_name(evaljob: str) -> str:
@@ -114,8 +118,12 @@ def job_name(*, evaljob: str, uid: str, model: str, dataset: str, shard: int, sh
     model, the dataset and the shard make it unique, so that a deleted and re-created EvalJob of the same name
     never meets the Jobs of its predecessor.
     """
-    identity = "\0".join((uid, model, dataset, f"{shard}/{shards}"))
-    digest = base64.b32encode(hashlib.sha256(identity.encode()).digest()).decode().lower()[:_HASH_LENGTH]
     parts = [evaljob, model, dataset] + ([str(shard)] if shards > 1 else [])
     readable = "-".join(parts)[: JOB_NAME_MAX - _HASH_LENGTH - 1].rstrip("-")
-    return f"{readable}-{digest}"
+    return f"{readable}-{_digest(uid, model, dataset, f'{shard}/{shards}')}"
+
+
+def _digest(*identity: str) -> str:
+    """Ten base32 characters, 50 bits, of a SHA-256."""
+    sha = hashlib.sha256("\0".join(identity).encode())
+    return base64.b32encode(sha.digest()).decode().lower()[:_HASH_LENGTH]

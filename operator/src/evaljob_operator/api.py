@@ -38,7 +38,7 @@ class NotFoundError(ApiError):
 
 
 class ConflictError(ApiError):
-    """409: the object has changed, or has another uid."""
+    """409: the object has changed, or is not the one that a precondition names."""
 
 
 class AlreadyExistsError(ApiError):

@@ -8,15 +8,15 @@ from pydantic import ValidationError
 
 from evaljob import __version__, plan
 from evaljob.jobs import plan_config_map
-from evaljob.names import KIND, LABEL_MANAGED_BY, LABEL_NAME, MANAGED_BY, Reason, plan_name, summary_name
+from evaljob.names import KIND, Reason, plan_name, summary_name
 from evaljob.plan import Plan, Settings
 from evaljob.spec import EvalJob, InvalidSpecError, Metadata
 from evaljob.task import Task
-from evaljob_operator.api import JOB_LABEL, AlreadyExistsError, Api, Json, NotFoundError, core_path
+from evaljob_operator.api import AlreadyExistsError, Api, Json, NotFoundError, core_path
 
 
 class PredecessorError(Exception):
-    """An object of our name belongs to a deleted EvalJob and has not gone yet: try again soon."""
+    """An object whose name we need is being deleted, or belongs to a deleted EvalJob: try again soon."""
 
 
 class UnreadablePlanError(Exception):
@@ -57,12 +57,12 @@ async def read(api: Api, evaljob: EvalJob) -> Plan | None:
     """The plan that was frozen for this EvalJob, or None.
 
     Raises:
-        PredecessorError: while a predecessor's plan is still there.
+        PredecessorError: while it is on its way out.
         InvalidSpecError: when somebody else's ConfigMap has the name.
         UnreadablePlanError: when another version made it.
     """
     meta = evaljob.metadata
-    found = await get(api, core_path(meta.namespace, "configmaps", plan_name(meta.name)))
+    found = await get(api, core_path(meta.namespace, "configmaps", plan_name(meta.name, meta.uid)))
     if found is None:
         return None
     _require_ours(found, meta)
@@ -75,63 +75,52 @@ async def read(api: Api, evaljob: EvalJob) -> Plan | None:
         ) from error
 
 
-async def freeze(api: Api, evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Settings) -> Plan:
-    """The frozen plan of an EvalJob; made if there is none yet.
+def make(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Settings) -> Plan:
+    """The plan of a new EvalJob, not frozen yet.
 
     Raises:
-        PredecessorError: while a predecessor's plan, summary or pods are still there.
-        InvalidSpecError: for a spec that can never run, or a name that somebody else's ConfigMap has.
+        InvalidSpecError: for a spec that can never run.
     """
-    if (frozen := await read(api, evaljob)) is not None:
-        return frozen
-    meta = evaljob.metadata
-    created = meta.creation_timestamp
+    created = evaljob.metadata.creation_timestamp
     if created is None:
         raise InvalidSpecError("metadata.creationTimestamp: missing; the API server always sets it")
-    made = plan.make_plan(evaljob, catalogue, settings, created.astimezone(UTC).date())
-    await _require_no_old_pods(api, evaljob, made)
-    summary = await get(api, core_path(meta.namespace, "configmaps", summary_name(meta.name)))
-    if summary is not None:
-        _require_ours(summary, meta)
-    return await _create(api, evaljob, made)
+    return plan.make_plan(evaljob, catalogue, settings, created.astimezone(UTC).date())
 
 
-async def _require_no_old_pods(api: Api, evaljob: EvalJob, made: Plan) -> None:
-    """Wait for the predecessor's pods.
+async def freeze(api: Api, evaljob: EvalJob, made: Plan) -> Plan:
+    """Write a plan that is not there yet; the one that counts.
 
-    A kubelet never looks again at an immutable ConfigMap that one of its pods uses. A pod of ours on that node
-    would be given the predecessor's plan: seen as `references non-existent config key`, and with the same names
-    of models and datasets it would have run the old plan without a word.
+    Raises:
+        PredecessorError: while a ConfigMap of its name is on its way out.
+        InvalidSpecError: when somebody else's ConfigMap has the name of the plan or of the summary.
     """
     meta = evaljob.metadata
-    query = {"labelSelector": f"{LABEL_NAME}={meta.name},{LABEL_MANAGED_BY}={MANAGED_BY}", "limit": "500"}
-    pods = await api.request("GET", core_path(meta.namespace, "pods"), query=query)
-    ours = {made.job_name(partition) for partition in made.partitions}
-    if any(pod["metadata"]["labels"].get(JOB_LABEL) not in ours for pod in pods["items"]):
-        raise PredecessorError("a pod")
-
-
-async def _create(api: Api, evaljob: EvalJob, made: Plan) -> Plan:
-    namespace = evaljob.metadata.namespace
+    summary = await get(api, core_path(meta.namespace, "configmaps", summary_name(meta.name)))
+    # A predecessor's summary will be gone long before there is one of ours to write.
+    if summary is not None and ownership(summary, meta) is Ownership.FOREIGN:
+        raise _collision(summary)
     try:
         body = plan_config_map(evaljob, made)
-        found = await api.request("POST", core_path(namespace, "configmaps"), body=body)
+        found = await api.request("POST", core_path(meta.namespace, "configmaps"), body=body)
     except AlreadyExistsError:
         # Ours after a crash or beside a second operator: the one that is there counts.
         if (frozen := await read(api, evaljob)) is not None:
             return frozen
-        raise PredecessorError(f"ConfigMap {plan_name(evaljob.metadata.name)}") from None
+        raise PredecessorError(f"ConfigMap {plan_name(meta.name, meta.uid)}") from None
     return plan.from_data(found["data"])
 
 
 def _require_ours(obj: Json, meta: Metadata) -> None:
-    name = obj["metadata"]["name"]
     match ownership(obj, meta):
         case Ownership.GOING:
-            raise PredecessorError(f"ConfigMap {name}")
+            raise PredecessorError(f"ConfigMap {obj['metadata']['name']}")
         case Ownership.FOREIGN:
-            raise InvalidSpecError(
-                f"metadata.name: ConfigMap {name} exists and is not ours: "
-                "rename the EvalJob, or remove the ConfigMap and create the EvalJob again",
-                Reason.NAME_COLLISION,
-            )
+            raise _collision(obj)
+
+
+def _collision(obj: Json) -> InvalidSpecError:
+    return InvalidSpecError(
+        f"metadata.name: ConfigMap {obj['metadata']['name']} exists and is not ours: "
+        "rename the EvalJob, or remove the ConfigMap and create the EvalJob again",
+        Reason.NAME_COLLISION,
+    )

@@ -22,9 +22,9 @@ from evaljob_operator.api import (
     evaljob_path,
 )
 from evaljob_operator.backoff import Backoff
-from evaljob_operator.freeze import PredecessorError, UnreadablePlanError, freeze, get, read
+from evaljob_operator.freeze import PredecessorError, UnreadablePlanError, freeze, get, make, read
 from evaljob_operator.pods import PodLists
-from evaljob_operator.statuses import denied, due_in, unreadable
+from evaljob_operator.statuses import denied, due_in, known
 from evaljob_operator.world import World
 from evaljob_operator.writer import Writer
 
@@ -59,6 +59,7 @@ class Reconciler:
         self._awake = asyncio.Event()
         self._body = body
         self._plan: Plan | None = None
+        self._plan_is_there = False
         self._refused: dict[Partition, Failure] = {}
         self._synced_at = self._status_at = self._summary_at = NEVER
         self._summarized: tuple[str, int] | None = None
@@ -88,7 +89,7 @@ class Reconciler:
             except ForgottenError:
                 return
             except PredecessorError as error:
-                self._complain(f"{error} of an earlier EvalJob of this name has not gone yet")
+                self._complain(f"{error} is not gone yet")
                 await asyncio.sleep(self._world.timing.retry)
             except UnreadablePlanError as error:
                 self._complain(str(error))
@@ -140,7 +141,7 @@ class Reconciler:
 
     async def _tell_denial(self, error: ApiError) -> None:
         now = self._now()
-        evaljob = unreadable(self._body)
+        evaljob = known(self._body)
         status = denied(evaljob, evaljob.status, str(error), now)
         try:
             await self._write_status(evaljob, status, (_denial_event(error),), now)
@@ -150,18 +151,26 @@ class Reconciler:
     async def _pass(self) -> float | None:
         """One look at everything; seconds until the next one, None when there is nothing left to do."""
         now = self._now()
-        if unreadable(self._body).status.is_true(Condition.FINISHED):
+        if known(self._body).status.is_true(Condition.FINISHED):
             return await self._after_the_end(now)
         await self._resync()
+        evaljob = known(self._body)
         try:
-            evaljob = parse_evaljob(self._body)
-            if self._plan is None:
-                world = self._world
-                self._plan = await freeze(world.api, evaljob, world.catalogue, world.settings)
+            plan = await self._frozen_plan(evaljob)
         except InvalidSpecError as error:
-            evaljob = unreadable(self._body)
             return await self._conclude(evaljob, refused(evaljob, error.reason, str(error), now), now)
-        return await self._step(evaljob, self._plan, now)
+        return await self._step(evaljob, plan, now)
+
+    async def _frozen_plan(self, evaljob: EvalJob) -> Plan:
+        """The plan; made of the spec once, and written again should somebody have deleted its ConfigMap."""
+        if self._plan is None or not self._plan_is_there:
+            world = self._world
+            frozen = await read(world.api, evaljob)
+            if frozen is None:
+                made = self._plan or make(parse_evaljob(self._body), world.catalogue, world.settings)
+                frozen = await freeze(world.api, evaljob, made)
+            self._plan, self._plan_is_there = frozen, True
+        return self._plan
 
     def _now(self) -> datetime:
         return self._world.now().replace(microsecond=0)
@@ -178,13 +187,13 @@ class Reconciler:
         if body is None or body["metadata"]["uid"] != self.uid or "deletionTimestamp" in body["metadata"]:
             raise ForgottenError
         self._body = body
-        # Read again too, and made again should somebody have deleted it: pods that start need it.
-        self._plan = None
+        # Pods that start need it.
+        self._plan_is_there = False
         self._synced_at = self._world.monotonic()
 
     async def _after_the_end(self, now: datetime) -> float | None:
         """Wait for the Jobs' time to be up, then delete them."""
-        evaljob = unreadable(self._body)
+        evaljob = known(self._body)
         try:
             plan = self._plan or await read(self._world.api, evaljob)
         except (InvalidSpecError, UnreadablePlanError):

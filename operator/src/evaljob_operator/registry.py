@@ -7,7 +7,7 @@ from collections.abc import Callable
 from evaljob.names import Condition
 from evaljob_operator.api import Json
 from evaljob_operator.reconciler import Reconciler
-from evaljob_operator.statuses import unreadable
+from evaljob_operator.statuses import known
 from evaljob_operator.world import World
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Registry:
         """Whether anything is left to do; most EvalJobs of a cluster have long been finished."""
         if self._world is None or body["metadata"]["namespace"] not in self._world.informers:
             return False
-        evaljob = unreadable(body)
+        evaljob = known(body)
         jobs = self._world.informers[evaljob.metadata.namespace].jobs.of(evaljob.metadata.name)
         return bool(jobs) or not evaljob.status.is_true(Condition.FINISHED)
 

@@ -42,15 +42,20 @@ def denied(evaljob: EvalJob, status: Status, message: str, now: datetime) -> Sta
     return status.model_copy(update={"conditions": (condition, *others)})
 
 
-def unreadable(body: Json) -> EvalJob:
-    """Name and status of an EvalJob whose spec may not be readable; its `spec` is empty."""
-    meta = body["metadata"]
+def known(body: Json) -> EvalJob:
+    """An EvalJob as far as a frozen plan leaves anything to ask: its name, labels, status and two fields.
+
+    Of the spec only `suspend` and `parallelism` are read, as the CRD has checked them: rules that became
+    stricter with an upgrade, and fields that this version does not know, concern new EvalJobs only.
+    """
+    meta, spec = body["metadata"], body.get("spec") or {}
     created = meta.get("creationTimestamp")
     metadata = Metadata.model_construct(
         name=meta["name"],
         namespace=meta["namespace"],
         uid=meta["uid"],
         generation=meta.get("generation", 0),
+        labels=meta.get("labels") or {},
         creation_timestamp=datetime.fromisoformat(created) if created else None,
     )
     try:
@@ -58,6 +63,7 @@ def unreadable(body: Json) -> EvalJob:
     except ValidationError:
         # Written by another version of this program, or by hand: it is written anew.
         status = Status()
+    changeable = {k: spec[k] for k in ("suspend", "parallelism") if k in spec}
     return EvalJob.model_construct(
-        metadata=metadata, spec=Spec.model_construct(models=(), datasets=()), status=status
+        metadata=metadata, spec=Spec.model_construct(models=(), datasets=(), **changeable), status=status
     )
