@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
 
 def report(timeline: Timeline) -> None:
     """Where the time went: a table for people, one line of JSON for programs."""
-    total = round(sum(timeline.seconds.values()), 1)
+    total = timeline.total
     for stage, seconds in timeline.seconds.items():
         say(f"{seconds:8.1f} s  {stage}")
     say(f"{total:8.1f} s  in all")

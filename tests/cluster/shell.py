@@ -99,6 +99,12 @@ class Timeline:
     """Seconds by stage, in the order they ended."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def total(self) -> float:
+        """Seconds so far by the clock: less than the sum, where stages ran side by side."""
+        return round(time.monotonic() - self.started, 1)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
