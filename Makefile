@@ -8,7 +8,7 @@ QUICKSTART := evaljob-quickstart
 export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help quickstart test lint verify unit torch chart crd-test e2e crd lock cluster-up cluster-down bench-overhead
+.PHONY: help quickstart test lint verify unit integration torch chart crd-test e2e crd lock cluster-up cluster-down bench-overhead
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -16,7 +16,7 @@ help:  ## this list
 quickstart:  ## a real model on real data: ON=cluster (default) or ON=local; CONTEXT=kind-... uses your kind cluster
 	python3 -m examples.quickstart --on $(ON) $(if $(CONTEXT),--context $(CONTEXT))
 
-test: lint verify unit torch  ## everything, as CI runs it: lint, types, layers, generated files, all tests
+test: lint verify unit integration torch  ## everything, as CI runs it: lint, types, layers, generated files, all tests
 	$(MAKE) --no-print-directory cluster-tests
 	@echo "make test: all passed"
 
@@ -32,8 +32,11 @@ verify: .venv/.synced  ## generated files are what the models say
 crd: .venv/.synced  ## generate the CRD and the JSON Schemas from the models
 	.venv/bin/python crds/generate.py
 
-unit: .venv/.synced  ## pure tests: no cluster, no torch
+unit: .venv/.synced  ## pure tests, within 10 seconds: no processes, no cluster, no torch
 	.venv/bin/pytest -q tests/unit
+
+integration: .venv/.synced  ## real processes and real HTTP: no cluster, no torch
+	.venv/bin/pytest -q tests/integration
 
 torch: .venv-test/.synced  ## tests of the runner with real weights, and of local runs
 	.venv-test/bin/pytest -q tests/torch

@@ -8,6 +8,7 @@ while; an evicted pod is replaced once it is gone; a deadline does not run while
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from evaljob import result
@@ -19,6 +20,7 @@ NEVER = float("inf")
 GRACE = 30.0
 
 
+@cache
 def stamp(seconds: float) -> str:
     """A time as the API writes it: whole seconds."""
     return later(int(seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")

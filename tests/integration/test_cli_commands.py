@@ -15,7 +15,7 @@ import yaml
 
 from evaljob.jobs import PLAN_DIR
 from evaljob_cli import __main__ as cli
-from tests.unit import cli_runner
+from tests.integration import cli_runner
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EVALJOB = """
