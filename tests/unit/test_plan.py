@@ -124,6 +124,24 @@ class TestRefusals:
         assert error.reason is Reason.INCOMPATIBLE_PAIR
         assert "exclude: [{model: e, dataset: d}]" in str(error)
 
+    def test_repeats_that_would_all_be_equal(self) -> None:
+        repeated = [dataset(repeats=4)]
+        assert str(refusal(datasets=repeated)) == (
+            "spec.datasets[d].repeats: 4 answers at temperature 0 would be equal; "
+            "set generation.temperature of model m, or use 1"
+        )
+        warm = model(generation={"temperature": 0.8})
+        assert builders.plan(evaljob([warm], repeated)).datasets[0].dataset.repeats == 4
+
+    def test_repeats_of_log_likelihoods(self) -> None:
+        error = refusal(datasets=[dataset(task=LOG_LIKELIHOOD, repeats=2)])
+        assert "log-likelihoods have no randomness, use 1" in str(error)
+
+    def test_fewer_repeats_than_a_metric_needs(self) -> None:
+        metrics = [{"name": "a", "primary": True, "reduce": {"passAtK": [2, 4]}}]
+        error = refusal(datasets=[dataset(task={**TASK, "metrics": metrics})])
+        assert "spec.datasets[d].repeats: 1, but a metric's reduce.passAtK needs at least 2" in str(error)
+
     def test_a_secret_without_the_prefix(self) -> None:
         error = refusal([endpoint("e", secret="production")])
         assert str(error) == (

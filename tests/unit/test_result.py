@@ -265,6 +265,7 @@ def stat(*numbers: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
         (broken(tokens={"prompt": 10**13}), "not a valid"),
         (broken(v=2), "version 2, this program reads 1"),
         (broken(outcomes={"expected": 5, "completed": 4, "answered": 4}), "completed 4 of 5"),
+        (broken(repeats=2), "expected counts of subsets do not add up"),
         (broken(outcomes={"expected": 4, "completed": 4, "answered": 3}), "outcomes add up to 3, not to 4"),
         (broken(outcomes={"expected": 4, "completed": 4, "answered": 4, "infraError": 1}), "ended in an error"),
         (broken(metrics=[{"key": "acc"}]), "exactly one metric must be primary"),

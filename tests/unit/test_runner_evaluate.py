@@ -1,5 +1,6 @@
 """A partition from documents to a result, with a scripted model."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -94,7 +95,7 @@ def test_a_second_attempt_asks_only_what_is_missing(tmp_path: Path) -> None:
         run(capitals(tmp_path), answers(dies))
     again = answers(lambda _: "a")
     found = run(capitals(tmp_path, attempt="a-2"), again)
-    assert [r.key for r in again.asked] == ["4", "5"]
+    assert [r.key for r in again.asked] == ["4#0", "5#0"]
     assert (found.outcomes.completed, found.outcomes.from_log) == (6, 4)
     whole = run(capitals(tmp_path / "other"), answers(lambda _: "a"))
     assert found.subsets == whole.subsets
@@ -133,19 +134,19 @@ def test_a_result_that_would_not_fit_is_refused_before_any_model_loads(tmp_path:
 
 def test_some_samples_without_an_answer_are_left_for_the_next_attempt(tmp_path: Path) -> None:
     def flaky(question: str) -> str | Reply:
-        return Unavailable("3", "connection refused") if question == "q3" else "a"
+        return Unavailable("3#0", "connection refused") if question == "q3" else "a"
 
     with pytest.raises(Retry, match=r"1 samples got no answer, 5 did; .*connection refused") as caught:
         run(capitals(tmp_path), answers(flaky))
     assert caught.value.reason is Reason.SAMPLES_LEFT
     again = answers(lambda _: "a")
     assert run(capitals(tmp_path, attempt="a-2"), again).outcomes.from_log == 5
-    assert [r.key for r in again.asked] == ["3"]
+    assert [r.key for r in again.asked] == ["3#0"]
 
 
 def test_a_server_that_is_gone_is_not_asked_for_ever(tmp_path: Path) -> None:
     rows = [{"q": str(i), "a": "a"} for i in range(50)]
-    backend = answers(lambda q: Unavailable(q, "gone"))
+    backend = answers(lambda q: Unavailable(f"{q}#0", "gone"))
     with pytest.raises(Retry) as caught:
         run(capitals(tmp_path, rows=rows), backend)
     assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
@@ -156,7 +157,7 @@ def test_a_prompt_longer_than_the_window_is_scored_at_the_floor_and_counted(tmp_
     rows = [{"q": "q" * 1000, "a": "a"}, {"q": "q", "a": "a"}]
     backend = answers(lambda _: "a", window=300)
     found = run(capitals(tmp_path, rows=rows), backend)
-    assert [r.key for r in backend.asked] == ["1"]
+    assert [r.key for r in backend.asked] == ["1#0"]
     assert (found.outcomes.context_overflow, found.outcomes.answered) == (1, 1)
     assert found.subsets[0].stats[0][:2] == (2, 1)
     overflow = next(x for x in logged(tmp_path) if x.get("outcome") == "ContextOverflow")
@@ -164,7 +165,7 @@ def test_a_prompt_longer_than_the_window_is_scored_at_the_floor_and_counted(tmp_
 
 
 def test_a_server_may_say_that_a_prompt_is_too_long(tmp_path: Path) -> None:
-    backend = answers(lambda _: Overflow("0", "maximum context length"), tokenizer=None)
+    backend = answers(lambda _: Overflow("0#0", "maximum context length"), tokenizer=None)
     found = run(capitals(tmp_path, rows=CAPITALS[:1], model=SERVED), backend)
     assert found.outcomes.context_overflow == 1
     request = next(x for x in logged(tmp_path) if x["kind"] == "inference")["requests"][0]
@@ -256,7 +257,66 @@ def test_every_sampled_answer_has_a_seed_of_its_own_that_no_shard_changes(tmp_pa
     run(capitals(tmp_path / "2", model=warm, shard=(1, 2)), part)
     seeds = {r.key: r.seed for r in whole.asked}  # type: ignore[union-attr]
     assert len(set(seeds.values())) == 6
-    assert {r.key: r.seed for r in part.asked} == {k: seeds[k] for k in ("3", "4", "5")}  # type: ignore[union-attr]
+    assert {r.key: r.seed for r in part.asked} == {k: seeds[k] for k in ("3#0", "4#0", "5#0")}  # type: ignore[union-attr]
+
+
+WARM = tiny_model(generation={"temperature": 1})
+SET = {"extract": {"a": [{"regex": "a\\d"}]}}
+
+
+def repeated(out: Path, n: int = 4, **more: Any) -> Assignment:  # noqa: ANN401
+    metrics = [
+        {"name": "contains", "primary": True},
+        {"name": "exact_match", "extract": "a", "reduce": {"passAtK": [1, 2, 4, 8]}},
+        {"name": "exact_match", "extract": "a", "reduce": {"majority": {}}},
+    ]
+    dataset = planned(task(metrics=metrics, **SET), inline={"jsonl": lines(CAPITALS)}, repeats=n)
+    return assignment(WARM, dataset, out, **more)
+
+
+def turn_by_turn(*said: str) -> ScriptedBackend:
+    """The n-th answer to a question is the n-th text."""
+    turns: dict[str, int] = defaultdict(int)
+
+    def answer(question: str) -> str:
+        turns[question] += 1
+        return said[turns[question] - 1].replace("*", question.replace("q", "a"))
+
+    return answers(answer)
+
+
+def test_each_repeat_is_a_request_with_a_seed_of_its_own(tmp_path: Path) -> None:
+    backend = ScriptedBackend()
+    run(repeated(tmp_path), backend)
+    assert sorted(r.key for r in backend.asked)[:4] == ["0#0", "0#1", "0#2", "0#3"]
+    assert len({r.seed for r in backend.asked}) == 24  # type: ignore[union-attr]
+
+
+def test_repeats_are_reduced_per_sample_and_errors_count_samples(tmp_path: Path) -> None:
+    """Of four answers two are right; the wrong ones differ, so that the vote is won; one more has no answer."""
+    found = run(repeated(tmp_path), turn_by_turn("a9", "*", "none", "*"))
+    assert results.decode(results.encode(found)) == found
+    assert [m.key for m in found.metrics] == ["contains", "pass@1,a", "pass@2,a", "pass@4,a", "majority,a"]
+    assert [m.binary for m in found.metrics] == [False, False, False, True, True]
+    values = [s.value(m.unit) for s, m in zip(found.subsets[0].stats, found.metrics, strict=True)]
+    assert values == [0.5, 0.5, pytest.approx(1 - 1 / 6), 1, 1]
+    assert {s.n for s in found.subsets[0].stats} == {6}
+    assert (found.outcomes.expected, found.repeats) == (24, 4)
+
+
+def test_a_second_attempt_asks_only_the_missing_repeats(tmp_path: Path) -> None:
+    whole = run(repeated(tmp_path, n=2), answers(lambda _: "a0"))
+    more = answers(lambda _: "a0")
+    found = run(repeated(tmp_path, n=3, attempt="a-2"), more)
+    assert sorted(r.key for r in more.asked) == [f"{i}#2" for i in range(6)]
+    assert found.inference_digest == whole.inference_digest
+    assert found.prompt_digest == whole.prompt_digest
+
+
+def test_repeats_at_temperature_0_are_refused(tmp_path: Path) -> None:
+    work = repeated(tmp_path)
+    with pytest.raises(Fatal, match="4 answers at temperature 0 would be equal"):
+        run(dataclasses.replace(work, model=tiny_model()))
 
 
 def test_progress_is_told_at_the_start_each_ten_seconds_and_at_the_end() -> None:

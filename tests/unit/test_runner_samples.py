@@ -48,14 +48,14 @@ def test_the_next_attempt_finds_what_earlier_ones_finished(tmp_path: Path) -> No
     write(tmp_path, "a", line("1"), score("1"), line("2"))
     write(tmp_path, "b", line("3"))
     found = read(tmp_path)
-    assert found.finished.keys() == {"1", "2", "3"}
-    assert found.scored == {"1"}
-    assert found.finished["1"].requests[0].output == "o"
+    assert found.finished.keys() == {("1", 0), ("2", 0), ("3", 0)}
+    assert found.scored == {("1", 0)}
+    assert found.finished["1", 0].requests[0].output == "o"
 
 
 def test_prompts_of_finished_samples_are_not_kept_in_memory(tmp_path: Path) -> None:
     write(tmp_path, "a", line("1"))
-    assert read(tmp_path).finished["1"].requests[0].prompt is None
+    assert read(tmp_path).finished["1", 0].requests[0].prompt is None
 
 
 def test_lines_of_another_digest_are_left_alone(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_sample_without_an_answer_is_asked_again(tmp_path: Path) -> None:
     assert log.written == 0
     assert not read(tmp_path).finished
     write(tmp_path, "b", line("1"))
-    assert read(tmp_path).finished.keys() == {"1"}
+    assert read(tmp_path).finished.keys() == {("1", 0)}
 
 
 @pytest.mark.parametrize("cut", [1, 20, 200])
@@ -78,7 +78,7 @@ def test_a_torn_last_line_is_dropped(tmp_path: Path, cut: int) -> None:
     write(tmp_path, "a", line("1"), line("2"))
     path = tmp_path / "a.jsonl"
     path.write_bytes(path.read_bytes()[:-cut])
-    expected = {"1"} if cut > 1 else {"1", "2"}  # the last byte is the newline only
+    expected = {("1", 0)} if cut > 1 else {("1", 0), ("2", 0)}  # the last byte is the newline only
     assert read(tmp_path).finished.keys() == expected
 
 
@@ -87,7 +87,7 @@ def test_the_same_attempt_may_go_on_after_a_torn_line(tmp_path: Path) -> None:
     with (tmp_path / "a.jsonl").open("ab") as file:
         file.write(b'{"kind": "infer')
     write(tmp_path, "a", line("2"))
-    assert read(tmp_path).finished.keys() == {"1", "2"}
+    assert read(tmp_path).finished.keys() == {("1", 0), ("2", 0)}
 
 
 def test_lines_are_on_disk_as_soon_as_they_are_appended(tmp_path: Path) -> None:

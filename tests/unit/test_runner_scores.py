@@ -2,6 +2,7 @@
 """Answers -> scores: extraction, metrics, lint, sampling parameters, digests."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from evaljob_runner.digest import Checkpoint
 from evaljob_runner.errors import Fatal
 from evaljob_runner.lint import Ended, Looked
 from evaljob_runner.prompts import Prompt
-from evaljob_runner.samples import Choice, InferenceLine, Outcome, Request
+from evaljob_runner.reducing import majority, pass_at_k
+from evaljob_runner.samples import Choice, InferenceLine, Outcome, Request, Score
 from evaljob_runner.scoring import Scorer
 from tests.runner_plans import assignment, run_plan, tiny_dataset, tiny_model
 from tests.unit.test_runner_data import task
@@ -137,7 +139,7 @@ def test_acc_norm_divides_by_characters_and_acc_bytes_by_bytes() -> None:
         ({"name": "acc"}, "acc: not for requestType Generate, use one of contains"),
         ({"name": "contains", "args": {"case": "no"}}, "unknown args case; known: ignore_case"),
         ({"name": "field_match"}, "needs args field"),
-        ({"name": "contains", "args": {"ignore_case": "yes"}}, "must be 'true' or 'false'"),
+        ({"name": "contains", "args": {"ignore_case": "yes"}}, "args.ignore_case: 'yes' does not match true"),
     ],
 )
 def test_a_metric_that_does_not_fit_is_refused(metric: dict[str, Any], words: str) -> None:
@@ -167,6 +169,28 @@ def test_a_truncated_answer_is_scored_as_it_is_and_an_overflow_at_the_floor() ->
     outcome, scores = scorer.score(line("", target="", outcome=Outcome.CONTEXT_OVERFLOW))
     assert outcome is Outcome.CONTEXT_OVERFLOW
     assert scores.scores["contains"].value == 0
+
+
+@pytest.mark.parametrize(
+    ("passed", "n", "k", "value"),
+    [(0, 4, 2, 0), (4, 4, 1, 1), (1, 4, 1, 0.25), (1, 4, 4, 1), (2, 4, 2, 5 / 6)],
+)
+def test_pass_at_k_is_unbiased(passed: int, n: int, k: int, value: float) -> None:
+    """Against the definition: the share of all k-subsets of the answers that hold a right one."""
+    answers = [True] * passed + [False] * (n - passed)
+    drawn = [any(c) for c in itertools.combinations(answers, k)]
+    assert float(pass_at_k(passed, n, k)) == pytest.approx(value) == pytest.approx(sum(drawn) / len(drawn))
+
+
+def votes(*answers: tuple[str | None, float]) -> float:
+    return majority([Score(extracted=text, value=value) for text, value in answers], floor=-1.0)
+
+
+def test_the_majority_is_of_answers_and_of_equals_the_first() -> None:
+    assert votes(("1", 0), ("2", 1), ("2", 1)) == 1
+    assert votes(("1", 0), ("2", 1)) == 0
+    assert votes((None, -1.0), (None, -1.0), ("2", 1)) == 1
+    assert votes((None, -1.0)) == -1
 
 
 def looked(text: str = "What?", *ids: int, name: str = "x", leaks: bool = False) -> Looked:
@@ -224,10 +248,11 @@ def test_the_model_overrides_the_task_which_overrides_the_default() -> None:
 
 
 def test_seeds_differ_by_everything_that_names_a_sample() -> None:
-    one = {"run": 0, "task": "t", "subset": "s", "sample": "x"}
-    others = [one | change for change in ({"run": 1}, {"task": "u"}, {"subset": "r"}, {"sample": "y"})]
+    one = {"run": 0, "task": "t", "subset": "s", "sample": "x", "repeat": 0}
+    changes = ({"run": 1}, {"task": "u"}, {"subset": "r"}, {"sample": "y"}, {"repeat": 1})
+    others = [one | change for change in changes]
     seeds = {generation.seed_of(**c) for c in [one, *others]}  # type: ignore[arg-type]
-    assert len(seeds) == 5
+    assert len(seeds) == 6
     assert all(0 <= s < 2**31 for s in seeds)
 
 

@@ -10,6 +10,11 @@ from tests.unit.builders import CHAT, LOG_LIKELIHOOD, TASK
 
 GROUP = {"name": "g", "members": ["a", "b"]}
 SUBSETS = {"subsets": {"column": "s"}}
+LOG_LIKELIHOOD_ONLY = {k: LOG_LIKELIHOOD[k] for k in ("requestType", "choices")}
+
+
+def reduced(reduce: dict[str, Any]) -> dict[str, Any]:
+    return {**TASK, "metrics": [{"name": "a", "primary": True, "reduce": reduce}]}
 
 
 @pytest.mark.parametrize("task", [TASK, LOG_LIKELIHOOD, CHAT])
@@ -67,6 +72,24 @@ def test_accepted(task: dict[str, Any]) -> None:
             "Input should be 'Generate', 'Chat' or 'LogLikelihood'",
         ),
         ({**TASK, "repeats": 2}, "Extra inputs are not permitted"),
+        (reduced({}), "reduce: give exactly one of passAtK and majority"),
+        (reduced({"passAtK": [1], "majority": {}}), "reduce: give exactly one of passAtK and majority"),
+        (reduced({"passAtK": [2, 1]}), "reduce.passAtK: must ascend, got [2, 1]"),
+        (reduced({"majority": {}}), "reduce.majority counts equal extracted answers, so it needs extract"),
+        (
+            {**reduced({"passAtK": [1]}), **LOG_LIKELIHOOD_ONLY},
+            "reduce is not used with requestType LogLikelihood",
+        ),
+        (
+            {
+                **TASK,
+                "metrics": [
+                    {"name": "a", "primary": True, "args": {"x": "1"}},
+                    {"name": "a", "reduce": {"passAtK": [1]}},
+                ],
+            },
+            "metrics: a stands twice with different args",
+        ),
     ],
 )
 def test_refused(task: dict[str, Any], words: str) -> None:
@@ -93,3 +116,8 @@ def test_the_key_of_a_metric_names_its_extraction() -> None:
          "metrics": [{"name": "exact_match", "extract": "strict", "primary": True}, {"name": "exact_match"}]}
     )  # fmt: skip
     assert [m.key for m in task.metrics] == ["exact_match,strict", "exact_match"]
+
+
+def test_a_reduced_metric_is_named_by_its_estimate() -> None:
+    task = Task.model_validate(reduced({"passAtK": [1, 10]}))
+    assert (task.primary.key, task.primary.result_keys) == ("a", ("pass@1", "pass@10"))

@@ -131,6 +131,7 @@ def make_plan(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Setting
     excluded = {(p.model, p.dataset) for p in spec.exclude}
     pairs = [(m, d) for m in models for d in datasets if (m.name, d.dataset.name) not in excluded]
     _refuse_incompatible(pairs)
+    _refuse_repeats(pairs)
     if not pairs:
         raise InvalidSpecError("exclude leaves no (model, dataset) pair to run: remove a line of it")
     plan = Plan(
@@ -223,6 +224,31 @@ def _refuse_unknown_pairs(spec: Spec) -> None:
                 raise InvalidSpecError(
                     f"spec.exclude[{i}].{field}: {value!r} names nothing; known: {', '.join(sorted(known))}"
                 )
+
+
+def _refuse_repeats(pairs: list[tuple[Model, PlannedDataset]]) -> None:
+    """Repeats that would all be equal, or too few for what a metric estimates from them."""
+    for model, planned in pairs:
+        if why := repeats_problem(planned.dataset, planned.task, model):
+            raise InvalidSpecError(f"spec.datasets[{planned.dataset.name}].repeats: {why}")
+
+
+def repeats_problem(dataset: Dataset, task: Task, model: Model) -> str | None:
+    """Why a dataset's `repeats` cannot work with a task and a model, or None."""
+    needed = max((m.reduce.pass_at_k[0] for m in task.metrics if m.reduce and m.reduce.pass_at_k), default=1)
+    if dataset.repeats < needed:
+        return f"{dataset.repeats}, but a metric's reduce.passAtK needs at least {needed}"
+    if dataset.repeats == 1:
+        return None
+    if task.request_type is RequestType.LOG_LIKELIHOOD:
+        return "log-likelihoods have no randomness, use 1"
+    temperatures = (model.generation.temperature, task.generation.temperature)
+    if not next((t for t in temperatures if t is not None), 0):
+        return (
+            f"{dataset.repeats} answers at temperature 0 would be equal; set generation.temperature of "
+            f"model {model.name}, or use 1"
+        )
+    return None
 
 
 def _refuse_incompatible(pairs: list[tuple[Model, PlannedDataset]]) -> None:

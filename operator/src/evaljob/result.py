@@ -44,7 +44,7 @@ def _printable(text: str) -> str:
 
 
 class Outcomes(Frozen):
-    """How many samples ended how. All but the two errors are final and scored."""
+    """How many answers (samples x repeats) ended how. All but the two errors are final and scored."""
 
     expected: Count
     """After `limit`, in this shard."""
@@ -126,6 +126,8 @@ class PartitionResult(Frozen):
     prompt_digest: str
     """SHA-256 over the prompts' digests in order: equal prompts, equal digest."""
     outcomes: Outcomes
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """Answers per sample; outcomes count answers, everything else samples."""
     limited: bool = False
     metrics: tuple[MetricInfo, ...]
     subsets: tuple[SubsetResult, ...]
@@ -263,7 +265,10 @@ def _checks(r: PartitionResult) -> list[_Check]:
         _Check(bool(o.infra_error or o.scorer_error), "holds samples that ended in an error"),
         _Check(sum(m.primary for m in r.metrics) != 1, "exactly one metric must be primary"),
         _Check(len(set(names)) != len(names), "a subset stands twice"),
-        _Check(sum(s.expected for s in r.subsets) != o.expected, "expected counts of subsets do not add up"),
+        _Check(
+            sum(s.expected for s in r.subsets) * r.repeats != o.expected,
+            "expected counts of subsets do not add up",
+        ),
         _Check(
             any(s.size < s.expected for s in r.subsets), "a subset is smaller than what was expected of it"
         ),

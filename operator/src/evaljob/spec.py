@@ -262,6 +262,9 @@ class Dataset(Frozen):
     """The first n samples of each subset (of the dataset, without subsets), as in lm-eval. Marks the cell."""
     shards: Annotated[int, Field(ge=1, le=1000)] = 1
     """Partitions that share the samples; the merged numbers do not depend on it."""
+    repeats: Annotated[int, Field(ge=1, le=10000)] = 1
+    """Answers per sample, each with a seed of its own; needs a temperature above 0. A metric's `reduce` says how
+    they count; standard errors are over samples."""
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:

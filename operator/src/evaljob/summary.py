@@ -157,7 +157,7 @@ def _row(planned: PlannedDataset) -> Row:
         display_name=d.display_name or d.name,
         task=planned.task_name,
         task_version=task.version,
-        primary=task.primary.key,
+        primary=task.primary.result_keys[0],
     )
 
 

@@ -151,6 +151,33 @@ class Step(Frozen):
         return self
 
 
+class Reduce(Frozen):
+    """How the scores of a sample's repeats become one: an object with exactly one operation."""
+
+    model_config = cel_rules(
+        cel("has(self.passAtK) != has(self.majority)", "exactly one of passAtK and majority")
+    )
+
+    pass_at_k: (
+        Annotated[
+            tuple[Annotated[int, Field(ge=1, le=10000)], ...],
+            Field(min_length=1, max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"}),
+        ]
+        | None
+    ) = None
+    """The chance that one of k answers is right (unbiased), for each k up to `repeats`; keys are `pass@k`."""
+    majority: Empty | None = None
+    """The score of the most frequent extracted answer; the key is `majority`."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.pass_at_k is None) == (self.majority is None):
+            raise ValueError("reduce: give exactly one of passAtK and majority")
+        if self.pass_at_k and list(self.pass_at_k) != sorted(set(self.pass_at_k)):
+            raise ValueError(f"reduce.passAtK: must ascend, got {list(self.pass_at_k)}")
+        return self
+
+
 class Metric(Frozen):
     """One score per answer. The key in results is `name` or `name,extract`, as in lm-eval."""
 
@@ -161,11 +188,25 @@ class Metric(Frozen):
     args: Annotated[dict[Name, Annotated[str, Field(max_length=1024)]], Field(max_length=8)] = Field(
         default_factory=dict
     )
+    reduce: Reduce | None = None
+    """With repeats: how a sample's scores become one. Default: their mean."""
 
     @property
     def key(self) -> str:
-        """The name in results and summaries."""
-        return f"{self.name},{self.extract}" if self.extract else self.name
+        """The name of the score of one answer."""
+        return self._named(self.name)
+
+    @property
+    def result_keys(self) -> tuple[str, ...]:
+        """The names in results and summaries, one per number."""
+        if self.reduce is None:
+            return (self.key,)
+        if self.reduce.pass_at_k:
+            return tuple(self._named(f"pass@{k}") for k in self.reduce.pass_at_k)
+        return (self._named("majority"),)
+
+    def _named(self, name: str) -> str:
+        return f"{name},{self.extract}" if self.extract else name
 
 
 class Weighting(StrEnum):
@@ -278,12 +319,27 @@ def _problems(task: Task) -> list[str]:
         for m in task.metrics
         if m.extract and m.extract not in task.extract
     ]
-    return found + _duplicates(task) + _group_problems(task)
+    return found + _duplicates(task) + _reduce_problems(task) + _group_problems(task)
 
 
 def _duplicates(task: Task) -> list[str]:
-    keys = [m.key for m in task.metrics]
-    return [f"metrics: {k} stands twice" for k in sorted({k for k in keys if keys.count(k) > 1})]
+    keys = [k for m in task.metrics for k in m.result_keys]
+    found = [f"metrics: {k} stands twice" for k in sorted({k for k in keys if keys.count(k) > 1})]
+    args = {m.key: m.args for m in task.metrics}
+    return found + [
+        f"metrics: {m.key} stands twice with different args" for m in task.metrics if m.args != args[m.key]
+    ]
+
+
+def _reduce_problems(task: Task) -> list[str]:
+    reduced = [m for m in task.metrics if m.reduce]
+    if reduced and task.request_type is RequestType.LOG_LIKELIHOOD:
+        return ["metrics: reduce is not used with requestType LogLikelihood, which has no repeats"]
+    return [
+        f"metrics: {m.key}: reduce.majority counts equal extracted answers, so it needs extract"
+        for m in reduced
+        if m.reduce and m.reduce.majority and not m.extract
+    ]
 
 
 def _group_problems(task: Task) -> list[str]:

@@ -164,7 +164,7 @@ def summary(
 @app.command()
 def tasks() -> None:
     """List the tasks of the catalogue."""
-    rows = [[name, task.request_type, task.primary.key] for name, task in catalogue().items()]
+    rows = [[name, task.request_type, task.primary.result_keys[0]] for name, task in catalogue().items()]
     table.grid(["task", "request type", "primary metric"], rows, table.output())
 
 

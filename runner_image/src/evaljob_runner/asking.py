@@ -3,7 +3,8 @@
 import dataclasses
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 from evaljob.task import RequestType
 from evaljob_runner import generation, tokens
@@ -23,6 +24,7 @@ from evaljob_runner.data import Sample
 from evaljob_runner.prompts import Prompt, Prompter
 from evaljob_runner.samples import (
     ERROR_MESSAGE_MAX,
+    AnswerKey,
     Choice,
     Error,
     InferenceLine,
@@ -36,6 +38,29 @@ _FINISHED = {
     Finish.LENGTH: Outcome.TRUNCATED,
     Finish.REFUSED: Outcome.REFUSED,
 }
+
+
+class Ask(NamedTuple):
+    """One question to the model: a sample, asked for the n-th time."""
+
+    sample: Sample
+    repeat: int
+
+    @property
+    def key(self) -> AnswerKey:
+        """Names it in the sample log."""
+        return self.sample.id, self.repeat
+
+    @property
+    def request_key(self) -> str:
+        """Names it at the backend."""
+        return f"{self.sample.id}#{self.repeat}"
+
+
+class _Asked(NamedTuple):
+    ask: Ask
+    prompt: Prompt
+    form: Encoded | Sent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,39 +80,51 @@ class Asker:
             return tokens.send(prompt)
         return tokens.encode(prompt, self.backend.tokenizer, self.work.run.date)
 
-    def lines(self, samples: Iterable[Sample]) -> Generator[InferenceLine]:
-        """The inference lines of all samples, as they finish. Prompts are made when the backend has room."""
-        waiting: dict[str, tuple[Prompt, Encoded | Sent]] = {}
+    def lines(self, asks: Iterable[Ask]) -> Generator[InferenceLine]:
+        """The inference lines of all questions, as they finish. Prompts are made when the backend has room."""
+        waiting: dict[str, _Asked] = {}
         too_long: deque[InferenceLine] = deque()
 
-        def fitting() -> Iterator[tuple[Prompt, Encoded | Sent]]:
-            for sample in samples:
-                prompt = self.prompter.prompt(sample)
-                asked = self.form(prompt)
-                if message := self._overflow(asked):
-                    too_long.append(self._line(prompt, asked, Overflow(sample.id, message)))
+        def fitting() -> Iterator[_Asked]:
+            for asked in self._asked(asks):
+                if message := self._overflow(asked.form):
+                    too_long.append(self._line(asked, Overflow(asked.ask.request_key, message)))
                 else:
-                    waiting[sample.id] = prompt, asked
-                    yield prompt, asked
+                    waiting[asked.ask.request_key] = asked
+                    yield asked
 
         for reply in self._replies(fitting()):
             while too_long:
                 yield too_long.popleft()
-            yield self._line(*waiting.pop(reply.key), reply)
+            yield self._line(waiting.pop(reply.key), reply)
         yield from too_long
 
-    def _replies(self, asked: Iterator[tuple[Prompt, Encoded | Sent]]) -> Iterator[Reply | LogLikelihoods]:
+    def _asked(self, asks: Iterable[Ask]) -> Iterator[_Asked]:
+        """Questions with their prompts; the repeats of a sample share one."""
+        for sample, repeats in groupby(asks, key=lambda ask: ask.sample):
+            prompt = self.prompter.prompt(sample)
+            form = self.form(prompt)
+            for ask in repeats:
+                yield _Asked(ask, prompt, form)
+
+    def _replies(self, asked: Iterator[_Asked]) -> Iterator[Reply | LogLikelihoods]:
         if self.work.task.request_type is RequestType.LOG_LIKELIHOOD:
             return self.backend.weigh(
-                LogLikelihoodRequest(p.sample.id, a.pairs) for p, a in asked if isinstance(a, Encoded)
+                LogLikelihoodRequest(a.ask.request_key, a.form.pairs)
+                for a in asked
+                if isinstance(a.form, Encoded)
             )
         return self.backend.generate(
-            GenerateRequest(p.sample.id, a.prompt, self.sampling, self._seed(p.sample)) for p, a in asked
+            GenerateRequest(a.ask.request_key, a.form.prompt, self.sampling, self._seed(a.ask)) for a in asked
         )
 
-    def _seed(self, sample: Sample) -> int:
+    def _seed(self, ask: Ask) -> int:
         return generation.seed_of(
-            run=self.work.run.seed, task=self.work.planned.task_name, subset=sample.subset, sample=sample.id
+            run=self.work.run.seed,
+            task=self.work.planned.task_name,
+            subset=ask.sample.subset,
+            sample=ask.sample.id,
+            repeat=ask.repeat,
         )
 
     def _overflow(self, asked: Encoded | Sent) -> str | None:
@@ -97,32 +134,34 @@ class Asker:
         needs = asked.needs(self.sampling.max_tokens)
         return f"prompt and answer take {needs} tokens, the window has {window}" if needs > window else None
 
-    def _line(self, prompt: Prompt, asked: Encoded | Sent, reply: Reply | LogLikelihoods) -> InferenceLine:
-        outcome, error, answer = self._answer(prompt, reply)
-        sample = prompt.sample
+    def _line(self, asked: _Asked, reply: Reply | LogLikelihoods) -> InferenceLine:
+        outcome, error, answer = self._answer(asked.prompt, reply)
+        sample = asked.ask.sample
         return InferenceLine(
             id=sample.id,
             subset=sample.subset,
+            repeat=asked.ask.repeat,
             doc_digest=sample.digest,
             inference_digest=self.digest,
             attempt=self.work.attempt,
             outcome=outcome,
             error=error,
-            requests=[self._request(prompt, asked).model_copy(update=answer)],
-            target=prompt.target,
+            requests=[self._request(asked).model_copy(update=answer)],
+            target=asked.prompt.target,
         )
 
-    def _request(self, prompt: Prompt, asked: Encoded | Sent) -> Request:
+    def _request(self, asked: _Asked) -> Request:
+        prompt, form = asked.prompt, asked.form
         fields: dict[str, Any] = {"few_shot_ids": [s.id for s in prompt.few_shot] or None}
         if not prompt.choices:
             fields["params"] = dataclasses.asdict(self.sampling)
-            fields["seed"] = self._seed(prompt.sample) if self.sampling.temperature else None
-        if isinstance(asked, Encoded):
-            fields |= {"rendered_by": "Runner", "prompt": asked.text, "prompt_tokens": len(asked.ids)}
+            fields["seed"] = self._seed(asked.ask) if self.sampling.temperature else None
+        if isinstance(form, Encoded):
+            fields |= {"rendered_by": "Runner", "prompt": form.text, "prompt_tokens": len(form.ids)}
         else:
             messages = [dict(m) for m in prompt.messages] or None
             fields |= {"rendered_by": "Server", "prompt": prompt.text or None, "messages": messages}
-        return Request(prompt_digest=asked.digest, **fields)
+        return Request(prompt_digest=form.digest, **fields)
 
     def _answer(
         self, prompt: Prompt, reply: Reply | LogLikelihoods

@@ -6,17 +6,17 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from evaljob.names import Reason
+from evaljob.plan import repeats_problem
 from evaljob.result import Lint, PartitionResult
 from evaljob.task import RequestType
 from evaljob_runner import data, digest, generation, lint, report, sources, tokens
-from evaljob_runner.asking import Asker
+from evaljob_runner.asking import Ask, Asker
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Backend
-from evaljob_runner.data import Sample
 from evaljob_runner.errors import Fatal, Retry
 from evaljob_runner.prompts import Prompt, Prompter
 from evaljob_runner.report import Progress, Scored, Stopwatch
-from evaljob_runner.samples import InferenceLine, Outcome, SampleLog, without_prompt
+from evaljob_runner.samples import AnswerKey, InferenceLine, Outcome, SampleLog, without_prompt
 from evaljob_runner.scoring import Scorer
 from evaljob_runner.tokens import Encoded
 
@@ -46,7 +46,8 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
         Retry: when samples are left for another attempt.
     """
     refuse_unsupported(work)
-    scorer = Scorer(work.task)
+    repeats = work.planned.dataset.repeats
+    scorer = Scorer(work.task, repeats)
     selection = data.select(work.planned.dataset, work.task, work.partition, work.places)
     report.refuse_too_large(work, scorer.info, selection.counts)
     prompter = Prompter(work.task, selection.pools, chat=work.chat)
@@ -66,7 +67,8 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
             device = backend.device
             asker = Asker(work, prompter, sampling, inference_digest, backend)
             found = _look(asker, first)
-            scored = _run(asker, scorer, log, selection.samples, shell)
+            asks = [Ask(sample, n) for sample in selection.samples for n in range(repeats)]
+            scored = _run(asker, scorer, log, asks, shell)
         found += lint.outputs(lint.Ended(s.outcome, s.line.requests[0].output) for s in scored)
     for item in found:
         _log.warning("suspect: %s in %d samples", item.code, item.count)
@@ -74,9 +76,9 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
         work,
         selection,
         scored,
-        metrics=scorer.info,
+        scorer=scorer,
         inference_digest=inference_digest,
-        prompt_digest=tokens.combined(s.line.requests[0].prompt_digest for s in scored),
+        prompt_digest=tokens.combined(s.line.requests[0].prompt_digest for s in scored if s.line.repeat == 0),
         lint=found,
         seconds=shell.stopwatch.seconds,
         device=device,
@@ -89,7 +91,7 @@ def refuse_unsupported(work: Assignment) -> None:
     """Refuse pairs that acceptance refuses too: a plan may come from elsewhere.
 
     Raises:
-        Fatal: UnsupportedRequest.
+        Fatal: UnsupportedRequest or BadConfiguration.
     """
     kind = work.task.request_type
     if kind is RequestType.CHAT and not work.chat:
@@ -99,6 +101,8 @@ def refuse_unsupported(work: Assignment) -> None:
             Reason.UNSUPPORTED_REQUEST,
             "requestType LogLikelihood needs log-probabilities of given texts, the openai backend has none",
         )
+    if problem := repeats_problem(work.planned.dataset, work.task, work.model):
+        raise Fatal(Reason.BAD_CONFIGURATION, f"repeats: {problem}")
 
 
 def checkpoint(work: Assignment) -> digest.Checkpoint | None:
@@ -123,35 +127,33 @@ def _look(asker: Asker, first: Sequence[Prompt]) -> tuple[Lint, ...]:
     return lint.prompts(looked, tokenizer.bos_id if tokenizer else None)
 
 
-def _run(
-    asker: Asker, scorer: Scorer, log: SampleLog, samples: Sequence[Sample], shell: Shell
-) -> list[Scored]:
-    """Ask about what no earlier attempt finished, log each sample with its scores, return all in order."""
-    done = {s.id: log.finished[s.id] for s in samples if s.id in log.finished}
-    todo = [s for s in samples if s.id not in done]
-    shell.progress.start(done=len(done), total=len(samples))
+def _run(asker: Asker, scorer: Scorer, log: SampleLog, asks: Sequence[Ask], shell: Shell) -> list[Scored]:
+    """Ask what no earlier attempt finished, log each answer with its scores, return all in order."""
+    done = {ask.key: log.finished[ask.key] for ask in asks if ask.key in log.finished}
+    todo = [ask for ask in asks if ask.key not in done]
+    shell.progress.start(done=len(done), total=len(asks))
     with shell.stopwatch.phase("infer"):
         new = _infer(asker, scorer, log, todo, shell)
     with shell.stopwatch.phase("score"):
         scored = []
-        for sample in samples:
-            line = done.get(sample.id) or new[sample.id]
+        for ask in asks:
+            line = done.get(ask.key) or new[ask.key]
             outcome, scores = scorer.score(line)
-            if sample.id in done and sample.id not in log.scored:
+            if ask.key in done and ask.key not in log.scored:
                 log.append(scores)
-            scored.append(Scored(sample, line, outcome, scores, from_log=sample.id in done))
+            scored.append(Scored(ask.sample, line, outcome, scores, from_log=ask.key in done))
     return scored
 
 
 def _infer(
-    asker: Asker, scorer: Scorer, log: SampleLog, todo: Iterable[Sample], shell: Shell
-) -> dict[str, InferenceLine]:
-    """Lines of all samples.
+    asker: Asker, scorer: Scorer, log: SampleLog, todo: Iterable[Ask], shell: Shell
+) -> dict[AnswerKey, InferenceLine]:
+    """Lines of all answers.
 
     Raises:
         Retry: when some got no answer; the others are in the log.
     """
-    finished: dict[str, InferenceLine] = {}
+    finished: dict[AnswerKey, InferenceLine] = {}
     left: list[InferenceLine] = []
     in_a_row = 0
     with closing(asker.lines(todo)) as lines:
@@ -167,7 +169,7 @@ def _infer(
             outcome, scores = scorer.score(line)
             ended = line.model_copy(update={"outcome": outcome})
             log.append(ended, scores)
-            finished[line.id] = without_prompt(ended)
+            finished[line.id, line.repeat] = without_prompt(ended)
             shell.progress.step()
     if left:
         reason = Reason.SAMPLES_LEFT if finished else Reason.DEPENDENCY_UNAVAILABLE

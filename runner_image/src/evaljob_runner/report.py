@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
+from itertools import groupby
 from typing import TextIO
 
 import evaljob
@@ -27,6 +28,7 @@ from evaljob_runner.assignment import Assignment
 from evaljob_runner.data import Count, Sample, Selection
 from evaljob_runner.errors import Fatal
 from evaljob_runner.samples import InferenceLine, Outcome, ScoreLine
+from evaljob_runner.scoring import Scorer
 
 PROGRESS_SECONDS = 10
 _PACKAGES = ("torch", "transformers", "tokenizers", "httpx")
@@ -118,7 +120,7 @@ def refuse_too_large(work: Assignment, metrics: tuple[MetricInfo, ...], counts: 
 
 @dataclass(frozen=True)
 class Scored:
-    """A finished sample."""
+    """A finished answer."""
 
     sample: Sample
     line: InferenceLine
@@ -132,7 +134,7 @@ def result(
     selection: Selection,
     scored: Sequence[Scored],
     *,
-    metrics: tuple[MetricInfo, ...],
+    scorer: Scorer,
     inference_digest: str,
     prompt_digest: str,
     lint: tuple[Lint, ...],
@@ -151,9 +153,10 @@ def result(
         inference_digest=inference_digest,
         prompt_digest=prompt_digest,
         outcomes=_outcomes(scored),
+        repeats=work.planned.dataset.repeats,
         limited=selection.limited,
-        metrics=metrics,
-        subsets=tuple(_subset(n, c, scored, metrics) for n, c in selection.counts.items()),
+        metrics=scorer.info,
+        subsets=tuple(_subset(n, c, scored, scorer) for n, c in selection.counts.items()),
         lint=lint,
         tokens=_tokens(scored),
         seconds=Seconds(**{phase: round(value, 3) for phase, value in seconds.items()}),
@@ -177,15 +180,15 @@ def _outcomes(scored: Sequence[Scored]) -> Outcomes:
     )
 
 
-def _subset(
-    name: str, count: Count, scored: Sequence[Scored], metrics: tuple[MetricInfo, ...]
-) -> SubsetResult:
+def _subset(name: str, count: Count, scored: Sequence[Scored], scorer: Scorer) -> SubsetResult:
     mine = [s for s in scored if s.sample.subset == name]
+    rows = [
+        (scorer.reduce([s.scores for s in repeats]), sample.cluster)
+        for sample, repeats in groupby(mine, key=lambda s: s.sample)
+    ]
     states = tuple(
-        stats.accumulate(
-            (stats.to_units(s.scores.scores[m.key].value, m.unit), s.sample.cluster) for s in mine
-        )
-        for m in metrics
+        stats.accumulate((stats.to_units(values[i], metric.unit), cluster) for values, cluster in rows)
+        for i, metric in enumerate(scorer.info)
     )
     return SubsetResult(name=name, size=count.size, expected=count.expected, stats=states)
 

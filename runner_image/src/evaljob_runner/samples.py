@@ -21,6 +21,10 @@ ERROR_MESSAGE_MAX = 2048
 _log = logging.getLogger(__name__)
 
 
+AnswerKey = tuple[str, int]
+"""Sample id and repeat."""
+
+
 class Outcome(StrEnum):
     """How a sample ended. All but the last are final and scored."""
 
@@ -109,10 +113,11 @@ class Score(Frozen):
     extracted: str | None = None
     """What the metric's pipeline found (the whole answer, where it has none, is not repeated here)."""
     value: float
+    explanation: Annotated[str, Field(max_length=ERROR_MESSAGE_MAX)] | None = None
 
 
 class ScoreLine(Frozen):
-    """The scores of one sample, by metric key."""
+    """The scores of one answer, by metric key; a sample's repeats are reduced later."""
 
     kind: Literal["score"] = "score"
     v: int = SAMPLE_VERSION
@@ -141,12 +146,12 @@ class SampleLog:
 
     def __init__(self, folder: Path, attempt: str, digest: str) -> None:
         self.folder, self._digest = folder, digest
-        self.finished: dict[str, InferenceLine] = {}
-        """Final lines of earlier attempts by sample id, without prompts."""
-        self.scored: set[str] = set()
-        """Samples that have a score line."""
+        self.finished: dict[AnswerKey, InferenceLine] = {}
+        """Final lines of earlier attempts, without prompts."""
+        self.scored: set[AnswerKey] = set()
+        """Answers that have a score line."""
         self.written = 0
-        """Final samples that this attempt added."""
+        """Final answers that this attempt added."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for path in sorted(folder.glob("*.jsonl")):
@@ -162,12 +167,12 @@ class SampleLog:
                 if line.inference_digest != self._digest:
                     continue
                 if isinstance(line, ScoreLine):
-                    self.scored.add(line.id)
+                    self.scored.add((line.id, line.repeat))
                 elif line.outcome.final:
-                    self.finished.setdefault(line.id, without_prompt(line))
+                    self.finished.setdefault((line.id, line.repeat), without_prompt(line))
 
     def append(self, *lines: InferenceLine | ScoreLine) -> None:
-        """Write the lines of one sample at once; a kill may tear them, and then the reader drops them.
+        """Write the lines of one answer at once; a kill may tear them, and then the reader drops them.
 
         Raises:
             Retry: when they cannot be written, for example because the disk is full.

@@ -1,0 +1,35 @@
+"""Metrics that compare texts letter by letter."""
+
+import re
+import string
+from collections.abc import Mapping
+
+from evaljob_runner.extract import Json
+from evaljob_runner.metrics.base import FLAG, Args, Definition, as_text, simple
+
+_NORMALISATIONS = {"ignore_case": FLAG, "ignore_punctuation": FLAG, "ignore_numbers": FLAG}
+
+
+def _normal(text: str, args: Args) -> str:
+    """lm-eval's order: case, punctuation, numbers."""
+    if args.get("ignore_case") == "true":
+        text = text.lower()
+    if args.get("ignore_punctuation") == "true":
+        text = text.translate(str.maketrans("", "", string.punctuation))
+    if args.get("ignore_numbers") == "true":
+        text = re.sub("[0-9]", "", text)
+    return text
+
+
+def _exact_match(value: Json, target: str, args: Args) -> bool:
+    return _normal(as_text(value), args) == _normal(target, args)
+
+
+def _contains(value: Json, target: str, args: Args) -> bool:
+    return _normal(target, args) in _normal(as_text(value), args)
+
+
+METRICS: Mapping[str, Definition] = {
+    "contains": Definition(simple(_contains), args=_NORMALISATIONS),
+    "exact_match": Definition(simple(_exact_match), args=_NORMALISATIONS),
+}

@@ -1,0 +1,74 @@
+"""The scores of a sample's repeats -> one score per sample, as a metric's `reduce` says."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import comb
+
+from evaljob.result import MetricInfo
+from evaljob.task import Metric
+from evaljob_runner.metrics.base import Definition
+from evaljob_runner.samples import Score
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """One number of a result: a metric, and how the repeats of a sample become one score."""
+
+    metric: Metric
+    info: MetricInfo
+    floor: float
+    """The score of a sample without an answer."""
+    k: int | None = None
+    """Of pass@k."""
+
+    def reduce(self, repeats: Sequence[Score]) -> float:
+        """The score of one sample."""
+        if self.k is not None:
+            return float(pass_at_k(sum(score.value == 1 for score in repeats), len(repeats), self.k))
+        if self.metric.reduce and self.metric.reduce.majority:
+            return majority(repeats, self.floor)
+        return float(sum(Fraction(score.value) for score in repeats) / len(repeats))
+
+
+def reductions(metric: Metric, definition: Definition, repeats: int) -> list[Reduction]:
+    """The numbers that a metric gives, in order; the first of a primary metric is the primary one."""
+    ks = (metric.reduce and metric.reduce.pass_at_k) or (None,)
+    votes = bool(metric.reduce and metric.reduce.majority)
+    return [
+        Reduction(
+            metric,
+            MetricInfo(
+                key=key,
+                primary=metric.primary and key == metric.result_keys[0],
+                higher_is_better=definition.higher_is_better,
+                # Only then is the score of a sample still 0 or 1.
+                binary=definition.binary and (repeats == 1 or votes or k == repeats),
+            ),
+            definition.floor,
+            k,
+        )
+        for k, key in zip(ks, metric.result_keys, strict=True)
+        if k is None or k <= repeats
+    ]
+
+
+def pass_at_k(passed: int, n: int, k: int) -> Fraction:
+    """The chance that at least one of k answers, drawn from n of which some passed, is right.
+
+    The unbiased estimator of Chen et al. (2021), "Evaluating Large Language Models Trained on Code", equation 1.
+    """
+    return 1 - Fraction(comb(n - passed, k), comb(n, k))
+
+
+def majority(repeats: Sequence[Score], floor: float) -> float:
+    """The score of the most frequent extracted answer; of equally frequent ones the first counts.
+
+    Repeats without an answer do not vote; without any vote the score is the floor.
+    """
+    votes = Counter(score.extracted for score in repeats if score.extracted is not None)
+    if not votes:
+        return floor
+    ((winner, _),) = votes.most_common(1)
+    return next(score.value for score in repeats if score.extracted == winner)
