@@ -120,7 +120,7 @@ def _server(stack: ExitStack, mode: str) -> str:
     ("name", "code", "reason", "words"),
     [
         ("broken line", 78, "BadData", "inline.jsonl line 2: not JSON"),
-        ("duplicate ids", 78, "BadData", "lines 1 and 2 have the same id 'x'"),
+        ("duplicate ids", 78, "BadData", "inline.jsonl line 2 have the same id 'x'"),
         (
             "undefined variable",
             78,

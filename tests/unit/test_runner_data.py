@@ -89,7 +89,11 @@ def test_shards_are_disjoint_complete_in_order_and_never_cut_a_cluster(n: int, c
 
 def test_ids_by_template_must_be_unique_and_both_lines_are_named() -> None:
     rows = [{"n": "a"}, {"n": "b"}, {"n": "a"}]
-    refused(inline(rows, id="{{ n }}"), Reason.BAD_DATA, "lines 1 and 3 have the same id 'a'")
+    refused(
+        inline(rows, id="{{ n }}"),
+        Reason.BAD_DATA,
+        "inline.jsonl line 1 and inline.jsonl line 3 have the same id 'a'",
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,7 +137,7 @@ def test_splits_are_files_of_a_folder(tmp_path: Path) -> None:
     refused(
         other,
         Reason.BAD_DATA,
-        "no file train.jsonl in the source; splits there: dev, test",
+        "no split 'train' .*data files there: dev.jsonl, test.jsonl",
         mounted(tmp_path),
     )
 

@@ -256,7 +256,7 @@ class Dataset(Frozen):
     task_spec: Task | None = None
     """A task written here."""
     source: Source | None = None
-    """A JSON lines file, or a folder of `<split>.jsonl`."""
+    """A file of JSON lines or Parquet, or a folder with files by split (docs/sources.md)."""
     inline: Inline | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
     """The first n samples of each subset (of the dataset, without subsets), as in lm-eval. Marks the cell."""

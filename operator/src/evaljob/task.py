@@ -42,7 +42,7 @@ class Generation(Frozen):
 
 
 class Splits(Frozen):
-    """Names of the splits: files `<split>.jsonl` in a source folder, or values of `column` in one file."""
+    """Names of the splits: of files in a source folder, or values of `column` in one file."""
 
     eval: Name
     few_shot: Name | None = None

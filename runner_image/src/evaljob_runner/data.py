@@ -18,7 +18,8 @@ from evaljob.task import Pool, Task
 from evaljob_runner import sources, templates
 from evaljob_runner.assignment import Places
 from evaljob_runner.errors import Fatal
-from evaljob_runner.sources import File, Row
+from evaljob_runner.rows import Line, Row, Rows
+from evaljob_runner.sources import Source
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,16 @@ class Selection:
     limited: bool
     """Whether `limit` left samples out."""
     digest: str
-    """SHA-256 over the source's files."""
+    """SHA-256 over the files that were read."""
 
 
 class _Entry(NamedTuple):
     """A row of the index: small, because the index covers the whole source."""
 
     row: int
+    file: int
+    at: int
     number: int
-    offset: int
     id: str
     subset: str
     cluster: str | None
@@ -78,48 +80,57 @@ def select(dataset: Dataset, task: Task, partition: Partition, places: Places) -
     """
     reader = _Reader(task)
     source = sources.open_source(dataset.source, dataset.inline.jsonl if dataset.inline else None, places)
-    file = _split_file(source, task, task.splits.eval if task.splits else None)
-    index = reader.index(file)
+    rows = _rows(source, task, task.splits.eval if task.splits else None)
+    index = reader.index(rows)
     if not index:
-        raise Fatal(Reason.EMPTY_DATASET, f"{file.name}: no samples{_of_split(task)}")
-    _refuse_duplicates(index, file)
+        raise Fatal(Reason.EMPTY_DATASET, f"{rows.name}: no samples{_of_split(task)}")
+    _refuse_duplicates(index, rows)
     by_subset = _by_subset(index)
     chosen = {name: entries[: dataset.limit] for name, entries in by_subset.items()}
     mine = _shard(_clusters(chosen), partition.shard, partition.shards)
     expected = Counter(e.subset for e in mine)
+    shots = _shot_rows(source, task)
     return Selection(
-        samples=tuple(reader.samples(file, mine)),
+        samples=_samples(reader, rows, mine),
         counts={name: Count(len(entries), expected[name]) for name, entries in by_subset.items()},
-        pools=_pools(reader, source, task),
+        pools=_pools(reader, shots, task) if shots else {},
         limited=any(len(chosen[name]) < len(entries) for name, entries in by_subset.items()),
-        digest=_digest(source),
+        digest=_digest(rows, shots),
     )
 
 
-def _digest(source: File | Mapping[str, File]) -> str:
-    if isinstance(source, File):
-        return source.digest()
-    parts = {name: file.digest() for name, file in source.items()}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def _digest(rows: Rows, shots: Rows | None) -> str:
+    """SHA-256 of the rows' files; with examples from other files, over both digests."""
+    if shots is None or shots.name == rows.name:
+        return rows.digest()
+    return hashlib.sha256(f"{rows.digest()} {shots.digest()}".encode()).hexdigest()
 
 
-def _split_file(source: File | Mapping[str, File], task: Task, split: str | None) -> File:
-    """The one file that holds a split."""
+def _rows(source: Source, task: Task, split: str | None) -> Rows:
+    """The rows that hold a split: its files, or the one file that has them all."""
     in_column = task.splits is None or task.splits.column is not None
-    if isinstance(source, File):
-        if not in_column:
-            raise Fatal(
-                Reason.BAD_DATA,
-                f"{source.name}: one file, but the task has splits: name the column that holds the split "
-                f"(splits.column), or use a folder with {split}.jsonl",
-            )
-        return source
-    names = ", ".join(source) or "none"
-    if in_column or split is None:
-        raise Fatal(Reason.BAD_DATA, f"a folder (splits: {names}), but the task needs one file of JSON lines")
-    if split not in source:
-        raise Fatal(Reason.BAD_DATA, f"no file {split}.jsonl in the source; splits there: {names}")
-    return source[split]
+    if source.file is not None and not in_column:
+        raise Fatal(
+            Reason.BAD_DATA,
+            f"{source.name}: one file, but the task has splits: name the column that holds the split "
+            f"(splits.column), or use a folder with {split}.jsonl",
+        )
+    return source.rows(None if in_column else split)
+
+
+def _shot_rows(source: Source, task: Task) -> Rows | None:
+    """The rows that few-shot examples come from; None without examples."""
+    if not task.few_shot or not task.few_shot.count:
+        return None
+    splits = task.splits
+    return _rows(source, task, (splits.few_shot or splits.eval) if splits else None)
+
+
+def _samples(reader: "_Reader", rows: Rows, entries: list[_Entry]) -> tuple[Sample, ...]:
+    """The documents of some entries, in their order; read in the order of the source, as subsets may be mixed."""
+    ordered = sorted(entries, key=lambda e: e.row)
+    found = dict(zip((e.row for e in ordered), reader.samples(rows, ordered), strict=True))
+    return tuple(found[e.row] for e in entries)
 
 
 def _of_split(task: Task) -> str:
@@ -136,19 +147,19 @@ class _Reader:
         self._id = templates.text("id", task.id) if task.id else None
         self._cluster = templates.text("cluster", task.cluster) if task.cluster else None
 
-    def index(self, file: File, split: str | None = None) -> list[_Entry]:
+    def index(self, rows: Rows, split: str | None = None) -> list[_Entry]:
         """Every row of a split (default: the one to evaluate)."""
         splits = self._task.splits
         wanted = split or (splits.eval if splits else None)
         column = splits.column if splits else None
         return [
-            self._entry(line, file)
-            for line in file.rows()
-            if column is None or _column(line.data, column, _where(file, line.number)) == wanted
+            self._entry(line, rows)
+            for line in rows
+            if column is None or _column(line.data, column, rows.where(line.file, line.number)) == wanted
         ]
 
-    def _entry(self, line: sources.Line, file: File) -> _Entry:
-        where = _where(file, line.number)
+    def _entry(self, line: Line, rows: Rows) -> _Entry:
+        where = rows.where(line.file, line.number)
         subset = _column(line.data, self._task.subsets.column, where) if self._task.subsets else ""
         columns: Row = {}
         if self._id or self._cluster:
@@ -156,8 +167,9 @@ class _Reader:
         default = f"{subset}/{line.row}" if self._task.subsets else str(line.row)
         return _Entry(
             row=line.row,
+            file=line.file,
+            at=line.at,
             number=line.number,
-            offset=line.offset,
             subset=subset,
             id=self._id.render(columns, where) if self._id else default,
             cluster=self._cluster.render(columns, where) if self._cluster else None,
@@ -169,11 +181,11 @@ class _Reader:
             columns = columns | {name: template.render(columns, where)}
         return columns
 
-    def samples(self, file: File, entries: list[_Entry]) -> Iterable[Sample]:
+    def samples(self, rows: Rows, entries: list[_Entry]) -> Iterable[Sample]:
         """The documents of some index entries, in their order."""
-        rows = file.read([(e.offset, e.number) for e in entries])
-        for entry, row in zip(entries, rows, strict=True):
-            where = _where(file, entry.number)
+        documents = rows.read((e.file, e.at, e.number) for e in entries)
+        for entry, row in zip(entries, documents, strict=True):
+            where = rows.where(entry.file, entry.number)
             yield Sample(
                 id=entry.id,
                 subset=entry.subset,
@@ -182,10 +194,6 @@ class _Reader:
                 digest=hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest(),
                 where=where,
             )
-
-
-def _where(file: File, number: int) -> str:
-    return f"{file.name} line {number}"
 
 
 def _column(row: Row, column: str, where: str) -> str:
@@ -198,15 +206,13 @@ def _column(row: Row, column: str, where: str) -> str:
     return str(row[column])
 
 
-def _refuse_duplicates(index: list[_Entry], file: File) -> None:
-    seen: dict[str, int] = {}
+def _refuse_duplicates(index: list[_Entry], rows: Rows) -> None:
+    seen: dict[str, _Entry] = {}
     for entry in index:
-        first = seen.setdefault(entry.id, entry.number)
-        if first != entry.number:
-            raise Fatal(
-                Reason.BAD_DATA,
-                f"{file.name}: lines {first} and {entry.number} have the same id {entry.id[:80]!r}",
-            )
+        first = seen.setdefault(entry.id, entry)
+        if first is not entry:
+            places = " and ".join(rows.where(e.file, e.number) for e in (first, entry))
+            raise Fatal(Reason.BAD_DATA, f"{places} have the same id {entry.id[:80]!r}")
 
 
 def _by_subset(index: list[_Entry]) -> dict[str, list[_Entry]]:
@@ -234,22 +240,18 @@ def _shard(clusters: list[list[_Entry]], shard: int, shards: int) -> list[_Entry
     return [entry for cluster in clusters[start:end] for entry in cluster]
 
 
-def _pools(
-    reader: _Reader, source: File | Mapping[str, File], task: Task
-) -> Mapping[str, tuple[Sample, ...]]:
+def _pools(reader: _Reader, rows: Rows, task: Task) -> Mapping[str, tuple[Sample, ...]]:
     """The first different documents of each pool: one more than needed, as the test item itself is left out."""
-    if not task.few_shot or not task.few_shot.count:
+    if task.few_shot is None:
         return {}
-    split = task.splits.few_shot if task.splits else None
-    file = _split_file(source, task, split or (task.splits.eval if task.splits else None))
-    entries = reader.index(file, split)
+    entries = reader.index(rows, task.splits.few_shot if task.splits else None)
     one_pool = task.few_shot.pool is Pool.ALL
     if not one_pool:
         entries = [e for group in _by_subset(entries).values() for e in group]
     pools: dict[str, tuple[Sample, ...]] = {}
     for key, group in groupby(entries, key=lambda e: "" if one_pool else e.subset):
         different: dict[str, Sample] = {}
-        for sample in reader.samples(file, list(group)):
+        for sample in reader.samples(rows, list(group)):
             different.setdefault(sample.digest, sample)
             if len(different) > task.few_shot.count:
                 break

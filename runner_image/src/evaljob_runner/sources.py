@@ -1,18 +1,17 @@
-"""URIs -> files, and JSON lines -> rows, one line at a time."""
+"""URIs -> files, and which files are a split. Nothing is opened here."""
 
-import hashlib
-import io
-import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
 
 from evaljob.names import Reason
 from evaljob_runner.assignment import Places
 from evaljob_runner.errors import Fatal
+from evaljob_runner.rows import JsonLines, RowFile, Rows
 
-Row = dict[str, Any]
+SUFFIXES = (".jsonl", ".parquet")
+_NAMES = "SPLIT.jsonl, SPLIT.parquet, SPLIT-00000-of-00001.parquet or SPLIT/*.parquet, also below data/"
 
 
 def resolve(uri: str, places: Places, missing: Reason = Reason.BAD_DATA) -> Path:
@@ -60,91 +59,93 @@ def inside(root: Path, path: Path, name: str) -> Path:
 
 
 @dataclass(frozen=True)
-class File:
-    """A file of JSON lines, or such lines from the EvalJob itself."""
+class Source:
+    """What a dataset is read from: one file, or a folder with files by split."""
 
     name: str
     """In messages and nowhere else."""
-    path: Path | None = None
-    inline: str = ""
+    fetch: Callable[[Sequence[str]], Sequence[RowFile]]
+    """Names -> files that can be opened."""
+    file: str | None = None
+    """The one file; None for a folder."""
+    names: tuple[str, ...] = ()
+    """What is in the folder, relative to it."""
 
-    def open(self) -> io.BufferedIOBase:
-        """Its bytes.
-
-        Raises:
-            Fatal: BadData, when it cannot be opened.
-        """
-        if self.path is None:
-            return io.BytesIO(self.inline.encode())
-        try:
-            return self.path.open("rb")
-        except OSError as error:
-            raise Fatal(Reason.BAD_DATA, f"{self.name}: {error.strerror}") from error
-
-    def digest(self) -> str:
-        """SHA-256 of its bytes, in hexadecimal."""
-        with self.open() as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    def rows(self) -> Iterator["Line"]:
-        """All rows in order; empty lines are skipped.
+    def rows(self, split: str | None) -> Rows:
+        """The rows of a split (None: of the one file).
 
         Raises:
-            Fatal: BadData, with the number of the first line that is not a JSON object.
+            Fatal: BadData, when the source does not have it, or in a form that says nothing sure.
         """
-        with self.open() as file:
-            offset, row = 0, 0
-            for number, raw in enumerate(file, start=1):
-                if raw.strip():
-                    yield Line(row, number, offset, _decode(raw, f"{self.name} line {number}"))
-                    row += 1
-                offset += len(raw)
+        if self.file is not None:
+            return Rows(self.name, tuple(self.fetch([self.file])))
+        if split is None:
+            raise Fatal(Reason.BAD_DATA, f"{self.name}: a folder, but the task needs one file{self._there()}")
+        names = split_files(self.names, split, self.name)
+        if not names:
+            forms = _NAMES.replace("SPLIT", split)
+            raise Fatal(Reason.BAD_DATA, f"{self.name}: no split {split!r} ({forms}){self._there()}")
+        return Rows(f"{self.name} split {split}", tuple(self.fetch(names)))
 
-    def read(self, lines: list[tuple[int, int]]) -> Iterator[Row]:
-        """The rows at some (offset, line number), in that order."""
-        with self.open() as file:
-            for offset, number in lines:
-                file.seek(offset)
-                yield _decode(file.readline(), f"{self.name} line {number}")
-
-
-@dataclass(frozen=True)
-class Line:
-    """One row and where it stands."""
-
-    row: int
-    """From 0, empty lines not counted."""
-    number: int
-    """From 1, as editors count."""
-    offset: int
-    data: Row
+    def _there(self) -> str:
+        found = [name for name in self.names if name.endswith(SUFFIXES)]
+        more = f" and {len(found) - 10} more" if len(found) > 10 else ""
+        return f"; data files there: {', '.join(found[:10]) or 'none'}{more}"
 
 
-def _decode(raw: bytes, where: str) -> Row:
-    try:
-        data = json.loads(raw, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise Fatal(Reason.BAD_DATA, f"{where}: not JSON: {str(error)[:200]}") from error
-    if not isinstance(data, dict):
-        raise Fatal(Reason.BAD_DATA, f"{where}: must be a JSON object, got {type(data).__name__}")
-    return data
+def split_files(names: Iterable[str], split: str, source: str) -> list[str]:
+    """The files of a split, in order.
+
+    The forms are those of a Hugging Face hub's dataset repositories: `test.jsonl`, `test-00000-of-00002.parquet`
+    (older ones end in a hash), and `test/0000.parquet`, which the hub's own conversion to Parquet writes.
+
+    Raises:
+        Fatal: BadData, when two forms are there, or a numbered file is missing.
+    """
+    form = re.compile(
+        rf"(?P<where>(?:data/)?){re.escape(split)}"
+        r"(?:-(?P<number>\d+)-of-(?P<of>\d+)(?:-[0-9a-f]{16})?|(?P<folder>/)[^/]+)?(?P<suffix>\.jsonl|\.parquet)"
+    )
+    found = [match for name in sorted(names) if (match := form.fullmatch(name))]
+    forms = {(m["where"], m["of"], m["folder"], m["suffix"]): m[0] for m in found}
+    if len(forms) > 1:
+        raise Fatal(
+            Reason.BAD_DATA,
+            f"{source}: split {split!r} is there more than once ({', '.join(forms.values())}): name one file",
+        )
+    numbers = [int(m["number"]) for m in found if m["number"]]
+    if numbers and numbers != list(range(int(found[0]["of"]))):
+        raise Fatal(
+            Reason.BAD_DATA, f"{source}: split {split!r} has {len(numbers)} of {int(found[0]['of'])} files"
+        )
+    return [m[0] for m in found]
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def open_source(uri: str | None, inline: str | None, places: Places) -> File | Mapping[str, File]:
-    """A dataset's source: one file, or the files of a folder by split.
+def open_source(uri: str | None, inline: str | None, places: Places) -> Source:
+    """A dataset's source.
 
     Raises:
         Fatal: as `resolve`.
     """
     if uri is None:
-        return File("inline.jsonl", inline=inline or "")
-    path = resolve(uri, places)
-    if path.is_file():
-        return File(uri, path)
+        return Source("inline.jsonl", lambda _: [JsonLines("inline.jsonl", inline=inline or "")], file="")
     root, _ = mount(uri, places)
-    found = sorted(path.glob("*.jsonl"))
-    return {f.stem: File(f"{uri}/{f.name}", inside(root, f, f"{uri}/{f.name}")) for f in found}
+    path = resolve(uri, places)
+
+    def fetch(names: Sequence[str]) -> list[RowFile]:
+        found = ((f"{uri}/{name}" if name else uri, path / name) for name in names)
+        return [row_file(label, inside(root, file, label)) for label, file in found]
+
+    if path.is_file():
+        return Source(uri, fetch, file="")
+    names = (f.relative_to(path).as_posix() for pattern in ("*", "*/*") for f in path.glob(pattern))
+    return Source(uri, fetch, names=tuple(sorted(names)))
+
+
+def row_file(name: str, path: Path) -> RowFile:
+    """The file by the suffix of its name; what is not Parquet is JSON lines, whatever it is called."""
+    if name.endswith(".parquet"):
+        from evaljob_runner.parquet import Parquet  # noqa: PLC0415 - pyarrow takes 60 ms and 60 MB
+
+        return Parquet(name, path)
+    return JsonLines(name, path)

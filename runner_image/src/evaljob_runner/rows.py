@@ -1,0 +1,160 @@
+"""Files -> rows, one row at a time: JSON lines here, Parquet in `parquet`."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+from evaljob.names import Reason
+from evaljob_runner.errors import Fatal
+
+Row = dict[str, Any]
+
+
+class Found(NamedTuple):
+    """A row of one file and how to find it again."""
+
+    at: int
+    """For `read`: a byte offset in JSON lines, a row in Parquet."""
+    number: int
+    """For people: the line of JSON lines, from 1; the row of Parquet, from 0."""
+    data: Row
+
+
+class RowFile(Protocol):
+    """A file of rows."""
+
+    @property
+    def name(self) -> str:
+        """In messages and nowhere else."""
+
+    def where(self, number: int) -> str:
+        """How messages name a row."""
+
+    def rows(self) -> Iterator[Found]:
+        """All rows in order.
+
+        Raises:
+            Fatal: BadData, naming the first row that cannot be read.
+        """
+
+    def read(self, found: Iterable[tuple[int, int]]) -> Iterator[Row]:
+        """The rows at some (at, number), in that order; ascending order reads the file once."""
+
+    def digest(self) -> str:
+        """SHA-256 of its bytes, in hexadecimal."""
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """A file of JSON lines, or such lines from the EvalJob itself. Empty lines are skipped."""
+
+    name: str
+    path: Path | None = None
+    inline: str = ""
+
+    def where(self, number: int) -> str:
+        """How messages name a line."""
+        return f"{self.name} line {number}"
+
+    def digest(self) -> str:
+        """SHA-256 of its bytes, in hexadecimal."""
+        with self._open() as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def rows(self) -> Iterator[Found]:
+        """All rows in order.
+
+        Raises:
+            Fatal: BadData, with the number of the first line that is not a JSON object.
+        """
+        with self._open() as file:
+            offset = 0
+            for number, raw in enumerate(file, start=1):
+                if raw.strip():
+                    yield Found(offset, number, _decode(raw, self.where(number)))
+                offset += len(raw)
+
+    def read(self, found: Iterable[tuple[int, int]]) -> Iterator[Row]:
+        """The rows at some (offset, line number), in that order."""
+        with self._open() as file:
+            for offset, number in found:
+                file.seek(offset)
+                yield _decode(file.readline(), self.where(number))
+
+    def _open(self) -> io.BufferedIOBase:
+        if self.path is None:
+            return io.BytesIO(self.inline.encode())
+        return open_file(self.path, self.name)
+
+
+def open_file(path: Path, name: str) -> io.BufferedReader:
+    """A file's bytes.
+
+    Raises:
+        Fatal: BadData, when it cannot be opened.
+    """
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise Fatal(Reason.BAD_DATA, f"{name}: {error.strerror}") from error
+
+
+def _decode(raw: bytes, where: str) -> Row:
+    try:
+        data = json.loads(raw, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise Fatal(Reason.BAD_DATA, f"{where}: not JSON: {str(error)[:200]}") from error
+    if not isinstance(data, dict):
+        raise Fatal(Reason.BAD_DATA, f"{where}: must be a JSON object, got {type(data).__name__}")
+    return data
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+class Line(NamedTuple):
+    """A row of a split and how to find it again."""
+
+    row: int
+    """From 0, over all files of the split; empty lines are not counted."""
+    file: int
+    at: int
+    number: int
+    data: Row
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one split, in one file or in several that follow each other."""
+
+    name: str
+    """In messages and nowhere else."""
+    files: tuple[RowFile, ...]
+
+    def __iter__(self) -> Iterator[Line]:
+        """All rows in order; raises as `RowFile.rows`."""
+        row = 0
+        for number, file in enumerate(self.files):
+            for found in file.rows():
+                yield Line(row, number, *found)
+                row += 1
+
+    def read(self, places: Iterable[tuple[int, int, int]]) -> Iterator[Row]:
+        """The rows at some (file, at, number), in that order; ascending order reads each file once."""
+        for file, group in groupby(places, key=lambda place: place[0]):
+            yield from self.files[file].read((at, number) for _, at, number in group)
+
+    def digest(self) -> str:
+        """SHA-256 of the file's bytes; of several, over their digests in order."""
+        parts = [file.digest() for file in self.files]
+        return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def where(self, file: int, number: int) -> str:
+        """How messages name a row."""
+        return self.files[file].where(number)
