@@ -19,7 +19,7 @@ RULES = {
     ("batch", "jobs"): {"get", "list", "watch", "create", "patch", "deletecollection"},
     ("", "pods"): {"list", "watch"},
     ("", "configmaps"): {"get", "create", "patch"},
-    ("", "events"): {"create"},
+    ("", "events"): {"create", "list"},
 }
 
 

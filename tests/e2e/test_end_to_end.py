@@ -69,7 +69,9 @@ def _records_are_on_the_jobs(handle: Handle) -> None:
 def _shows_itself(handle: Handle) -> None:
     """What a user sees: the columns, the table, the frozen plan."""
     row = handle.world.kubectl.run("get", "ej", handle.name, "-n", NAMESPACE)
-    assert row.split()[:8] == ["NAME", "STATE", "DONE", "FAILED", "AGE", "numbers", "Complete", "9/9"]
+    head, line = row.splitlines()
+    assert head.split() == ["NAME", "STATE", "DONE", "FAILED", "REASON", "AGE"]
+    assert line.split()[:4] == ["numbers", "Complete", "9/9", "0"]
     maps = {m["metadata"]["name"]: m for m in handle.get("configmaps")}
     assert [name for name, m in maps.items() if m.get("immutable")] == [
         plan_name("numbers", handle.body()["metadata"]["uid"])

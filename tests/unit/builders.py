@@ -4,11 +4,11 @@ import datetime as dt
 from typing import Any
 
 from evaljob import result
-from evaljob.observe import JobView, PodView
 from evaljob.plan import Partition, Plan, Settings, make_plan
 from evaljob.result import MetricInfo, Outcomes, PartitionResult, SubsetResult
 from evaljob.spec import EvalJob, parse_evaljob
 from evaljob.stats import Stat
+from evaljob.views import JobView, PodView
 
 NOW = dt.datetime(2026, 3, 1, 12, 0, 0, tzinfo=dt.UTC)
 DATE = NOW.date()
@@ -106,14 +106,17 @@ def job_view(name: str = "job", **more: Any) -> JobView:  # noqa: ANN401 - field
         "owner": UID,
         "created": NOW,
         "started_at": NOW,
+        "counted_at": None,
         "finished": None,
         "finished_at": None,
         "reason": "",
         "message": "",
         "suspended": False,
+        "queue": "",
         "ready": 0,
+        "terminating": 0,
         "failed_pods": 0,
-        "untouched": False,
+        "podless": False,
         "record": None,
         "deleting": False,
     }
@@ -126,9 +129,14 @@ def pod_view(**more: Any) -> PodView:  # noqa: ANN401 - fields of a PodView
         "uid": "pod-1",
         "name": "pod",
         "job_uid": "job-1",
+        "node": "",
         "phase": "Pending",
         "reason": "",
+        "status_message": "",
         "created": NOW,
+        "ends_by": None,
+        "disrupted": False,
+        "memory_limit": "",
         "exit_code": None,
         "terminated_reason": "",
         "message": "",

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from evaljob_operator.api import (
@@ -166,12 +166,17 @@ def _inside(path: str, collection: str) -> bool:
 
 def _selected(obj: Json, query: Mapping[str, str]) -> bool:
     labels = obj["metadata"].get("labels") or {}
-    phase = (obj.get("status") or {}).get("phase", "")
-    tests: list[Callable[[], bool]] = []
+    fields = {
+        "status.phase": (obj.get("status") or {}).get("phase", ""),
+        "involvedObject.uid": (obj.get("involvedObject") or {}).get("uid", ""),
+        "type": obj.get("type", ""),
+    }
     for term in filter(None, query.get("labelSelector", "").split(",")):
         key, value = term.split("=")
-        tests.append(lambda key=key, value=value: labels.get(key) == value)  # type: ignore[misc]
+        if labels.get(key) != value:
+            return False
     for term in filter(None, query.get("fieldSelector", "").split(",")):
-        wanted = term.rsplit("=", 1)[1]
-        tests.append(lambda term=term, wanted=wanted: (phase == wanted) != ("!" in term))  # type: ignore[misc]
-    return all(test() for test in tests)
+        field, wanted = term.rsplit("=", 1)
+        if (fields[field.removesuffix("!")] == wanted) == field.endswith("!"):
+            return False
+    return True

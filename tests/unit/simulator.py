@@ -103,8 +103,9 @@ class Job:
     finished: str = ""
     reason: str = ""
     finished_at: float = 0.0
+    written_at: float | None = None
 
-    def to_object(self) -> Object:
+    def status(self) -> Object:
         conditions: list[Object] = [{"type": "Suspended", "status": "True" if self.suspended else "False"}]
         if self.finished:
             end = {"type": self.finished, "status": "True", "reason": self.reason, "message": self.reason}
@@ -123,6 +124,9 @@ class Job:
         }
         if self.started_at is not None:
             status["startTime"] = stamp(self.started_at)
+        return status
+
+    def to_object(self) -> Object:
         meta: Object = {
             "name": self.name,
             "uid": self.uid,
@@ -131,9 +135,11 @@ class Job:
         }
         if self.record is not None:
             meta["annotations"] = {"evaljob.dev/result": self.record}
+        if self.written_at is not None:
+            meta["managedFields"] = [{"subresource": "status", "time": stamp(self.written_at)}]
         if self.gone_at < NEVER:
             meta["deletionTimestamp"] = stamp(self.gone_at)
-        return {"metadata": meta, "spec": {"suspend": self.suspend}, "status": status}
+        return {"metadata": meta, "spec": {"suspend": self.suspend}, "status": self.status()}
 
 
 class Cluster:
@@ -221,7 +227,9 @@ class Cluster:
                 self._live(job, pod)
         if job.sync_at <= self.now and not job.finished:
             job.sync_at = NEVER
+            before = job.status()
             self._sync(job)
+            job.written_at = self.now if job.status() != before else job.written_at
 
     def _soon(self, job: Job) -> None:
         job.sync_at = min(job.sync_at, self.now + self.rng.choice([0, 1, 3]))
@@ -300,16 +308,21 @@ class Cluster:
         if not live and not going:
             if self.now < job.not_before:
                 job.sync_at = job.not_before
+            elif pod := self._new_pod(job):
+                live = [pod]
             else:
-                live = [self._new_pod(job)]
+                job.sync_at = self.now + 60
         job.active, job.terminating, job.ready = len(live), len(going), sum(p.ready for p in live)
         if job.stopped:
             job.sync_at = self.now + 1
 
-    def _new_pod(self, job: Job) -> Pod:
+    def _new_pod(self, job: Job) -> Pod | None:
+        """The next attempt; None when quota or admission refuse it."""
         self._serial += 1
         script = self.fates[job.partition]
         fate = script[min(job.failed, len(script) - 1)]
+        if fate == "refused":
+            return None
         starts = NEVER if fate in ("image", "giant") else self.now + self.rng.choice([0, 2, 100])
         ends = starts + self.rng.choice([3, 60, 5000])
         pod = Pod(f"pod-{self._serial}", fate, self.now, starts, ends)

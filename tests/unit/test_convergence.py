@@ -10,11 +10,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evaljob.decide import Decision, Report, count, decide
+from evaljob.decide import Decision, Report, decide
 from evaljob.jobs import record_patch
-from evaljob.observe import Observation, Observed, job_view, observe, pod_view, read_record
+from evaljob.observe import Observation, Observed, observe, read_record
 from evaljob.plan import Partition, Plan
 from evaljob.spec import EvalJob, Status
+from evaljob.standing import count
+from evaljob.views import job_view, pod_view
 from tests.unit.builders import UID, dataset, evaljob, later, model, plan
 from tests.unit.simulator import NEVER, Cluster, Object
 
@@ -30,6 +32,8 @@ FATES = {
     "lost": (("lost",), "ResultsLost"),
     "no image": (("image",), "ImagePullBackOff"),
     "no node": (("giant",), "Unschedulable"),
+    "no pod": (("refused",), "PodNotStarted"),
+    "no second pod": (("error", "refused"), "PodNotStarted"),
 }
 EVALJOB = evaljob(
     [model("a"), model("b"), model("c")],
@@ -88,7 +92,7 @@ class Operator:
         pods += self.rng.sample(pods, len(pods) // 2)
         self.rng.shuffle(pods)
         views = {name: job_view(job) for name, job in self.jobs.items()}
-        return observe(self.plan, UID, views, pods, self.listed, self.read)
+        return observe(self.plan, UID, views, pods, self.listed, read=self.read)
 
     def step(self, killed_after: float = NEVER) -> Decision:
         """One pass; `killed_after` writes it dies."""

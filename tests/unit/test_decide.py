@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 
 from evaljob import result
-from evaljob.decide import Decision, count, decide, refused
-from evaljob.observe import Observation, Observed, Phase, PodView, observe
+from evaljob.decide import Decision, decide, refused
+from evaljob.names import Reason
+from evaljob.observe import Observation, Observed, Phase, observe
 from evaljob.plan import Plan
 from evaljob.result import Failure, SubsetResult
 from evaljob.spec import EvalJob, Status
+from evaljob.standing import count
 from evaljob.stats import Stat
+from evaljob.views import PodView
+from evaljob.waiting import Waiting
 from tests.unit import builders
 from tests.unit.builders import NOW, UID, dataset, failure_text, job_view, later, model, pod_view, scored
 
@@ -217,13 +221,30 @@ class TestEvents:
         resumed = next_step(see(), of=with_status(suspended.status))
         assert [e.reason for e in resumed.events] == ["Resumed"]
 
+    def test_never_suspended_it_is_not_resumed(self) -> None:
+        first = with_status(next_step(see()).status)
+        for of in (EVALJOB, first):
+            condition = next_step(see(), of=of).status.condition("Suspended")
+            assert condition is not None
+            assert (condition.status, condition.reason) == ("False", "NotSuspended")
+
+    def test_resumed_it_stays_resumed(self) -> None:
+        suspended = with_status(next_step(see(), of=changed(suspend=True)).status)
+        resumed = with_status(next_step(see(), of=changed(suspended, suspend=False)).status)
+        condition = next_step(see(), of=resumed).status.condition("Suspended")
+        assert condition is not None
+        assert condition.reason == "Resumed"
+
+    def test_a_good_end_is_told_once(self) -> None:
+        events = next_step(see(DONE, DONE_TOO), of=with_status(next_step(see()).status)).events
+        assert [(e.type, e.reason) for e in events] == [("Normal", "AllPartitionsSucceeded")]
+
     def test_a_failed_end_is_a_warning(self) -> None:
         failed = job_view(finished="Failed", record=failure_text())
         events = next_step(see(failed, DONE_TOO)).events
-        assert {(e.type, e.reason) for e in events if e.reason != "Accepted"} == {
-            ("Normal", "PartitionsFailed"),
-            ("Warning", "PartitionsFailed"),
-        }
+        assert [(e.type, e.reason, e.message) for e in events if e.reason != "Accepted"] == [
+            ("Warning", "PartitionsFailed", "1 of 2 partitions succeeded, 1 failed")
+        ]
 
 
 class TestRefused:
@@ -243,16 +264,38 @@ class TestRefused:
         )
 
     def test_it_warns_once(self) -> None:
-        assert ("Warning", "InvalidSpec") in {(e.type, e.reason) for e in self.DECISION.events}
+        (event,) = self.DECISION.events
+        assert (event.type, event.reason, event.message) == ("Warning", "InvalidSpec", "spec.models: too few")
         again = refused(with_status(self.DECISION.status), "InvalidSpec", "spec.models: too few", later(9))
         assert again == Decision(status=self.DECISION.status)
 
 
 def test_transition_times_stay_while_the_status_stays() -> None:
     before = next_step(see()).status
+    assert before.start_time is None
     after = next_step(see(job_view(ready=1)), later(50), of=with_status(before)).status
     assert [c.last_transition_time for c in after.conditions] == [NOW] * len(before.conditions)
     assert after.start_time == later(50)
+
+
+def test_between_two_pods_an_evaljob_is_still_running() -> None:
+    running = with_status(next_step(see(job_view(ready=1)), later(50)).status)
+    assert running.status.state == "Running"
+    again = next_step(see(job_view(failed_pods=1, podless=True)), later(60), of=running).status
+    assert (again.state, again.start_time, again.partitions.running) == ("Running", later(50), 0)
+
+
+def test_a_model_whose_jobs_are_refused_is_told_of_once() -> None:
+    evaljob = builders.evaljob(datasets=[dataset(shards=12)])
+    plan = builders.plan(evaljob)
+    waiting = Waiting(Reason.QUOTA_EXCEEDED, "exceeded quota", NOW)
+    seen = Observed(tuple(Observation(p, Phase.ABSENT, waiting=waiting) for p in plan.partitions))
+    (shown,) = next_step(seen, of=evaljob, plan=plan).status.failures
+    assert (shown.partition, shown.reason, shown.message) == (
+        "m/d 0/12",
+        "QuotaExceeded",
+        "waiting: exceeded quota",
+    )
 
 
 @pytest.mark.parametrize(("spec", "status"), [({}, "False"), ({"output": {"claimName": "logs"}}, "True")])

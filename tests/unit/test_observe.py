@@ -6,19 +6,10 @@ from typing import Any
 import pytest
 
 from evaljob import result
-from evaljob.observe import (
-    JobView,
-    Observation,
-    Phase,
-    PodView,
-    job_view,
-    observe,
-    pod_failure,
-    pod_view,
-    read_record,
-)
+from evaljob.observe import Observation, Phase, observe, pod_failure, read_record
 from evaljob.plan import Partition
 from evaljob.result import Failure, PartitionResult
+from evaljob.views import JobView, PodView
 from tests.unit import builders
 from tests.unit.builders import NOW, UID, failure_text, later, scored
 
@@ -136,6 +127,13 @@ class TestEnds:
         assert ended("Failed", failed, failed_pods=2).outcome is None
         assert ended("Failed", failed, failed_pods=2, listed=True).outcome is not None
 
+    def test_a_disrupted_pod_was_no_attempt(self) -> None:
+        evicted = dataclasses.replace(failed, uid="pod-9", created=later(60), disrupted=True)
+        found = ended("Failed", failed, evicted, failed_pods=1)
+        assert isinstance(found.outcome, Failure)
+        assert found.outcome.attempt == "pod-1"
+        assert ended("Failed", failed, evicted, failed_pods=2).outcome is None
+
     def test_one_failed_pod_seen_twice_is_one(self) -> None:
         assert ended("Failed", failed, failed, failed_pods=2).outcome is None
 
@@ -143,120 +141,35 @@ class TestEnds:
         assert ended("Complete", dataclasses.replace(succeeded, job_uid="job-0")).outcome is None
 
 
+FULL = 'Usage of EmptyDir volume "tmp" exceeds the limit "16Gi".'
+
+
 @pytest.mark.parametrize(
-    ("fields", "reason"),
+    ("fields", "reason", "words"),
     [
-        ({"terminated_reason": "OOMKilled", "message": failure_text("Interrupted")}, "OOMKilled"),
-        ({"exit_code": 137}, "RunnerFailed"),
-        ({"reason": "DeadlineExceeded", "message": failure_text("Interrupted")}, "DeadlineExceeded"),
-        ({"message": failure_text("ModelNotFound")}, "ModelNotFound"),
-        ({"message": "Traceback"}, "RunnerFailed"),
-        ({"message": GOOD}, "RunnerFailed"),
-        ({"reason": "Evicted", "exit_code": None}, "RunnerFailed"),
+        ({"terminated_reason": "OOMKilled", "message": failure_text("Interrupted"), "memory_limit": "2Gi"},
+         "OOMKilled", "memory limit of 2Gi: raise runner.resources.limits.memory"),
+        ({"terminated_reason": "OOMKilled"}, "OOMKilled", "memory limit: raise"),
+        ({"exit_code": 137}, "RunnerFailed", "exit code 137"),
+        ({"reason": "DeadlineExceeded", "message": failure_text("Interrupted")}, "DeadlineExceeded", "deadline"),
+        ({"message": failure_text("ModelNotFound")}, "ModelNotFound", "line 3"),
+        ({"message": "Traceback"}, "RunnerFailed", "exit code 1"),
+        ({"message": GOOD}, "RunnerFailed", "exit code 1"),
+        ({"reason": "Evicted", "status_message": FULL, "exit_code": None}, "EphemeralStorage", FULL),
+        ({"reason": "Evicted", "status_message": "x", "exit_code": None}, "RunnerFailed", "Evicted: x"),
+        ({"terminated_reason": "StartError", "message": "exec: not found", "exit_code": 128},
+         "RunnerFailed", "StartError: exec: not found"),
     ],
-)
-def test_why_a_pod_failed(fields: dict[str, Any], reason: str) -> None:
-    assert pod_failure(dataclasses.replace(failed, **fields)).reason == reason
+)  # fmt: skip
+def test_why_a_pod_failed(fields: dict[str, Any], reason: str, words: str) -> None:
+    found = pod_failure(dataclasses.replace(failed, **fields))
+    assert found.reason == reason
+    assert words in found.message
 
 
 def test_an_evicted_pod_without_an_exit_code_is_named_by_its_reason() -> None:
     evicted = dataclasses.replace(failed, reason="Evicted", exit_code=None)
     assert pod_failure(evicted).message == "pod pod: Evicted"
-
-
-class TestWaiting:
-    def test_an_image_that_does_not_come(self) -> None:
-        pod = builders.pod_view(waiting_reason="ErrImagePull", waiting_message="not found")
-        waiting = seen(builders.job_view(), pod).waiting
-        assert waiting is not None
-        assert (waiting.reason, waiting.message, waiting.since) == ("ImagePullBackOff", "not found", NOW)
-
-    def test_no_node(self) -> None:
-        waiting = seen(builders.job_view(), builders.pod_view(unschedulable="0/3 nodes")).waiting
-        assert waiting is not None
-        assert (waiting.reason, waiting.message) == ("Unschedulable", "0/3 nodes")
-
-    def test_the_newest_pending_pod_counts(self) -> None:
-        old, new = builders.pod_view(uid="a"), builders.pod_view(uid="b", created=later(50))
-        waiting = seen(builders.job_view(), new, old).waiting
-        assert waiting is not None
-        assert waiting.since == later(50)
-
-    def test_a_job_that_never_had_a_pod_waits_since_its_start(self) -> None:
-        waiting = seen(builders.job_view(untouched=True)).waiting
-        assert waiting is not None
-        assert (waiting.reason, waiting.since) == ("PodNotStarted", NOW)
-
-    @pytest.mark.parametrize(
-        "fields",
-        [
-            {"ready": 1},
-            {"suspended": True, "untouched": True},
-            {"untouched": True, "started_at": None},
-            {"untouched": False},
-        ],
-        ids=["ready", "suspended", "resumed a moment ago", "a lost node, or a pod that has just ended"],
-    )
-    def test_a_job_that_does_not_wait(self, fields: dict[str, Any]) -> None:
-        assert seen(builders.job_view(**fields)).waiting is None
-
-    def test_an_ended_pod_is_no_reason_to_wait(self) -> None:
-        assert seen(builders.job_view(untouched=True), succeeded).waiting is None
-
-
-def job_object(**status: object) -> dict[str, Any]:
-    meta = {"name": "j", "uid": "u", "creationTimestamp": TIME}
-    return {"metadata": meta, "spec": {}, "status": status}
-
-
-class TestJobView:
-    def test_a_new_job(self) -> None:
-        view = job_view({"metadata": {"name": "j", "uid": "u", "creationTimestamp": TIME}, "spec": {}})
-        assert (view.owner, view.finished, view.started_at, view.record, view.untouched) == (
-            None,
-            None,
-            None,
-            None,
-            True,
-        )
-
-    def test_only_the_controlling_owner_owns(self) -> None:
-        job = job_object()
-        job["metadata"]["ownerReferences"] = [{"uid": "a"}, {"uid": "b", "controller": True}]
-        assert job_view(job).owner == "b"
-
-    def test_a_condition_that_is_not_true_ends_nothing(self) -> None:
-        assert job_view(job_object(conditions=[{"type": "Complete", "status": "False"}])).finished is None
-
-    def test_a_job_on_its_way_to_failure_has_not_failed_yet(self) -> None:
-        """FailureTarget comes before its pods have ended."""
-        assert job_view(job_object(conditions=[{"type": "FailureTarget", "status": "True"}])).finished is None
-
-    def test_the_start_time_of_before_a_suspension_does_not_count(self) -> None:
-        suspended = [{"type": "Suspended", "status": "True"}]
-        assert job_view(job_object(startTime=TIME, conditions=suspended)).started_at is None
-        resumed = [{"type": "Suspended", "status": "False"}]
-        assert job_view(job_object(startTime=TIME, conditions=resumed)).started_at == NOW
-
-    @pytest.mark.parametrize("count", ["active", "ready", "terminating", "succeeded", "failed"])
-    def test_a_job_with_a_pod_is_not_untouched(self, count: str) -> None:
-        assert not job_view(job_object(**{count: 1})).untouched
-
-    def test_an_ended_pod_that_is_not_counted_yet_was_a_pod(self) -> None:
-        assert not job_view(job_object(uncountedTerminatedPods={"succeeded": ["p"]})).untouched
-        assert job_view(job_object(uncountedTerminatedPods={})).untouched
-
-
-class TestPodView:
-    def test_a_pod_without_status(self) -> None:
-        view = pod_view({"metadata": {"name": "p", "uid": "u", "creationTimestamp": TIME}})
-        assert (view.phase, view.exit_code, view.message, view.job_uid) == ("", None, "", "")
-
-    def test_only_the_runner_speaks(self) -> None:
-        meta = {"name": "p", "uid": "u", "creationTimestamp": TIME}
-        said = {"state": {"terminated": {"exitCode": 0, "message": "x"}}}
-        view = pod_view({"metadata": meta, "status": {"containerStatuses": [{"name": "sidecar", **said}]}})
-        assert (view.exit_code, view.message) == (None, "")
 
 
 def test_shards_have_jobs_of_their_own() -> None:

@@ -7,9 +7,10 @@ import pytest
 
 from evaljob import policies
 from evaljob.names import Reason
-from evaljob.observe import Observation, Phase, Waiting
+from evaljob.observe import Observation, Phase
 from evaljob.plan import Partition
 from evaljob.result import Failure
+from evaljob.waiting import Waiting
 from tests.unit.builders import NOW, job_view, later
 
 HOUR = dt.timedelta(hours=1)
@@ -63,6 +64,60 @@ class TestCreate:
     def test_a_stopped_job_takes_its_place_until_it_is_over(self) -> None:
         stopped = Observation(partition("a"), Phase.FAILED, job_view(), Failure(reason="Unschedulable"))
         assert created([stopped, absent("a", 1)], 1) == []
+
+
+def refused(model: str, since: float, number: int = 1) -> Observation:
+    waiting = Waiting(Reason.QUOTA_EXCEEDED, "exceeded quota", later(-since))
+    return Observation(partition(model, number), Phase.ABSENT, waiting=waiting)
+
+
+def in_order(model: str, reason: Reason, since: float) -> Observation:
+    return Observation(
+        partition(model), Phase.PENDING, job_view(), waiting=Waiting(reason, "later", later(-since))
+    )
+
+
+class TestRefused:
+    def test_a_refused_model_comes_last_and_with_one_job(self) -> None:
+        seen = [refused("a", 15, 1), refused("a", 15, 2), absent("b", 1), absent("b", 2)]
+        assert created(seen, 9) == ["b/d1", "b/d2", "a/d1"]
+        assert created(seen, 2) == ["b/d1", "b/d2"]
+
+    def test_it_is_left_alone_for_a_while(self) -> None:
+        assert created([refused("a", 14)], 9) == []
+
+    def test_of_two_the_one_that_was_asked_for_longest_ago_comes_first(self) -> None:
+        assert created([refused("a", 20), refused("b", 30)], 9) == ["b/d1"]
+
+
+@pytest.mark.parametrize("reason", [Reason.QUEUED_BY_KUEUE, Reason.POD_STUCK_TERMINATING])
+def test_what_waits_in_order_has_no_deadline_and_stalls_nothing(reason: Reason) -> None:
+    seen = in_order("a", reason, 99999)
+    assert not policies.never_started(seen, HOUR, NOW)
+    assert policies.stalled_models([seen], NOW) == set()
+
+
+@pytest.mark.parametrize(
+    ("reason", "since", "told"),
+    [
+        (Reason.UNSCHEDULABLE, 0, True),
+        (Reason.QUEUED_BY_KUEUE, 0, True),
+        (Reason.POD_NOT_STARTED, 60, False),
+        (Reason.POD_NOT_STARTED, 61, True),
+        (Reason.POD_STUCK_TERMINATING, 60, False),
+        (Reason.POD_STUCK_TERMINATING, 61, True),
+    ],
+)
+def test_what_may_pass_by_itself_is_told_after_a_minute(reason: Reason, since: float, told: bool) -> None:
+    assert policies.worth_telling(in_order("a", reason, since), NOW) is told
+
+
+def test_a_partition_on_record_does_not_wait() -> None:
+    waiting = Waiting(Reason.UNSCHEDULABLE, "no node", NOW)
+    stopped = Observation(
+        partition("a"), Phase.FAILED, job_view(), Failure(reason="BadData"), waiting=waiting
+    )
+    assert not policies.worth_telling(stopped, NOW)
 
 
 @pytest.mark.parametrize(("since", "stalled"), [(0, set()), (60, set()), (61, {"a"})])
@@ -133,6 +188,8 @@ def test_an_ended_job_with_an_outcome_is_not_overdue() -> None:
         ([pending("a", 61)], 3540),
         ([pending("a", 61), pending("b", 3599)], 2),
         ([pending("a", 4000)], None),
+        ([refused("a", 5)], 11),
+        ([refused("a", 20)], None),
         ([Observation(partition("a"), Phase.ENDED, job_view(finished="Complete", finished_at=NOW))], 6),
     ],
 )

@@ -24,6 +24,8 @@ _COLUMNS = (
     ("State", "string", ".status.state"),
     ("Done", "string", ".status.progress"),
     ("Failed", "integer", ".status.failed"),
+    # Why a partition failed or waits: the first of the list, failures before waits.
+    ("Reason", "string", ".status.failures[0].reason"),
     ("Age", "date", ".metadata.creationTimestamp"),
 )
 

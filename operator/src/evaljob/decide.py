@@ -4,22 +4,16 @@ Everything is counted anew each time. Of the status only the sticky `Finished` a
 A converged state gives a decision without actions.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
 
-from evaljob import policies, result, summary
+from evaljob import policies, result, standing, summary
 from evaljob.names import Condition, Reason, State, summary_name
 from evaljob.observe import Observation, Observed, Outcome, Phase
 from evaljob.plan import Partition, Plan
-from evaljob.result import Failure
-from evaljob.spec import ConditionStatus, EvalJob, FailureStatus, PartitionCounts, Status
-
-FAILURES_SHOWN = 10
-_TrueFalse = Literal["True", "False"]
-_Verdict = tuple[_TrueFalse, str]
+from evaljob.spec import EvalJob, FailureStatus, Status
+from evaljob.standing import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +33,6 @@ class Suspension:
     job: str
     uid: str
     suspend: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A Kubernetes Event about the EvalJob."""
-
-    type: str
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +84,10 @@ def decide(evaljob: EvalJob, plan: Plan, observed: Observed, now: datetime) -> D
     spec, seen = evaljob.spec, observed.observations
     deadline = timedelta(seconds=plan.run.pending_deadline_seconds)
     overdue = [o for o in seen if policies.overdue(o, now)]
-    counts = count(seen)
-    done = counts.succeeded + counts.failed == counts.total and not any(o.unfinished for o in seen)
-    report = _report(plan, seen, _state(evaljob, counts, done=done))
-    problem = _problem(report) if done and report else None
-    status = _status(evaljob, plan, seen, counts, now, done=done, problem=problem)
+    progress = standing.Progress.of(evaljob, seen)
+    report = _report(plan, seen, progress.state)
+    problem = _problem(report) if progress.done and report else None
+    status = standing.status(evaljob, plan, seen, progress, now, problem)
     return Decision(
         status=status,
         create=() if spec.suspend else policies.to_create(seen, spec.parallelism, now),
@@ -116,38 +100,15 @@ def decide(evaljob: EvalJob, plan: Plan, observed: Observed, now: datetime) -> D
         ),
         lookups=tuple(o.job.name for o in overdue if o.job and not o.listed),
         report=report,
-        events=_events(evaljob.status, status),
+        events=standing.events(evaljob.status, status),
         again_after=policies.next_look(seen, deadline, now),
     )
 
 
 def refused(evaljob: EvalJob, reason: str, message: str, now: datetime) -> Decision:
     """The end of an EvalJob that can never run."""
-    previous = evaljob.status
-    conditions = (
-        _condition(evaljob, Condition.ACCEPTED, "False", reason, message, now),
-        _condition(evaljob, Condition.FINISHED, "True", reason, message, now),
-        _condition(evaljob, Condition.FAILED, "True", reason, message, now),
-    )
-    status = Status(
-        observed_generation=evaljob.metadata.generation,
-        state=State.FAILED,
-        conditions=conditions,
-        completion_time=previous.completion_time or now,
-    )
-    return Decision(status=status, events=_events(previous, status))
-
-
-def count(observations: Iterable[Observation]) -> PartitionCounts:
-    """How many partitions are where; the four always add up to the total."""
-    phases = Counter(o.phase for o in observations)
-    return PartitionCounts(
-        total=sum(phases.values()),
-        pending=phases[Phase.ABSENT] + phases[Phase.PENDING],
-        running=phases[Phase.RUNNING] + phases[Phase.ENDED],
-        succeeded=phases[Phase.SUCCEEDED],
-        failed=phases[Phase.FAILED],
-    )
+    status = standing.refused(evaljob, reason, message, now)
+    return Decision(status=status, events=standing.events(evaljob.status, status))
 
 
 def _after_the_end(evaljob: EvalJob, plan: Plan, observed: Observed, now: datetime) -> Decision:
@@ -210,120 +171,3 @@ def _problem(report: Report) -> FailureStatus | None:
             name = f"{cell.model}/{cell.dataset}"
             return FailureStatus(partition=name, reason=cell.reason, message=cell.message or "")
     return None
-
-
-def _state(evaljob: EvalJob, counts: PartitionCounts, *, done: bool) -> State:
-    if done:
-        return State.FAILED if counts.failed else State.COMPLETE
-    if evaljob.spec.suspend:
-        return State.SUSPENDED
-    return State.PENDING if counts.pending == counts.total else State.RUNNING
-
-
-def _status(
-    evaljob: EvalJob,
-    plan: Plan,
-    seen: tuple[Observation, ...],
-    counts: PartitionCounts,
-    now: datetime,
-    *,
-    done: bool,
-    problem: FailureStatus | None,
-) -> Status:
-    previous = evaljob.status
-    started = any(o.job for o in seen)
-    fits = problem is None or problem.reason != Reason.SUMMARY_TOO_LARGE
-    has_summary = fits and any(o.recorded and o.outcome for o in seen)
-    return Status(
-        observed_generation=evaljob.metadata.generation,
-        state=State.FAILED if problem else _state(evaljob, counts, done=done),
-        progress=f"{counts.succeeded + counts.failed}/{counts.total}",
-        failed=counts.failed,
-        conditions=_conditions(evaljob, plan, counts, now, done=done, problem=problem),
-        partitions=counts,
-        failures=(*((problem,) if problem else ()), *_failures(seen))[:FAILURES_SHOWN],
-        summary=summary_name(evaljob.metadata.name) if has_summary else None,
-        start_time=previous.start_time or (now if started else None),
-        completion_time=now if done else None,
-    )
-
-
-def _conditions(
-    evaljob: EvalJob,
-    plan: Plan,
-    counts: PartitionCounts,
-    now: datetime,
-    *,
-    done: bool,
-    problem: FailureStatus | None,
-) -> tuple[ConditionStatus, ...]:
-    suspended = evaljob.spec.suspend and not done
-    suspension: _Verdict = ("True", Reason.SUSPENDED) if suspended else ("False", Reason.RESUMED)
-    resumable: tuple[_TrueFalse, str, str] = (
-        ("True", Reason.OUTPUT_CLAIM, f"sample logs are kept on claim {plan.run.output.claim_name}")
-        if plan.run.output
-        else (
-            "False",
-            Reason.NO_OUTPUT,
-            "without spec.output a retried partition starts from its first sample",
-        )
-    )
-    found = [
-        _condition(evaljob, Condition.ACCEPTED, "True", Reason.ACCEPTED, f"{counts.total} partitions", now),
-        _condition(evaljob, Condition.SUSPENDED, *suspension, "", now),
-        _condition(evaljob, Condition.RESUMABLE, *resumable, now),
-    ]
-    if done:
-        good = not counts.failed and problem is None
-        reason = Reason.ALL_SUCCEEDED if good else Reason.PARTITIONS_FAILED
-        message = f"{counts.succeeded} of {counts.total} partitions succeeded, {counts.failed} failed"
-        if problem:
-            reason, message = Reason(problem.reason), f"{problem.partition}: {problem.message}"
-        kinds = (Condition.FINISHED, Condition.COMPLETE if good else Condition.FAILED)
-        found += [_condition(evaljob, kind, "True", reason, message, now) for kind in kinds]
-    return tuple(found)
-
-
-def _condition(
-    evaljob: EvalJob, kind: Condition, status: _TrueFalse, reason: str, message: str, now: datetime
-) -> ConditionStatus:
-    """A condition that keeps its transition time as long as its status stays."""
-    previous = evaljob.status.condition(kind)
-    same = previous is not None and previous.status == status
-    return ConditionStatus(
-        type=kind,
-        status=status,
-        reason=reason,
-        message=message,
-        last_transition_time=previous.last_transition_time if previous and same else now,
-        observed_generation=evaljob.metadata.generation,
-    )
-
-
-def _failures(seen: Iterable[Observation]) -> tuple[FailureStatus, ...]:
-    """Failed partitions first, then those that wait for a reason a user can act on."""
-    failed, waiting = [], []
-    for o in seen:
-        if isinstance(o.outcome, Failure) and o.recorded:
-            text = o.outcome.message
-            failed.append(FailureStatus(partition=str(o.partition), reason=o.outcome.reason, message=text))
-        elif o.waiting and o.waiting.reason is not Reason.POD_NOT_STARTED:
-            text = f"waiting: {o.waiting.message}"
-            waiting.append(
-                FailureStatus(partition=str(o.partition), reason=o.waiting.reason, message=text[:1024])
-            )
-    return (*failed, *waiting)
-
-
-def _events(before: Status, after: Status) -> tuple[Event, ...]:
-    """One Event per condition that changed its status; the first False of a condition is no news."""
-    changed = []
-    for condition in after.conditions:
-        previous = before.condition(condition.type)
-        quiet = condition.type == Condition.RESUMABLE or (previous is None and condition.status == "False")
-        refusal = condition.type == Condition.ACCEPTED and condition.status == "False"
-        if (previous is None or previous.status != condition.status) and (refusal or not quiet):
-            bad = refusal or condition.type == Condition.FAILED
-            message = f"{condition.type}: {condition.message}" if condition.message else str(condition.type)
-            changed.append(Event("Warning" if bad else "Normal", condition.reason, message))
-    return tuple(changed)

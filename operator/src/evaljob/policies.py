@@ -4,26 +4,36 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from evaljob.names import Reason
 from evaljob.observe import Observation, Phase
 from evaljob.plan import Partition
 
 STALLED_AFTER = timedelta(seconds=60)
-"""A model whose pod waits this long gets no further Job: unschedulable giants do not starve the small."""
+"""A model whose pod waits this long gets no further Job: unschedulable giants do not starve the small.
+Reasons to wait that often pass by themselves are told from then on."""
+REFUSED_FOR = timedelta(seconds=15)
+"""How long a model whose Job was refused, by a quota or a policy, is left alone before one Job is tried again."""
 LOST_AFTER = timedelta(seconds=5)
 """A finished Job whose pod no watch has shown by then is looked up once."""
 
 
 def to_create(observations: Sequence[Observation], parallelism: int, now: datetime) -> tuple[Partition, ...]:
-    """The partitions that get a Job now: interleaved over models, at most `parallelism` unfinished ones."""
+    """The partitions that get a Job now: interleaved over models, at most `parallelism` unfinished ones.
+
+    Of the models whose Jobs are refused, only the one that was asked for longest ago gets one, and last.
+    """
     free = parallelism - sum(o.unfinished for o in observations)
     if free <= 0:
         return ()
     stalled = stalled_models(observations, now)
-    absent = [
-        o.partition for o in observations if o.phase is Phase.ABSENT and o.partition.model not in stalled
-    ]
+    absent = [o for o in observations if o.phase is Phase.ABSENT and o.partition.model not in stalled]
     taken = Counter(o.partition.model for o in observations if o.unfinished)
-    return tuple(_interleaved(absent, taken)[:free])
+    welcome = _interleaved([o.partition for o in absent if o.waiting is None], taken)
+    due = [
+        (o.waiting.since, o.partition) for o in absent if o.waiting and now - o.waiting.since >= REFUSED_FOR
+    ]
+    probe = [min(due, key=lambda d: d[0])[1]] if due else []
+    return tuple([*welcome, *probe][:free])
 
 
 def _interleaved(partitions: Iterable[Partition], taken: Mapping[str, int]) -> list[Partition]:
@@ -41,8 +51,23 @@ def stalled_models(observations: Iterable[Observation], now: datetime) -> set[st
     return {
         o.partition.model
         for o in observations
-        if o.phase is Phase.PENDING and o.waiting and now - o.waiting.since > STALLED_AFTER
+        if _starting(o) and o.waiting and now - o.waiting.since > STALLED_AFTER
     }
+
+
+def _starting(observation: Observation) -> bool:
+    """Whether a partition's pod should be starting."""
+    waiting = observation.waiting
+    return observation.phase is Phase.PENDING and waiting is not None and not waiting.in_order
+
+
+def worth_telling(observation: Observation, now: datetime) -> bool:
+    """Whether a user should hear why a partition waits."""
+    waiting = observation.waiting
+    if waiting is None or observation.recorded:
+        return False
+    patient = waiting.reason in (Reason.POD_NOT_STARTED, Reason.POD_STUCK_TERMINATING)
+    return not patient or now - waiting.since > STALLED_AFTER
 
 
 def suspension(observation: Observation, suspend: bool) -> bool | None:  # noqa: FBT001 - the spec's own field
@@ -58,7 +83,7 @@ def suspension(observation: Observation, suspend: bool) -> bool | None:  # noqa:
 def never_started(observation: Observation, deadline: timedelta, now: datetime) -> bool:
     """Whether a partition's pod has been waiting beyond the pending deadline."""
     waiting = observation.waiting
-    return observation.phase is Phase.PENDING and waiting is not None and now - waiting.since >= deadline
+    return _starting(observation) and waiting is not None and now - waiting.since >= deadline
 
 
 def overdue(observation: Observation, now: datetime) -> bool:
@@ -72,7 +97,9 @@ def next_look(observations: Iterable[Observation], deadline: timedelta, now: dat
     """Seconds until one of the rules above can answer differently without an event; None if never."""
     times: list[datetime] = []
     for o in observations:
-        if o.phase is Phase.PENDING and o.waiting:
+        if o.waiting and o.phase is Phase.ABSENT:
+            times.append(o.waiting.since + REFUSED_FOR)
+        elif o.waiting and o.phase is Phase.PENDING:
             times += [o.waiting.since + STALLED_AFTER, o.waiting.since + deadline]
         if o.phase is Phase.ENDED and o.outcome is None and o.job and o.job.finished_at:
             times.append(o.job.finished_at + LOST_AFTER)

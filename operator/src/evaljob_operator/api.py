@@ -61,11 +61,6 @@ class ForbiddenError(ApiError):
         """Whether nothing can be created because the namespace is being deleted."""
         return self.cause == "NamespaceTerminating"
 
-    @property
-    def quota(self) -> bool:
-        """Whether a ResourceQuota refused; it passes when other objects go."""
-        return "exceeded quota" in self.message
-
 
 class TooManyRequestsError(ApiError):
     """429: come back after `retry_after` seconds."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from evaljob.names import LABEL_MANAGED_BY, LABEL_NAME, MANAGED_BY
-from evaljob.observe import JobView, PodView, job_view, pod_view
+from evaljob.views import JobView, PodView, job_view, pod_view
 from evaljob_operator.api import Api, ApiError, GoneError, Json, core_path, job_path
 from evaljob_operator.backoff import Backoff
 

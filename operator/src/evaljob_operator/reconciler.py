@@ -4,15 +4,15 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-from evaljob.decide import Decision, Event, decide, refused
+from evaljob.decide import Decision, decide, refused
 from evaljob.names import Condition, Reason
-from evaljob.observe import Observation, Observed, Phase, observe, read_record
-from evaljob.plan import Partition, Plan
-from evaljob.result import Failure
+from evaljob.observe import Observed, observe, read_record
+from evaljob.plan import Plan
 from evaljob.spec import EvalJob, InvalidSpecError, Status, parse_evaljob
+from evaljob.standing import Event
 from evaljob_operator.api import (
     ApiError,
     ForbiddenError,
@@ -24,6 +24,7 @@ from evaljob_operator.api import (
 from evaljob_operator.backoff import Backoff
 from evaljob_operator.freeze import PredecessorError, UnreadablePlanError, freeze, get, make, read
 from evaljob_operator.pods import PodLists
+from evaljob_operator.refusals import Refusals, refusal
 from evaljob_operator.statuses import denied, due_in, known
 from evaljob_operator.world import World
 from evaljob_operator.writer import Writer
@@ -60,7 +61,7 @@ class Reconciler:
         self._body = body
         self._plan: Plan | None = None
         self._plan_is_there = False
-        self._refused: dict[Partition, Failure] = {}
+        self._refusals = Refusals()
         self._synced_at = self._status_at = self._summary_at = NEVER
         self._summarized: tuple[str, int] | None = None
         self._trouble = ""
@@ -211,14 +212,15 @@ class Reconciler:
     def _observe(self, plan: Plan) -> Observed:
         jobs, terminal = self._informers.jobs.of(self.name), self._informers.pods.of(self.name)
         pods = self._pods.with_terminal(terminal.values())
-        return with_refused(observe(plan, self.uid, jobs, pods, self._pods.listed, self._read), self._refused)
+        listed, warnings = self._pods.listed, self._pods.warnings
+        return self._refusals.overlay(observe(plan, self.uid, jobs, pods, listed, warnings, self._read))
 
     async def _step(self, evaljob: EvalJob, plan: Plan, now: datetime) -> float:
         jobs = self._informers.jobs
-        next_list = await self._pods.refresh_pending(jobs.of(self.name).values(), now)
+        next_list = await self._pods.refresh(jobs.of(self.name).values(), now)
         decision = decide(evaljob, plan, self._observe(plan), now)
         error = await first_error(
-            lambda: self._create(evaljob, plan, decision),
+            lambda: self._create(evaljob, plan, decision, now),
             lambda: self._writer.record(decision.records),
             lambda: self._writer.suspend(decision.suspensions),
             lambda: self._pods.look_up(decision.lookups, jobs.of(self.name)),
@@ -231,10 +233,10 @@ class Reconciler:
         resync = self._synced_at + self._world.timing.resync - self._world.monotonic()
         return min(t for t in (decision.again_after, next_list, next_write, resync) if t is not None)
 
-    async def _create(self, evaljob: EvalJob, plan: Plan, decision: Decision) -> None:
-        found = await self._writer.create(evaljob, plan, decision.create)
-        if found:
-            self._refused |= found
+    async def _create(self, evaljob: EvalJob, plan: Plan, decision: Decision, now: datetime) -> None:
+        refused_ = await self._writer.create(evaljob, plan, decision.create)
+        self._refusals.take(decision.create, refused_, now)
+        if refused_:
             self.wake()
 
     async def _conclude(
@@ -297,22 +299,8 @@ async def first_error(*steps: Callable[[], Awaitable[None]]) -> ApiError | None:
     return first
 
 
-def with_refused(observed: Observed, refused: Mapping[Partition, Failure]) -> Observed:
-    """Partitions whose Job the API server will not take have failed; nothing else can be observed of them."""
-    if not refused:
-        return observed
-    return Observed(
-        tuple(
-            Observation(o.partition, Phase.FAILED, None, refused[o.partition])
-            if o.partition in refused and o.phase is Phase.ABSENT
-            else o
-            for o in observed.observations
-        )
-    )
-
-
 def _is_denial(error: ApiError) -> bool:
-    return isinstance(error, ForbiddenError) and not error.quota and not error.namespace_going
+    return refusal(error) is Reason.PERMISSION_DENIED
 
 
 def _denial_event(error: ApiError) -> Event:

@@ -8,11 +8,11 @@ from datetime import datetime
 from itertools import islice
 
 from evaljob import jobs
-from evaljob.decide import Event, Record, Suspension
+from evaljob.decide import Record, Suspension
 from evaljob.names import API_VERSION, KIND, LABEL_NAME, MANAGED_BY, Reason, summary_name
 from evaljob.plan import Partition, Plan
-from evaljob.result import Failure, failure
 from evaljob.spec import EvalJob, Status
+from evaljob.standing import Event
 from evaljob_operator.api import (
     JSON_PATCH,
     MERGE_PATCH,
@@ -29,6 +29,7 @@ from evaljob_operator.api import (
 )
 from evaljob_operator.freeze import Ownership, PredecessorError, get, ownership
 from evaljob_operator.informer import OURS, Informers
+from evaljob_operator.refusals import refusal
 
 log = logging.getLogger(__name__)
 CHUNK = 50
@@ -45,22 +46,24 @@ class Writer:
 
     async def create(
         self, evaljob: EvalJob, plan: Plan, partitions: Iterable[Partition]
-    ) -> dict[Partition, Failure]:
+    ) -> dict[Partition, ApiError]:
         """Make the Jobs. One that already exists with our uid is ours: a crash lost the answer.
 
         Returns:
-            The partitions whose Job the API server will never take, with its words.
+            The partitions whose Job the API server does not take as it is, or not now.
 
         Raises:
             ApiError: the first of a chunk, when the whole chunk has been tried.
         """
-        refused: dict[Partition, Failure] = {}
+        refused: dict[Partition, ApiError] = {}
 
         async def make(partition: Partition) -> None:
             try:
                 await self._create(jobs.job(evaljob, plan, partition))
-            except InvalidError as error:
-                refused[partition] = failure(Reason.INVALID_SPEC, error.message)
+            except ApiError as error:
+                if refusal(error) in (None, Reason.PERMISSION_DENIED):
+                    raise
+                refused[partition] = error
 
         await _in_chunks(make(p) for p in partitions)
         return refused

@@ -1,0 +1,60 @@
+"""Jobs that the API server would not take: for good, or for now."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from evaljob.causes import cause
+from evaljob.names import Reason
+from evaljob.observe import Observation, Observed, Phase
+from evaljob.plan import Partition
+from evaljob.policies import REFUSED_FOR
+from evaljob.result import Failure, failure
+from evaljob.waiting import Waiting
+from evaljob_operator.api import ApiError, ForbiddenError
+
+
+def refusal(error: ApiError) -> Reason | None:
+    """Why the API server does not take an object; None for an error that says nothing about the object."""
+    if error.status not in (400, 403, 422) or (isinstance(error, ForbiddenError) and error.namespace_going):
+        return None
+    return cause(error.message) or (Reason.ADMISSION_DENIED if error.status == 403 else Reason.INVALID_SPEC)
+
+
+class Refusals:
+    """What the API server said to the Jobs of one EvalJob. Forgotten with the process, and then asked again."""
+
+    def __init__(self) -> None:
+        self._failed: dict[Partition, Failure] = {}
+        self._held: dict[str, Waiting] = {}
+        """By model: its partitions differ in name and data only, so one refusal stands for all."""
+
+    def take(self, tried: Iterable[Partition], errors: Mapping[Partition, ApiError], now: datetime) -> None:
+        """Note the answers to creations.
+
+        A model whose Job has been taken again gets the next one at once, but only one: a quota that has room
+        for one more has seldom room for all.
+        """
+        for partition in tried:
+            error = errors.get(partition)
+            reason = refusal(error) if error else None
+            if error is None and partition.model in self._held:
+                held = self._held[partition.model]
+                self._held[partition.model] = replace(held, since=now - REFUSED_FOR)
+            elif error and reason is Reason.INVALID_SPEC:
+                self._failed[partition] = failure(reason, error.message)
+            elif error and reason:
+                self._held[partition.model] = Waiting(reason, error.message, now)
+
+    def overlay(self, observed: Observed) -> Observed:
+        """The observations with what nothing else tells: failures and waits of partitions that have no Job."""
+        if not self._failed and not self._held:
+            return observed
+        return Observed(tuple(self._overlaid(o) for o in observed.observations))
+
+    def _overlaid(self, seen: Observation) -> Observation:
+        if seen.phase is not Phase.ABSENT:
+            return seen
+        if outcome := self._failed.get(seen.partition):
+            return Observation(seen.partition, Phase.FAILED, None, outcome)
+        return replace(seen, waiting=self._held.get(seen.partition.model))
