@@ -2,7 +2,9 @@
 
 Standard library only, one file: it also runs as a pod in the runner's image. Modes are
 
-- ok: answers every prompt with `--answer`
+- ok: answers every prompt with `--answer`, and nothing of what `echo` and `logprobs` ask for
+- echo: answers those too, a token a word; a word of n letters has the log-probability -n
+- infinite: as echo, but the last log-probability is vLLM's word for minus infinity
 - 401, 403, 404, 429, 500: that status always; 429 says Retry-After
 - 429-then-ok, 500-then-ok: the first `--faults` requests fail
 - context: 400 in the words of a server whose window is too small
@@ -24,6 +26,8 @@ from typing import Any
 
 MODES = (
     "ok",
+    "echo",
+    "infinite",
     "401",
     "403",
     "404",
@@ -105,6 +109,8 @@ class Handler(BaseHTTPRequestHandler):
         elif mode.isdecimal():
             headers = {"retry-after": script.retry_after} if mode == "429" else {}
             self._send(int(mode), {"error": {"message": script.message}}, headers)
+        elif mode in ("echo", "infinite"):
+            self._send(200, _echo(request["body"]["prompt"], infinite=mode == "infinite"))
         else:
             self._send(200, _completion(request, script.answer))
 
@@ -127,6 +133,24 @@ def _completion(request: dict[str, Any], answer: str) -> dict[str, Any]:
     said: dict[str, Any] = {"message": {"role": "assistant", "content": answer}} if chat else {"text": answer}
     usage = {"prompt_tokens": 7, "completion_tokens": len(answer.split())}
     return {"choices": [{"index": 0, "finish_reason": "stop", **said}], "usage": usage}
+
+
+def _echo(prompt: str, *, infinite: bool) -> dict[str, Any]:
+    """The prompt and one new word, as SGLang's server lays them out."""
+    first, *words = [*prompt.split(" "), "new"]
+    values = [-float(len(word)) for word in words]
+    if infinite:
+        values[-2] = -9999.0
+    # A word of even length is the most likely one in its place.
+    tops = [{"top": value + len(word) % 2} for word, value in zip(words, values, strict=True)]
+    logprobs = {
+        "tokens": [first, *words],
+        "token_logprobs": [None, *values],
+        "top_logprobs": [None, *tops],
+        "text_offset": [-1] * (1 + len(words)),
+    }
+    choice = {"index": 0, "text": f"{prompt} new", "finish_reason": "length", "logprobs": logprobs}
+    return {"choices": [choice], "usage": {"prompt_tokens": len(words), "completion_tokens": 1}}
 
 
 class Server(ThreadingHTTPServer):

@@ -1,4 +1,7 @@
-"""The client of a served model, against a stub server of our own."""
+"""The client of a served model, against a stub server of our own.
+
+Log-probabilities of real weights: tests/torch/test_serve.py.
+"""
 
 import socket
 import time
@@ -15,13 +18,19 @@ from evaljob_runner.backends.base import (
     ChatPrompt,
     Finish,
     GenerateRequest,
+    LogLikelihoodRequest,
+    LogLikelihoods,
     Overflow,
     Reply,
     Sampling,
+    TextPairs,
     TextPrompt,
     Unavailable,
+    Unsupported,
+    Weight,
 )
-from evaljob_runner.errors import Fatal
+from evaljob_runner.backends.endpoint import ATTEMPTS
+from evaljob_runner.errors import Fatal, Retry
 from tests.stub_server import Script, serve
 
 GREEDY = Sampling(max_tokens=8, temperature=0.0, top_p=1.0, top_k=None, repetition_penalty=None, stop=("\n",))
@@ -147,7 +156,7 @@ def test_a_fault_that_stays_leaves_the_sample_after_bounded_tries(mode: str, wor
     (reply,) = ask(script, CHAT)
     assert isinstance(reply, Unavailable)
     assert words in reply.message
-    assert len(script.requests) == openai.ATTEMPTS
+    assert len(script.requests) == ATTEMPTS
 
 
 def test_a_closed_port_leaves_the_sample() -> None:
@@ -192,3 +201,87 @@ def test_the_key_is_read_for_every_request_and_never_shown(tmp_path: Path) -> No
 def test_a_missing_key_file_is_said() -> None:
     with pytest.raises(Fatal, match="--api-key-file"):
         ask(Script(), CHAT, key_file=Path("/nowhere/token"))
+
+
+ROME = TextPairs("Rome lies in", (" Italy", " big Spain"))
+
+
+def weigh(
+    script: Script, *pairs: TextPairs, concurrency: int = 8
+) -> list[LogLikelihoods | Overflow | Unavailable]:
+    with serve(script) as url:
+        spec = OpenAI(url=url, model="m", max_concurrency=concurrency, request_timeout_seconds=1)
+        backend = openai.OpenAIBackend(spec, None, first_wait=0.001)
+        return list(backend.weigh(LogLikelihoodRequest(str(i), p) for i, p in enumerate(pairs)))
+
+
+def test_choices_are_weighed_by_the_tokens_behind_those_of_the_context() -> None:
+    """A word of n letters has the log-probability -n here, and the answer holds one new word more."""
+    (reply,) = weigh(Script("echo"), ROME)
+    weights = (Weight(-5.0, 1, greedy=False), Weight(-8.0, 2, greedy=False))
+    assert reply == LogLikelihoods("0", weights, prompt_tokens=3)
+
+
+def test_a_choice_is_greedy_if_each_of_its_tokens_is_the_most_likely() -> None:
+    (reply,) = weigh(Script("echo"), TextPairs("Rome lies in", (" East Asia", " an old city")))
+    assert isinstance(reply, LogLikelihoods)
+    assert [w.greedy for w in reply.weights] == [True, False]
+
+
+def test_context_and_choices_are_sent_as_single_texts_with_echo() -> None:
+    script = Script("echo")
+    weigh(script, ROME)
+    assert {r["path"] for r in script.requests} == {"/v1/completions"}
+    assert [r["body"]["prompt"] for r in script.requests] == [
+        "The capital of France is",
+        "The capital of France is Paris",
+        "Rome lies in",
+        "Rome lies in Italy",
+        "Rome lies in big Spain",
+    ]
+    assert script.requests[-1]["body"] == {
+        "model": "m",
+        "prompt": "Rome lies in big Spain",
+        "max_tokens": 1,
+        "temperature": 0,
+        "echo": True,
+        "logprobs": 1,
+        "stream": False,
+    }
+
+
+@pytest.mark.parametrize(("mode", "said"), [("ok", "there are 0 token_logprobs"), ("400", "answers 400")])
+def test_a_server_without_log_probabilities_is_refused_before_the_first_sample(mode: str, said: str) -> None:
+    script = Script(mode)
+    with pytest.raises(Unsupported, match=rf"http://127.*does not return: .*{said}.*use vLLM's server"):
+        weigh(script, ROME, ROME)
+    assert len(script.requests) == 1
+
+
+def test_a_server_that_is_gone_is_not_taken_for_one_without_log_probabilities() -> None:
+    with pytest.raises(Retry, match="HTTP 500") as caught:
+        weigh(Script("500"), ROME)
+    assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
+
+
+def test_nothing_is_asked_where_nothing_is_left_to_weigh() -> None:
+    script = Script("echo")
+    assert weigh(script) == []
+    assert script.requests == []
+
+
+def test_a_choice_too_long_for_the_server_overflows_its_sample_only() -> None:
+    replies = weigh(Script("echo-then-context", faults=5), ROME, ROME, concurrency=1)
+    assert [type(r) for r in replies] == [LogLikelihoods, Overflow]
+
+
+def test_no_more_prompts_are_in_flight_than_allowed() -> None:
+    script = Script("echo", delay=0.02)
+    weigh(script, *[ROME] * 6, concurrency=2)
+    assert script.most_in_flight <= 2
+
+
+def test_minus_infinity_in_the_words_of_a_server_is_no_number() -> None:
+    with pytest.raises(Fatal, match="not finite") as caught:
+        weigh(Script("infinite"), ROME)
+    assert caught.value.reason is Reason.INVALID_NUMBER

@@ -73,7 +73,7 @@ CASES: Mapping[str, Case] = {
     "500": Case(mode="500"),
     "garbage": Case(mode="garbage"),
     "nothing": Case(mode="closed"),
-    "log-likelihood of a server": Case(mode="ok", dataset=tiny_dataset("kind")),
+    "log-likelihood of a served chat": Case(mode="ok", dataset=tiny_dataset("kind")),
 }
 
 
@@ -139,7 +139,7 @@ def _server(stack: ExitStack, mode: str) -> str:
         ("500", 75, "DependencyUnavailable", "2 samples got no answer, 0 did; the last said: "),
         ("garbage", 75, "DependencyUnavailable", "not an answer of this API"),
         ("nothing", 75, "DependencyUnavailable", "connection attempts failed"),
-        ("log-likelihood of a server", 78, "UnsupportedRequest", "needs log-probabilities"),
+        ("log-likelihood of a served chat", 78, "UnsupportedRequest", "needs promptFormat Text"),
     ],
 )
 def test_bad_input_ends_with_its_reason(

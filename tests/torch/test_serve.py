@@ -1,68 +1,57 @@
-"""The client against a real server: `transformers serve` on the tiny model.
+"""The client against real servers on the tiny model.
 
-It leaves stop texts in its answers and has no log-probabilities, as servers differ from OpenAI's.
+`transformers serve` leaves stop texts in its answers and has no log-probabilities, as servers differ from OpenAI's.
+The server of echo_server.py has log-probabilities of prompts, as vLLM's has.
 """
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
 
 from evaljob.spec import Model
-from tests.runner_plans import TINY, tiny_dataset
-from tests.torch.processes import lines, run
+from tests.runner_plans import TINY, tiny_dataset, tiny_model
+from tests.torch.processes import Ended, lines, run
+from tests.torch.servers import serving
 
 pytestmark = pytest.mark.torch
 SCORES = json.loads((TINY / "scores.json").read_text())
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+TRANSFORMERS_SERVE = ("-m", "transformers.cli.transformers", "serve", TINY / "model")
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One server for this module; ended by its process id."""
-    port, home = free_port(), tmp_path_factory.mktemp("home")
-    options = ["--device", "cpu", "--dtype", "float32", "--host", "127.0.0.1", "--port", str(port)]
-    program = str(Path(sys.executable).parent / "transformers")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(home)}
-    with (home / "log").open("w") as log:
-        command = [program, "serve", str(TINY / "model"), *options]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            _wait_until_ready(process, f"http://127.0.0.1:{port}/health", home / "log")
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
+    """`transformers serve`, one for this module."""
+    options = ("--device", "cpu", "--dtype", "float32", "--host", "127.0.0.1")
+    with serving(tmp_path_factory.mktemp("serve"), [*TRANSFORMERS_SERVE, *options]) as address:
+        yield address
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        try:
-            if httpx.get(address, timeout=2).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.3)
-    raise AssertionError(f"not ready: {log.read_text()[-2000:]}")
+@pytest.fixture(scope="module")
+def weighing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with log-probabilities."""
+    command: list[str | Path] = [Path(__file__).with_name("echo_server.py"), "--model", TINY / "model"]
+    with serving(tmp_path_factory.mktemp("weigh"), command) as address:
+        yield address
 
 
 def model(url: str, prompt_format: str) -> Model:
     openai = {"url": url, "model": str(TINY / "model"), "maxConcurrency": 2}
     return Model.model_validate({"name": "served", "promptFormat": prompt_format, "openai": openai})
+
+
+def scores(ended: Ended) -> dict[str, list[int]]:
+    """Subset → [right, all] by the primary metric, as in scores.json."""
+    primary = next(i for i, m in enumerate(ended.result.metrics) if m.primary)
+    return {s.name: [s.stats[primary].total, s.stats[primary].n] for s in ended.result.subsets}
+
+
+def requests(folder: Path) -> dict[str, dict[str, Any]]:
+    """The logged request of each sample."""
+    logged = (item for item in map(json.loads, lines(folder)) if item["kind"] == "inference")
+    return {item["id"]: item["requests"][0] for item in logged}
 
 
 @pytest.mark.parametrize("key", ["gsm/Text", "gsm/Chat", "chat/Chat"])
@@ -71,12 +60,10 @@ def test_scores_of_the_served_model_equal_the_reference(url: str, tmp_path: Path
     name, prompt_format = key.split("/")
     ended = run(tmp_path, model(url, prompt_format), tiny_dataset(name))
     assert ended.code == 0, ended.report
-    primary = next(i for i, m in enumerate(ended.result.metrics) if m.primary)
-    right = {s.name: [s.stats[primary].total, s.stats[primary].n] for s in ended.result.subsets}
-    assert right == SCORES[key]
-    first = next(item for item in map(json.loads, lines(tmp_path)) if item["kind"] == "inference")
-    assert first["requests"][0]["renderedBy"] == "Server"
-    assert "\n\n" not in first["requests"][0]["output"]
+    assert scores(ended) == SCORES[key]
+    first = next(iter(requests(tmp_path).values()))
+    assert first["renderedBy"] == "Server"
+    assert "\n\n" not in first["output"]
 
 
 def test_another_model_name_is_refused_in_the_servers_words(url: str, tmp_path: Path) -> None:
@@ -86,3 +73,27 @@ def test_another_model_name_is_refused_in_the_servers_words(url: str, tmp_path: 
     ended = run(tmp_path, other, tiny_dataset("chat", limit=1))
     assert (ended.code, ended.failure.reason) == (78, "BadConfiguration")
     assert "answers 400" in ended.failure.message
+
+
+def test_a_server_without_log_probabilities_is_refused_by_name_with_the_fix(url: str, tmp_path: Path) -> None:
+    ended = run(tmp_path, model(url, "Text"), tiny_dataset("kind"))
+    assert (ended.code, ended.failure.reason) == (78, "UnsupportedRequest")
+    assert f"which {url} does not return: " in ended.failure.message
+    assert "there are 0 token_logprobs" in ended.failure.message
+    assert ended.failure.message.endswith("add to the spec: exclude: [{model: served, dataset: kind}]")
+    assert requests(tmp_path) == {}
+
+
+def test_log_likelihoods_of_a_server_are_those_of_the_local_model(weighing: str, tmp_path: Path) -> None:
+    """Choice by choice: the sum to 1e-4, as batches differ, and the tokens exactly."""
+    served = run(tmp_path / "served", model(weighing, "Text"), tiny_dataset("mc"))
+    assert served.code == 0, served.report
+    assert scores(served) == SCORES["mc/Text"]
+    local = run(tmp_path / "local", tiny_model(), tiny_dataset("mc"))
+    assert (served.result.subsets, served.result.tokens) == (local.result.subsets, local.result.tokens)
+    ours, theirs = requests(tmp_path / "served"), requests(tmp_path / "local")
+    assert ours.keys() == theirs.keys()
+    for key, request in theirs.items():
+        for here, there in zip(ours[key]["logprobs"], request["logprobs"], strict=True):
+            assert here.pop("sum") == pytest.approx(there.pop("sum"), abs=1e-4), key
+            assert here == there, key

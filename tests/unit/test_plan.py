@@ -119,10 +119,16 @@ class TestRefusals:
         )
         assert [str(p) for p in plan.partitions] == ["c/d"]
 
-    def test_log_likelihood_on_an_endpoint(self) -> None:
+    def test_log_likelihood_behind_a_chat_template_of_a_server(self) -> None:
         error = refusal([endpoint("e")], [dataset("d", LOG_LIKELIHOOD)])
         assert error.reason is Reason.INCOMPATIBLE_PAIR
+        assert "needs promptFormat Text, model e has Chat: chat completions return no log-prob" in str(error)
         assert "exclude: [{model: e, dataset: d}]" in str(error)
+
+    def test_not_log_likelihood_of_a_text_that_a_server_completes(self) -> None:
+        served = endpoint("e") | {"promptFormat": "Text"}
+        plan = builders.plan(evaljob([served], [dataset("d", LOG_LIKELIHOOD)]))
+        assert [str(p) for p in plan.partitions] == ["e/d"]
 
     def test_repeats_that_would_all_be_equal(self) -> None:
         repeated = [dataset(repeats=4)]

@@ -15,7 +15,7 @@ import pytest
 from evaljob import result as results
 from evaljob.names import Reason
 from evaljob.result import Failure, PartitionResult
-from evaljob.spec import Model
+from evaljob.spec import Model, PromptFormat
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Overflow, Reply, Unavailable
 from evaljob_runner.backends.scripted import ScriptedBackend
@@ -186,7 +186,10 @@ def test_blank_prompts_are_suspect_although_everything_succeeded(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("model", "dataset", "words"),
-    [(tiny_model(), "chat", "promptFormat Chat"), (SERVED, "kind", "log-probabilities")],
+    [
+        (tiny_model(), "chat", r"needs promptFormat Chat.*exclude: \[{model: tiny, dataset: chat}\]"),
+        (SERVED, "kind", r"needs promptFormat Text.*exclude: \[{model: served, dataset: kind}\]"),
+    ],
 )
 def test_a_pair_that_cannot_work_is_refused_before_the_data_is_read(
     tmp_path: Path, model: Model, dataset: str, words: str
@@ -357,6 +360,15 @@ def test_render_shows_what_a_server_gets(tmp_path: Path) -> None:
     line = json.loads(out.getvalue())
     assert line["renderedBy"] == "Server"
     assert line["messages"][0]["role"] == "user"
+
+
+def test_render_shows_the_choices_that_a_server_weighs(tmp_path: Path) -> None:
+    out = io.StringIO()
+    served = SERVED.model_copy(update={"prompt_format": PromptFormat.TEXT})
+    render(assignment(served, tiny_dataset("mc"), tmp_path), None, 1, out)
+    line = json.loads(out.getvalue())
+    assert line["text"].endswith("Answer:")
+    assert line["choices"] == [{"text": t} for t in ("purple", "pear", "peach", "goat")]
 
 
 def test_a_task_that_cannot_score_is_refused_before_the_model_loads(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from evaljob.names import Reason
 from evaljob_runner import templates, tokens
+from evaljob_runner.backends.base import TextPairs
 from evaljob_runner.backends.scripted import Characters
 from evaljob_runner.data import Sample
 from evaljob_runner.errors import Fatal
@@ -226,3 +227,16 @@ def test_a_server_gets_text_or_messages() -> None:
     sent = tokens.send(prompt(prompt="hi", chat=True))
     assert sent.prompt.messages == ({"role": "user", "content": "hi"},)  # type: ignore[union-attr]
     assert sent.digest != tokens.send(prompt(prompt="hi")).digest
+
+
+def test_a_server_gets_choices_cut_where_a_local_engine_cuts_them() -> None:
+    columns = {"q": "Name: ", "c": ["Bo", "Al"], "a": 0}
+    sent = tokens.send(prompt(**CHOICE, columns=columns))
+    assert sent.pairs == TextPairs("Name:", ("  Bo", "  Al"))
+    assert sent.digest != tokens.send(prompt(**CHOICE, columns=columns | {"c": ["Bo", "Cy"]})).digest
+
+
+def test_choices_without_a_prompt_are_no_question_to_a_server() -> None:
+    """A local engine begins with the prefix token, which only the server could add here."""
+    with pytest.raises(Fatal, match=r"the prompt is empty \(f line 1\)"):
+        tokens.send(prompt(**CHOICE, columns={"q": " ", "c": ["a", "b"], "a": 0}))

@@ -252,7 +252,7 @@ def repeats_problem(dataset: Dataset, task: Task, model: Model) -> str | None:
 
 
 def _refuse_incompatible(pairs: list[tuple[Model, PlannedDataset]]) -> None:
-    problems = [(m, d, why) for m, d in pairs if (why := _incompatible(m, d.task.request_type))]
+    problems = [(m, d, why) for m, d in pairs if (why := incompatible(m, d.task.request_type))]
     if problems:
         lines = ", ".join(f"{{model: {m.name}, dataset: {d.dataset.name}}}" for m, d, _ in problems)
         raise InvalidSpecError(
@@ -260,12 +260,15 @@ def _refuse_incompatible(pairs: list[tuple[Model, PlannedDataset]]) -> None:
         )
 
 
-def _incompatible(model: Model, request: RequestType) -> str | None:
-    """Why a model cannot answer a request type, or None."""
+def incompatible(model: Model, request: RequestType) -> str | None:
+    """Why a model can never answer a request type, or None."""
     if request is RequestType.CHAT and model.prompt_format is PromptFormat.TEXT:
         return f"requestType Chat needs promptFormat Chat, model {model.name} has Text"
-    if request is RequestType.LOG_LIKELIHOOD and model.openai:
-        return f"requestType LogLikelihood needs log-probabilities, the openai backend of model {model.name} has none"
+    if request is RequestType.LOG_LIKELIHOOD and model.openai and model.prompt_format is PromptFormat.CHAT:
+        return (
+            f"requestType LogLikelihood on the openai backend needs promptFormat Text, model {model.name} has Chat: "
+            "chat completions return no log-probabilities of the prompt"
+        )
     return None
 
 

@@ -110,7 +110,10 @@ class SecretKeyRef(Frozen):
 
 
 class OpenAI(Frozen):
-    """An endpoint that speaks OpenAI's completions and chat completions API."""
+    """An endpoint that speaks OpenAI's completions and chat completions API.
+
+    LogLikelihood needs promptFormat Text and a server that returns log-probabilities of a prompt, as vLLM's does.
+    """
 
     url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=2048)]
     """Base address with version, for example `https://llm.example.com/v1`."""

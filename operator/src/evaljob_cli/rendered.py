@@ -128,8 +128,11 @@ def _title(line: Line) -> Iterator[str]:
 def _choices(line: Line, *, token_ids: bool) -> Iterator[str]:
     """Each choice with the tokens that are weighed: a boundary in the wrong place shows here."""
     for number, choice in enumerate(line.get("choices", ())):
-        ids = f": {_ids(choice['tokenIds'])}" if token_ids else ""
-        yield printable(f"choice {number}: {choice['text']!r}, {len(choice['tokenIds'])} tokens{ids}")
+        shown = f"choice {number}: {choice['text']!r}"
+        if "tokenIds" in choice:
+            ids = f": {_ids(choice['tokenIds'])}" if token_ids else ""
+            shown += f", {len(choice['tokenIds'])} tokens{ids}"
+        yield printable(shown)
 
 
 def _ids(ids: list[int]) -> str:

@@ -19,6 +19,7 @@ from evaljob_runner.backends.base import (
     Overflow,
     Reply,
     Sampling,
+    Unsupported,
 )
 from evaljob_runner.data import Sample
 from evaljob_runner.prompts import Prompt, Prompter
@@ -109,14 +110,16 @@ class Asker:
 
     def _replies(self, asked: Iterator[_Asked]) -> Iterator[Reply | LogLikelihoods]:
         if self.work.task.request_type is RequestType.LOG_LIKELIHOOD:
-            return self.backend.weigh(
-                LogLikelihoodRequest(a.ask.request_key, a.form.pairs)
-                for a in asked
-                if isinstance(a.form, Encoded)
-            )
+            return self._weighed(LogLikelihoodRequest(a.ask.request_key, a.form.pairs) for a in asked)
         return self.backend.generate(
             GenerateRequest(a.ask.request_key, a.form.prompt, self.sampling, self._seed(a.ask)) for a in asked
         )
+
+    def _weighed(self, requests: Iterator[LogLikelihoodRequest]) -> Iterator[Reply | LogLikelihoods]:
+        try:
+            yield from self.backend.weigh(requests)
+        except Unsupported as error:
+            raise self.work.unsupported(str(error)) from error
 
     def _seed(self, ask: Ask) -> int:
         return generation.seed_of(
@@ -168,7 +171,8 @@ class Asker:
     ) -> tuple[Outcome, Error | None, dict[str, Any]]:
         """Outcome, error and the fields of the request that the answer fills."""
         if isinstance(reply, LogLikelihoods):
-            return Outcome.ANSWERED, None, {"logprobs": _choices(prompt, reply)}
+            known = {} if reply.prompt_tokens is None else {"prompt_tokens": reply.prompt_tokens}
+            return Outcome.ANSWERED, None, {"logprobs": _choices(prompt, reply), **known}
         if isinstance(reply, Answer):
             fields = {
                 "output": reply.text,

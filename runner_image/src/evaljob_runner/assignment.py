@@ -51,6 +51,17 @@ class Assignment:
         """Whether prompts go through a chat template."""
         return self.model.prompt_format is PromptFormat.CHAT
 
+    def unsupported(self, why: str) -> Fatal:
+        """The end of a pair that can never work; the message holds the line that leaves it out.
+
+        Args:
+            why: what is missing.
+        """
+        pair = f"{{model: {self.partition.model}, dataset: {self.partition.dataset}}}"
+        return Fatal(
+            Reason.UNSUPPORTED_REQUEST, f"{why}; to leave the pair out, add to the spec: exclude: [{pair}]"
+        )
+
 
 def read_attempt(plan: Path) -> str:
     """The name of this attempt; it becomes a file name.

@@ -6,9 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from evaljob.names import Reason
-from evaljob.plan import repeats_problem
+from evaljob.plan import incompatible, repeats_problem
 from evaljob.result import Lint, PartitionResult
-from evaljob.task import RequestType
 from evaljob_runner import data, digest, generation, lint, report, sources, tokens
 from evaljob_runner.asking import Ask, Asker
 from evaljob_runner.assignment import Assignment
@@ -93,14 +92,8 @@ def refuse_unsupported(work: Assignment) -> None:
     Raises:
         Fatal: UnsupportedRequest or BadConfiguration.
     """
-    kind = work.task.request_type
-    if kind is RequestType.CHAT and not work.chat:
-        raise Fatal(Reason.UNSUPPORTED_REQUEST, "requestType Chat needs a model with promptFormat Chat")
-    if kind is RequestType.LOG_LIKELIHOOD and work.model.openai:
-        raise Fatal(
-            Reason.UNSUPPORTED_REQUEST,
-            "requestType LogLikelihood needs log-probabilities of given texts, the openai backend has none",
-        )
+    if why := incompatible(work.model, work.task.request_type):
+        raise work.unsupported(why)
     if problem := repeats_problem(work.planned.dataset, work.task, work.model):
         raise Fatal(Reason.BAD_CONFIGURATION, f"repeats: {problem}")
 

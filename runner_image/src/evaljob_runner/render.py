@@ -39,7 +39,8 @@ def render(work: Assignment, tokenizer: Tokenizer | None, count: int, out: TextI
 def _rendered(prompt: Prompt, work: Assignment, tokenizer: Tokenizer | None) -> dict[str, Any]:
     if tokenizer is None:
         sent = {"messages": [dict(m) for m in prompt.messages]} if prompt.messages else {"text": prompt.text}
-        return {"renderedBy": "Server", **sent}
+        texts = {"choices": [{"text": text} for text in prompt.choices]} if prompt.choices else {}
+        return {"renderedBy": "Server", **sent, **texts}
     encoded = tokens.encode(prompt, tokenizer, work.run.date)
     choices = [
         {"text": text, "contextTokenIds": context, "tokenIds": continuation}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from evaljob.names import Reason
 from evaljob_runner.backends.base import (
     ChatPrompt,
+    TextPairs,
     TextPrompt,
     TokenIds,
     Tokenizer,
@@ -55,13 +56,22 @@ class Sent:
     """A prompt as a server takes it: the server renders and tokenises, so there is no digest of tokens."""
 
     prompt: TextPrompt | ChatPrompt
+    continuations: tuple[str, ...] = ()
+    """LogLikelihood: what may follow the prompt."""
+
+    @property
+    def pairs(self) -> TextPairs:
+        """Context and continuations of a LogLikelihood request."""
+        if isinstance(self.prompt, ChatPrompt):
+            raise TypeError("a server's chat template has no log-likelihoods")
+        return TextPairs(self.prompt.text, self.continuations)
 
     @property
     def digest(self) -> str:
         """SHA-256 of what is sent."""
-        return _sha256(
-            self.prompt.text if isinstance(self.prompt, TextPrompt) else [*map(dict, self.prompt.messages)]
-        )
+        if isinstance(self.prompt, ChatPrompt):
+            return _sha256([*map(dict, self.prompt.messages)])
+        return _sha256([self.prompt.text, *self.continuations] if self.continuations else self.prompt.text)
 
 
 def _sha256(value: object) -> str:
@@ -74,8 +84,20 @@ def combined(digests: Iterable[str]) -> str:
 
 
 def send(prompt: Prompt) -> Sent:
-    """The prompt for a server."""
-    return Sent(ChatPrompt(prompt.messages) if prompt.messages else TextPrompt(prompt.text))
+    """The prompt for a server.
+
+    Raises:
+        Fatal: BadData, for choices without a prompt before them: only the server knows what begins a text.
+    """
+    if not prompt.choices:
+        return Sent(ChatPrompt(prompt.messages) if prompt.messages else TextPrompt(prompt.text))
+    context, space = _trimmed(prompt.text)
+    if not context:
+        raise Fatal(
+            Reason.BAD_DATA,
+            f"the prompt is empty ({prompt.sample.where}): behind a server LogLikelihood needs one",
+        )
+    return Sent(TextPrompt(context), tuple(space + prompt.delimiter + choice for choice in prompt.choices))
 
 
 def encode(prompt: Prompt, tokenizer: Tokenizer, date: dt.date) -> Encoded:
@@ -102,11 +124,16 @@ def _pair(
     """Context and continuation as tokens; the border may lie inside a merge, so the whole is cut."""
     if not context:
         return _without_context(tokenizer, continuation)
-    stripped = context.rstrip()
-    continuation = context[len(stripped) :] + continuation
-    whole = tokenizer.encode(stripped + continuation, special=special)
+    stripped, space = _trimmed(context)
+    whole = tokenizer.encode(stripped + space + continuation, special=special)
     start = tokenizer.encode(stripped, special=special)
     return start, whole[len(start) :]
+
+
+def _trimmed(context: str) -> tuple[str, str]:
+    """A context and the white space at its end, which belongs to the continuation."""
+    stripped = context.rstrip()
+    return stripped, context[len(stripped) :]
 
 
 def _without_context(tokenizer: Tokenizer, continuation: str) -> tuple[TokenIds, TokenIds]:

@@ -57,11 +57,27 @@ class GenerateRequest:
 
 
 @dataclass(frozen=True)
+class TextPairs:
+    """A context and what may follow it, none of them empty, for a server that tokenises."""
+
+    context: str
+    continuations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class LogLikelihoodRequest:
-    """Continuations to weigh; the pairs are (context, continuation), both not empty."""
+    """Continuations to weigh."""
 
     key: str
-    pairs: tuple[tuple[TokenIds, TokenIds], ...]
+    pairs: tuple[tuple[TokenIds, TokenIds], ...] | TextPairs
+    """(context, continuation), both not empty."""
+
+    @property
+    def token_pairs(self) -> tuple[tuple[TokenIds, TokenIds], ...]:
+        """The pairs, as local engines take them."""
+        if isinstance(self.pairs, TextPairs):
+            raise TypeError("this backend takes token ids")
+        return self.pairs
 
 
 class Finish(StrEnum):
@@ -124,6 +140,12 @@ class LogLikelihoods:
 
     key: str
     weights: tuple[Weight, ...]
+    prompt_tokens: int | None = None
+    """Of the context, where the server tokenises."""
+
+
+class Unsupported(Exception):  # noqa: N818 - a property of the engine
+    """The engine cannot do what it was asked for; the message says what it lacks."""
 
 
 class Tokenizer(Protocol):
@@ -169,8 +191,14 @@ class Backend(Protocol):
     def generate(self, requests: Iterable[GenerateRequest]) -> Iterator[Reply]:
         """Answers as they finish, in any order. Requests are pulled when there is room for them."""
 
-    def weigh(self, requests: Iterable[LogLikelihoodRequest]) -> Iterator[LogLikelihoods]:
-        """Log-likelihoods, in any order."""
+    def weigh(
+        self, requests: Iterable[LogLikelihoodRequest]
+    ) -> Iterator[LogLikelihoods | Overflow | Unavailable]:
+        """Log-likelihoods, in any order.
+
+        Raises:
+            Unsupported: before the first of them.
+        """
 
 
 def cut(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:

@@ -72,6 +72,6 @@ class ScriptedBackend:
         """Weights in order."""
         for request in requests:
             self.asked.append(request)
-            texts = [(Characters().decode(c), Characters().decode(t)) for c, t in request.pairs]
+            texts = [(Characters().decode(c), Characters().decode(t)) for c, t in request.token_pairs]
             weights = tuple(Weight(self.weight(c, t), len(t), greedy=False) for c, t in texts)
             yield LogLikelihoods(request.key, weights)

@@ -142,13 +142,13 @@ class TransformersBackend:
         """Log-likelihoods; continuations that differ in their last token only share one forward pass."""
         for chunk in _chunks(requests, self._batch_size * _BATCHES_SORTED_TOGETHER):
             wanted: dict[TokenIds, set[TokenIds]] = {}
-            for context, continuation in (pair for request in chunk for pair in request.pairs):
+            for context, continuation in (pair for request in chunk for pair in request.token_pairs):
                 wanted.setdefault(context + continuation[:-1], set()).add(continuation)
             found: dict[tuple[TokenIds, TokenIds], Weight] = {}
             for batch in _chunks(sorted(wanted, key=lambda i: (-len(i), i)), self._batch_size):
                 found |= self._weigh(batch, wanted)
             for request in chunk:
-                weights = (found[c + t[:-1], t] for c, t in request.pairs)
+                weights = (found[c + t[:-1], t] for c, t in request.token_pairs)
                 yield LogLikelihoods(request.key, tuple(weights))
 
     def _weigh(

@@ -1,0 +1,232 @@
+"""The HTTP side of a served model: bounded concurrency, bounded retries, clear refusals."""
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import httpx
+import stamina
+
+from evaljob.names import Reason
+from evaljob.spec import OpenAI
+from evaljob_runner.backends.base import Overflow, Unavailable
+from evaljob_runner.errors import Fatal
+
+ATTEMPTS = 6
+"""Per request. With waits of 0.5, 1, 2, 4 and 8 seconds: about 16 seconds."""
+WORDS_MAX = 200
+_CONTEXT = re.compile(
+    r"context_length_exceeded|context (length|window|size)|maximum sequence length|inputs.{0,40}max_new_tokens",
+    re.IGNORECASE,
+)
+_TRY_AGAIN = frozenset({408, 409, 425, 429})
+_NEVER = {401: Reason.UNAUTHORIZED, 403: Reason.UNAUTHORIZED, 404: Reason.ENDPOINT_NOT_FOUND}
+
+
+class Keyed(Protocol):
+    """A request."""
+
+    @property
+    def key(self) -> str:
+        """Of the sample that it is about."""
+
+
+_R = TypeVar("_R", bound=Keyed)
+_A = TypeVar("_A")
+
+
+class Refused(Fatal):
+    """The server understood the request and will not take it."""
+
+
+class _TryAgain(Exception):  # noqa: N818 - not the user's error
+    """The server could not answer this time."""
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class _TooLong(Exception):  # noqa: N818 - an outcome
+    """The prompt does not fit the server's window."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a model is served, and how it is asked."""
+
+    spec: OpenAI
+    key_file: Path | None
+    """Holds the API key; read for every request, as Secrets are rotated in place."""
+    first_wait: float
+    """Seconds before the first retry, doubled each time."""
+
+    def each(
+        self, requests: Iterable[_R], answer: Callable[["Client", _R], Awaitable[_A]]
+    ) -> Iterator[_A | Overflow | Unavailable]:
+        """Answers as they finish; at most `maxConcurrency` requests are being answered at a time.
+
+        Raises:
+            Fatal: when the server refuses for good.
+        """
+        with asyncio.Runner() as runner:
+            replies = self._replies(requests, answer)
+            try:
+                while (reply := runner.run(_next(replies))) is not None:
+                    yield reply
+            finally:
+                runner.run(replies.aclose())
+
+    async def _replies(
+        self, requests: Iterable[_R], answer: Callable[["Client", _R], Awaitable[_A]]
+    ) -> AsyncGenerator[_A | Overflow | Unavailable, None]:
+        limits = httpx.Limits(max_connections=self.spec.max_concurrency)
+        timeout = float(self.spec.request_timeout_seconds)
+        running: set[asyncio.Task[_A | Overflow | Unavailable]] = set()
+        async with httpx.AsyncClient(limits=limits, timeout=timeout, verify=self._tls()) as http:
+            client = Client(self, http)
+            try:
+                for request in requests:
+                    running.add(asyncio.create_task(self._reply(client, request, answer)))
+                    while len(running) >= self.spec.max_concurrency:
+                        yield await _first(running)
+                while running:
+                    yield await _first(running)
+            finally:
+                for task in running:
+                    task.cancel()
+                await asyncio.gather(*running, return_exceptions=True)
+
+    async def _reply(
+        self, client: "Client", request: _R, answer: Callable[["Client", _R], Awaitable[_A]]
+    ) -> _A | Overflow | Unavailable:
+        try:
+            return await answer(client, request)
+        except _TooLong as error:
+            return Overflow(request.key, str(error))
+        except (_TryAgain, httpx.TransportError) as error:
+            return Unavailable(request.key, f"{self.spec.url}: {str(error) or type(error).__name__}")
+
+    def _tls(self) -> ssl.SSLContext:
+        """The usual authorities, or SSL_CERT_FILE; none for plain http, where loading them takes longest."""
+        secure = self.spec.url.startswith("https")
+        return httpx.create_ssl_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    def key(self) -> str:
+        """The API key; "" for a server without.
+
+        Raises:
+            Fatal: BadConfiguration, when its file cannot be read.
+        """
+        if self.key_file is None:
+            return ""
+        try:
+            return self.key_file.read_text().strip()
+        except OSError as error:
+            message = f"--api-key-file: {self.key_file}: {error.strerror}"
+            raise Fatal(Reason.BAD_CONFIGURATION, message) from error
+
+
+@dataclass(frozen=True)
+class Client:
+    """The connections of one run to an endpoint."""
+
+    endpoint: Endpoint
+    http: httpx.AsyncClient
+
+    async def post(self, path: str, body: dict[str, Any], parse: Callable[[httpx.Response], _A]) -> _A:
+        """What `parse` makes of the server's answer, after as many tries as it takes.
+
+        Args:
+            path: below the endpoint's url.
+            body: sent as JSON, with the model's name.
+            parse: may raise what malformed JSON makes raise: the request is then tried again.
+
+        Raises:
+            Fatal: when the server refuses for good; `Refused`, when it refuses this request.
+        """
+        async for attempt in stamina.retry_context(
+            on=_wait_before_retry,
+            attempts=ATTEMPTS,
+            timeout=None,
+            wait_initial=self.endpoint.first_wait,
+            wait_max=60,
+            wait_jitter=self.endpoint.first_wait / 2,
+        ):
+            with attempt:
+                return await self._once(path, body, parse)
+        raise AssertionError("stamina returns or raises")
+
+    async def _once(self, path: str, body: dict[str, Any], parse: Callable[[httpx.Response], _A]) -> _A:
+        spec, key = self.endpoint.spec, self.endpoint.key()
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        address = f"{spec.url.rstrip('/')}/{path}"
+        try:
+            response = await self.http.post(address, json={"model": spec.model, **body}, headers=headers)
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise Fatal(Reason.BAD_CONFIGURATION, f"openai.url: {spec.url}: {error}") from error
+        _refuse(response, key)
+        try:
+            return parse(response)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise _TryAgain(f"not an answer of this API: {_words(response, key)!r}") from error
+
+
+async def _first(running: set[asyncio.Task[_A]]) -> _A:
+    """The first reply of these; its task leaves the set."""
+    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    task = done.pop()
+    running.remove(task)
+    return task.result()
+
+
+async def _next(replies: AsyncGenerator[_A, None]) -> _A | None:
+    return await anext(replies, None)
+
+
+def _wait_before_retry(error: Exception) -> bool | float:
+    """Whether to try again, or after how many seconds where the server says so."""
+    if isinstance(error, _TryAgain):
+        return True if error.after is None else error.after
+    return isinstance(error, httpx.TransportError)
+
+
+def _refuse(response: httpx.Response, key: str) -> None:
+    """Raise for everything but a success, by what can be done about it."""
+    status = response.status_code
+    if status == 200:
+        return
+    words = _words(response, key)
+    if status in _TRY_AGAIN or status >= 500:
+        raise _TryAgain(f"HTTP {status}: {words}", _retry_after(response))
+    if status in _NEVER:
+        # A server may repeat the key that it refuses.
+        said = words if status == 404 else "check openai.apiKeySecretRef"
+        raise Fatal(_NEVER[status], f"{response.url} answers {status}: {said}")
+    if _CONTEXT.search(response.text):
+        raise _TooLong(words)
+    raise Refused(Reason.BAD_CONFIGURATION, f"{response.url} answers {status}: {words}")
+
+
+def _words(response: httpx.Response, key: str) -> str:
+    """The head of what the server says, without the key."""
+    text = response.text.replace(key, "***") if key else response.text
+    return " ".join(text.split())[:WORDS_MAX]
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds to wait, from the header's number or date; at most five minutes."""
+    value = response.headers.get("retry-after", "")
+    if value.isdecimal():
+        return min(float(value), 300.0)
+    try:
+        wait = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):
+        return None
+    return min(max(wait, 0.0), 300.0)
