@@ -16,7 +16,7 @@ RULES = {
     ("evaljob.dev", "evaljobs"): {"get", "list", "watch"},
     ("evaljob.dev", "evaljobs/status"): {"patch"},
     ("evaljob.dev", "evaljobs/finalizers"): {"update"},
-    ("batch", "jobs"): {"get", "list", "watch", "create", "patch", "deletecollection"},
+    ("batch", "jobs"): {"get", "list", "watch", "create", "patch", "delete", "deletecollection"},
     ("", "pods"): {"list", "watch"},
     ("", "configmaps"): {"get", "create", "patch"},
     ("", "events"): {"create", "list"},

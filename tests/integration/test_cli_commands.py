@@ -1,5 +1,6 @@
 """The command `evaljob` as a user meets it: outputs, messages, exit codes, Ctrl-C."""
 
+import gzip
 import json
 import os
 import signal
@@ -73,6 +74,8 @@ def test_run_writes_the_summary_prints_the_table_and_ends_with_0(call: Call, tmp
     assert "done    m/good: 4 samples" in result.err
     assert {"summary.json", "summary.csv", "summary.md"} <= {p.name for p in out.iterdir()}
     assert call("summary", out / "summary.json").out == result.out
+    (out / "summary.json.gz").write_bytes(gzip.compress((out / "summary.json").read_bytes()))
+    assert call("summary", out / "summary.json.gz").out == result.out
 
 
 def test_run_ends_with_1_when_a_partition_failed_and_shows_the_others(call: Call, tmp_path: Path) -> None:
@@ -199,6 +202,13 @@ def test_tasks_lists_the_catalogue(call: Call) -> None:
         ["capitals-choice", "LogLikelihood", "acc"],
         ["mmlu", "LogLikelihood", "acc"],
     ]
+
+
+def test_summary_refuses_a_damaged_archive(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "x.json.gz").write_bytes(gzip.compress(b"{}")[:-4])
+    result = call("summary", tmp_path / "x.json.gz")
+    assert result.code == 2
+    assert "a damaged summary.json.gz" in result.err
 
 
 def test_summary_refuses_what_is_none(call: Call, tmp_path: Path) -> None:

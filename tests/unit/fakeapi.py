@@ -104,6 +104,11 @@ class FakeApi:
         if method == "GET" and collection:
             items = [o for p, o in self.objects.items() if _inside(p, path) and _selected(o, query)]
             return {"metadata": {"resourceVersion": str(next(self._versions))}, "items": items}
+        if method == "DELETE" and not collection:
+            if path not in self.objects:
+                raise NotFoundError(404, "NotFound", path)
+            self.remove(path)
+            return {}
         if method == "DELETE":
             for found in [p for p, o in self.objects.items() if _inside(p, path) and _selected(o, query)]:
                 self.remove(found)

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from evaljob import result
+from evaljob.names import LABEL_QUEUE
 from evaljob.plan import Partition, Plan
 from tests.unit.builders import UID, later, scored
 
@@ -86,7 +87,10 @@ class Job:
     stopped: bool = False
     record: str | None = None
     gone_at: float = NEVER
-    """Deleted by hand: when it will be gone."""
+    """Deleted: when it will be gone."""
+    queue: str = ""
+    admitted_at: float = NEVER
+    """When Kueue will let it run."""
     sync_at: float = 0.0
     not_before: float = 0.0
     """Back-off after a failed pod."""
@@ -132,6 +136,7 @@ class Job:
             "uid": self.uid,
             "creationTimestamp": stamp(self.created),
             "ownerReferences": [{"uid": UID, "controller": True}],
+            "labels": {LABEL_QUEUE: self.queue} if self.queue else {},
         }
         if self.record is not None:
             meta["annotations"] = {"evaljob.dev/result": self.record}
@@ -149,10 +154,13 @@ class Cluster:
         plan: whose Jobs run here.
         fates: what becomes of the attempts of each partition; the last one repeats.
         rng: start delays, run times, lags.
+        queue: a queue of Kueue's, which then says when Jobs run.
     """
 
-    def __init__(self, plan: Plan, fates: dict[Partition, tuple[str, ...]], rng: random.Random) -> None:
-        self.plan, self.fates, self.rng = plan, fates, rng
+    def __init__(
+        self, plan: Plan, fates: dict[Partition, tuple[str, ...]], rng: random.Random, queue: str = ""
+    ) -> None:
+        self.plan, self.fates, self.rng, self.queue = plan, fates, rng, queue
         self.now = 0.0
         self.jobs: dict[str, Job] = {}
         self.deleted_by_hand: set[str] = set()
@@ -164,7 +172,9 @@ class Cluster:
         name = self.plan.job_name(partition)
         assert name not in self.jobs, "a Job is created only where none is"
         self._serial += 1
-        self.jobs[name] = Job(name, f"job-{self._serial}", partition, self.now)
+        self.jobs[name] = Job(name, f"job-{self._serial}", partition, self.now, queue=self.queue)
+        if self.queue:
+            self._enqueue(self.jobs[name])
         self._soon(self.jobs[name])
 
     def patch(self, name: str, uid: str, patch: Object) -> None:
@@ -173,10 +183,16 @@ class Cluster:
         if job is None or job.uid != uid:
             return
         spec, meta = patch.get("spec", {}), patch.get("metadata", {})
+        assert not (job.queue and "suspend" in spec), "spec.suspend is Kueue's"
         job.suspend = spec.get("suspend", job.suspend)
         job.stopped = job.stopped or spec.get("activeDeadlineSeconds") == 1
         job.record = meta.get("annotations", {}).get("evaljob.dev/result", job.record)
         self._soon(job)
+
+    def delete(self, name: str, uid: str) -> None:
+        """In the background: the Job goes at once, and its pods with it."""
+        if name in self.jobs and self.jobs[name].uid == uid:
+            self.jobs[name].gone_at = self.now
 
     def pods_of(self, name: str) -> list[Object]:
         job = self.jobs.get(name)
@@ -185,17 +201,22 @@ class Cluster:
 
     # what else happens
 
+    def _enqueue(self, job: Job) -> None:
+        job.suspend, job.admitted_at = True, self.now + self.rng.choice([0, 50, 2000])
+
     def delete_by_hand(self, job: Job) -> None:
         self.deleted_by_hand.add(job.name)
         job.gone_at = min(job.gone_at, self.now + self.rng.choice([0, 5, GRACE]))
 
     def disturb(self) -> None:
-        """Evict a pod, or let its node fall silent for a while."""
+        """Evict a pod, let its node fall silent for a while, or let Kueue prefer somebody else."""
         running = [(j, p) for j in self.jobs.values() for p in j.pods if p.phase == "Running"]
         if not running:
             return
         job, pod = self.rng.choice(running)
-        if self.rng.random() < 0.5:
+        if job.queue and self.rng.random() < 0.5:
+            self._enqueue(job)
+        elif self.rng.random() < 0.5:
             pod.gone_at = min(pod.gone_at, self.now + GRACE)
         else:
             pod.blinks_at = self.now
@@ -215,6 +236,7 @@ class Cluster:
     def _dues(self, job: Job) -> Iterator[float]:
         yield job.gone_at
         yield job.sync_at if not job.finished else NEVER
+        yield job.admitted_at
         for pod in job.pods:
             yield pod.due()
 
@@ -222,6 +244,9 @@ class Cluster:
         if job.gone_at <= self.now:
             del self.jobs[job.name]
             return
+        if job.admitted_at <= self.now:
+            job.suspend, job.admitted_at = False, NEVER
+            self._soon(job)
         for pod in list(job.pods):
             if pod.due() <= self.now:
                 self._live(job, pod)

@@ -113,6 +113,8 @@ class Operator:
             yield functools.partial(self._patch, r.job, r.uid, record_patch(r.uid, r.text, stop=r.stop))
         for s in decision.suspensions:
             yield functools.partial(self._patch, s.job, s.uid, {"spec": {"suspend": s.suspend}})
+        for d in decision.deletions:
+            yield functools.partial(self._delete, d.job, d.uid)
         for name in decision.lookups:
             yield functools.partial(self._look_up, name)
         yield functools.partial(self._store, decision)
@@ -130,6 +132,11 @@ class Operator:
 
     def _patch(self, name: str, uid: str, patch: Object) -> None:
         self.cluster.patch(name, uid, patch)
+        self._seen(name)
+
+    def _delete(self, name: str, uid: str) -> None:
+        assert self.evaljob.spec.suspend, "a Job is deleted while it may run"
+        self.cluster.delete(name, uid)
         self._seen(name)
 
     def _seen(self, name: str) -> None:
@@ -154,19 +161,20 @@ class Operator:
         assert decision.again_after is None or decision.again_after > 0
         if before.is_true("Finished"):
             assert status == before, "Finished is sticky"
-            assert (decision.create, decision.records, decision.suspensions) == ((), (), ())
+            acts = (decision.create, decision.records, decision.suspensions, decision.deletions)
+            assert acts == ((), (), (), ())
         else:
             assert count(observed.observations) == counts
-        acts = {r.job for r in decision.records} & {s.job for s in decision.suspensions}
-        assert not acts, "a Job is stopped and suspended at once"
+        ends = {s.job for s in decision.suspensions} | {d.job for d in decision.deletions}
+        assert not {r.job for r in decision.records} & ends, "a Job is stopped and suspended at once"
 
 
 class Run:
     """A cluster, an operator and a user, driven by one seed."""
 
-    def __init__(self, seed: int, fates: dict[Partition, str]) -> None:
+    def __init__(self, seed: int, fates: dict[Partition, str], queue: str) -> None:
         self.rng = random.Random(seed)  # noqa: S311 - dice of a game
-        self.cluster = Cluster(PLAN, {p: FATES[f][0] for p, f in fates.items()}, self.rng)
+        self.cluster = Cluster(PLAN, {p: FATES[f][0] for p, f in fates.items()}, self.rng, queue)
         self.operator = Operator(self.cluster, EVALJOB, PLAN, self.rng)
 
     def disturbed(self, steps: int) -> None:
@@ -205,7 +213,15 @@ class Run:
             if self.operator.evaljob.status.is_true("Finished"):
                 return
             timer = NEVER if decision.again_after is None else self.cluster.now + decision.again_after
-            wrote = decision.create or decision.records or decision.suspensions or decision.lookups
+            wrote = any(
+                (
+                    decision.create,
+                    decision.records,
+                    decision.suspensions,
+                    decision.deletions,
+                    decision.lookups,
+                )
+            )
             due = (
                 self.cluster.now + 1
                 if wrote
@@ -229,8 +245,8 @@ def expected(fates: dict[Partition, str]) -> dict[str, str]:
     return {str(p): reason for p, f in fates.items() if (reason := FATES[f][1])}
 
 
-def ended(seed: int, fates: dict[Partition, str], steps: int) -> Run:
-    run = Run(seed, fates)
+def ended(seed: int, fates: dict[Partition, str], steps: int, queue: str = "") -> Run:
+    run = Run(seed, fates, queue)
     run.disturbed(steps)
     run.calm()
     return run
@@ -239,10 +255,10 @@ def ended(seed: int, fates: dict[Partition, str], steps: int) -> Run:
 some_fates = st.fixed_dictionaries({p: st.sampled_from(sorted(FATES)) for p in PLAN.partitions})
 
 
-@given(fates=some_fates, seed=st.integers(0, 10**9))
-@example(fates=dict.fromkeys(PLAN.partitions, "ok"), seed=0)
-def test_any_disturbance_leads_to_the_same_end(fates: dict[Partition, str], seed: int) -> None:
-    undisturbed, disturbed = ended(seed, fates, 0), ended(seed + 1, fates, 60)
+@given(fates=some_fates, seed=st.integers(0, 10**9), queue=st.sampled_from(["", "gpu"]))
+@example(fates=dict.fromkeys(PLAN.partitions, "ok"), seed=0, queue="gpu")
+def test_any_disturbance_leads_to_the_same_end(fates: dict[Partition, str], seed: int, queue: str) -> None:
+    undisturbed, disturbed = ended(seed, fates, 0), ended(seed + 1, fates, 60, queue)
     state, failed, summary = undisturbed.end()
     assert failed == expected(fates)
     assert state == ("Failed" if failed else "Complete")
@@ -258,17 +274,17 @@ def test_a_converged_evaljob_gives_no_action(fates: dict[Partition, str], seed: 
     assert decision == Decision(status=before, again_after=decision.again_after)
 
 
-@given(fates=some_fates, seed=st.integers(0, 10**9))
-def test_a_running_evaljob_at_rest_writes_nothing(fates: dict[Partition, str], seed: int) -> None:
+@given(fates=some_fates, seed=st.integers(0, 10**9), queue=st.sampled_from(["", "gpu"]))
+def test_a_running_evaljob_at_rest_writes_nothing(fates: dict[Partition, str], seed: int, queue: str) -> None:
     """With everything seen and no time gone by, a second pass finds nothing to do."""
-    run = Run(seed, fates)
+    run = Run(seed, fates, queue)
     run.disturbed(25)
     for _ in range(4):
         run.operator.sync(1.0)
         run.operator.step()
     again = run.operator.step()
-    acts = (again.create, again.records, again.suspensions, again.lookups, again.events)
-    assert acts == ((),) * 5
+    acts = (again.create, again.records, again.suspensions, again.deletions, again.lookups, again.events)
+    assert acts == ((),) * 6
     assert again.status == run.operator.evaljob.status
 
 

@@ -167,12 +167,12 @@ class TestEnd:
         assert condition is not None
         assert condition.reason == "ShardsDisagree"
         assert decision.summary is not None
-        assert json.loads(decision.summary["summary.json"])["state"] == "Failed"
+        assert json.loads(decision.summary.data["summary.json"])["state"] == "Failed"
 
     def test_a_summary_that_does_not_fit_says_so_and_keeps_the_jobs(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("evaljob.summary.FILES_BYTES_MAX", 100)
+        monkeypatch.setattr("evaljob.packing.BYTES_MAX", 100)
         decision = next_step(see(DONE, DONE_TOO))
         status = decision.status
         assert (status.state, status.summary, decision.summary) == ("Failed", None, None)
@@ -319,7 +319,7 @@ def test_a_summary_of_a_running_evaljob_covers_what_has_ended() -> None:
     decision = next_step(see(done, job_view(ready=1), plan=plan), of=evaljob, plan=plan)
     assert decision.status.summary == "nightly-summary"
     assert decision.summary is not None
-    assert "partial 1/2" in decision.summary["summary.md"]
+    assert "partial 1/2" in decision.summary.data["summary.md"]
 
 
 def test_a_result_whose_numbers_are_real_counts_in_units() -> None:

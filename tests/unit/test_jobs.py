@@ -6,6 +6,7 @@ import pytest
 
 from evaljob import jobs
 from evaljob.names import plan_name
+from evaljob.packing import Packed
 from evaljob.plan import from_data
 from evaljob.spec import parse_evaljob
 from tests.unit import builders
@@ -172,9 +173,14 @@ def test_the_plans_config_map_is_immutable_and_holds_the_plan() -> None:
 
 
 def test_the_summarys_config_map_can_be_written_again() -> None:
-    found = jobs.summary_config_map(evaljob(), {"summary.md": "x"})
+    found = jobs.summary_config_map(evaljob(), Packed({"summary.md": "x"}, {}))
     assert (found["metadata"]["name"], found["data"]) == ("nightly-summary", {"summary.md": "x"})
-    assert "immutable" not in found
+    assert not {"immutable", "binaryData"} & found.keys()
+
+
+def test_a_compressed_summary_is_binary_data() -> None:
+    found = jobs.summary_config_map(evaljob(), Packed({"format": "Gzip"}, {"summary.json.gz": "H4sI"}))
+    assert found["binaryData"] == {"summary.json.gz": "H4sI"}
 
 
 def test_a_record_is_one_patch_bound_to_the_jobs_uid() -> None:

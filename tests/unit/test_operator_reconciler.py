@@ -90,6 +90,11 @@ class Stage:
         body = body or document()
         self.api.put(f"{EVALJOB.rsplit('/', 1)[0]}/{body['metadata']['name']}", body)
 
+    def change(self, **spec: object) -> None:
+        """As a user changes the spec."""
+        body = self.evaljob()
+        self.api.put(EVALJOB, {**body, "spec": {**body["spec"], **spec}})
+
     def evaljob(self, name: str = "nightly") -> Json:
         return self.api.of("evaljobs")[name]
 
@@ -176,12 +181,28 @@ async def test_an_evaljob_runs_to_its_summary(stage: Stage) -> None:
     assert len(stage.api.of("jobs")) == 2
     assert stage.evaljob()["status"]["state"] == "Complete"
     assert set(stage.api.of("configmaps")["nightly-summary"]["data"]) == {
+        "format",
         "summary.json",
         "summary.csv",
         "summary.md",
     }
     reasons = [e["reason"] for e in stage.api.of("events").values()]
     assert reasons == ["Accepted", "AllPartitionsSucceeded"]
+
+
+async def test_a_summary_that_grew_too_large_for_files_is_compressed_in_their_place(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.submit(document(datasets=[dataset(shards=2)], parallelism=1))
+    await stage.start()
+    await stage.until(lambda: stage.api.of("jobs"))
+    stage.run_job(*stage.api.of("jobs"))
+    await stage.until(lambda: "nightly-summary" in stage.api.of("configmaps"))
+    monkeypatch.setattr("evaljob.packing.BYTES_MAX", 1000)
+    await stage.to_the_end()
+    summary = stage.api.of("configmaps")["nightly-summary"]
+    assert summary["data"] == {"format": "Gzip"}
+    assert set(summary["binaryData"]) == {"summary.json.gz"}
 
 
 async def test_each_partition_costs_two_writes(stage: Stage) -> None:
@@ -501,6 +522,29 @@ async def test_an_upgrade_in_mid_run_changes_nothing(stage: Stage) -> None:
     await stage.to_the_end()
     images = {j["spec"]["template"]["spec"]["containers"][0]["image"] for j in stage.api.of("jobs").values()}
     assert images == {"runner:1"}
+
+
+async def test_under_a_queue_label_suspended_jobs_are_deleted_and_made_again_on_resume(stage: Stage) -> None:
+    body = document(datasets=[dataset(shards=2)])
+    body["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gpu"}
+    stage.submit(body)
+    await stage.start()
+    await stage.until(lambda: len(stage.api.of("jobs")) == 2)
+    first, second = stage.api.of("jobs")
+    stage.run_job(first)
+    await stage.until(lambda: stage.evaljob().get("status", {}).get("progress") == "1/2")
+    stage.change(suspend=True)
+    await stage.until(lambda: second not in stage.api.of("jobs"))
+    await stage.settle()
+    assert first in stage.api.of("jobs")
+    (write,) = [(w, b) for w, b in zip(stage.api.writes, stage.api.bodies, strict=True) if "DELETE" in w]
+    assert write[0] == f"DELETE {JOBS}/{second}"
+    assert isinstance(write[1], dict)
+    assert write[1]["propagationPolicy"] == "Background"
+    stage.change(suspend=False)
+    await stage.to_the_end()
+    assert stage.evaljob()["status"]["state"] == "Complete"
+    assert not [b for b in stage.api.bodies if isinstance(b, dict) and "suspend" in b.get("spec", {})]
 
 
 async def test_stricter_rules_of_an_upgrade_do_not_fail_a_running_evaljob(stage: Stage) -> None:

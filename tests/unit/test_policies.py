@@ -139,10 +139,32 @@ def test_a_model_is_stalled_after_a_minute(since: float, stalled: set[str]) -> N
         (Phase.FAILED, {"suspended": True}, True, False),
         (Phase.FAILED, {"suspended": True}, False, False),
         (Phase.FAILED, {"suspended": True, "finished": "Failed"}, False, None),
+        # Kueue's to say.
+        (Phase.RUNNING, {"queue": "gpu"}, True, None),
+        (Phase.PENDING, {"queue": "gpu", "suspended": True}, False, None),
     ],
 )
 def test_suspension(phase: Phase, job: dict[str, Any], suspend: bool, wanted: bool | None) -> None:
     assert policies.suspension(Observation(partition("a"), phase, job_view(**job)), suspend) is wanted
+
+
+@pytest.mark.parametrize(
+    ("phase", "job", "suspend", "withdrawn"),
+    [
+        (Phase.RUNNING, {"queue": "gpu"}, True, True),
+        (Phase.PENDING, {"queue": "gpu", "suspended": True}, True, True),
+        (Phase.RUNNING, {"queue": "gpu"}, False, False),
+        (Phase.RUNNING, {}, True, False),
+        (Phase.PENDING, {"queue": "gpu", "deleting": True}, True, False),
+        (Phase.ENDED, {"queue": "gpu", "finished": "Complete"}, True, False),
+        # Its record would go with it.
+        (Phase.FAILED, {"queue": "gpu"}, True, False),
+    ],
+)
+def test_suspended_a_job_leaves_kueues_queue(
+    phase: Phase, job: dict[str, Any], suspend: bool, withdrawn: bool
+) -> None:
+    assert policies.withdrawn(Observation(partition("a"), phase, job_view(**job)), suspend) is withdrawn
 
 
 def test_nothing_to_suspend_without_a_job() -> None:

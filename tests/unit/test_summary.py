@@ -17,7 +17,6 @@ from evaljob.summary import (
     CellState,
     Part,
     Summary,
-    SummaryTooLargeError,
     files,
     summarize,
     table,
@@ -307,12 +306,6 @@ class TestFiles:
         _, summary = sharded(Failure(reason="BadData", message="line 3"))
         (row,) = rows(summary)
         assert (row["state"], row["reason"], row["value"]) == ("Missing", "BadData", "")
-
-    def test_too_large_is_refused_with_the_way_out(self) -> None:
-        plan = builders.plan(evaljob(datasets=[dataset(task={**TASK, "subsets": {"column": "s"}})]))
-        many = scored(plan.partitions[0], *(part(f"subset-{i}", 1, 1, 1) for i in range(4500)))
-        with pytest.raises(SummaryTooLargeError, match=r"the summary has \d+ bytes, .* split the EvalJob"):
-            files(summarize(plan, {plan.partitions[0]: many}, state="Complete"))
 
     @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
     def test_names_of_subsets_come_out_of_the_csv_as_they_went_in(self, name: str) -> None:

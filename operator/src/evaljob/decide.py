@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from evaljob import policies, result, standing, summary
+from evaljob import packing, policies, result, standing, summary
 from evaljob.names import Condition, Reason, State, summary_name
 from evaljob.observe import Observation, Observed, Outcome, Phase
+from evaljob.packing import Packed
 from evaljob.plan import Partition, Plan
 from evaljob.spec import EvalJob, FailureStatus, Status
 from evaljob.standing import Event
@@ -36,6 +37,14 @@ class Suspension:
 
 
 @dataclass(frozen=True, slots=True)
+class Deletion:
+    """Delete a Job and its pods."""
+
+    job: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a summary is made of."""
 
@@ -50,12 +59,13 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do. Order of application: create, records, suspensions, lookups, summary, status, events."""
+    """What to do. Order of application: as the fields stand, then summary, status, events."""
 
     status: Status
     create: tuple[Partition, ...] = ()
     records: tuple[Record, ...] = ()
     suspensions: tuple[Suspension, ...] = ()
+    deletions: tuple[Deletion, ...] = ()
     lookups: tuple[str, ...] = ()
     """Names of finished Jobs whose pods must be listed."""
     clean_up: bool = False
@@ -66,14 +76,14 @@ class Decision:
     """Seconds until the next decision is due even without an event."""
 
     @property
-    def summary(self) -> dict[str, str] | None:
-        """Files of the summary ConfigMap; None before the first outcome, and when they do not fit.
+    def summary(self) -> Packed | None:
+        """The summary for its ConfigMap; None before the first outcome, and when it does not fit.
 
         Made on each access, because that takes longer than all the rest: ask only when a write is due.
         """
         try:
-            return summary.files(self.report.summarize()) if self.report else None
-        except summary.SummaryTooLargeError:
+            return packing.pack(summary.files(self.report.summarize())) if self.report else None
+        except packing.SummaryTooLargeError:
             return None
 
 
@@ -97,6 +107,9 @@ def decide(evaljob: EvalJob, plan: Plan, observed: Observed, now: datetime) -> D
             Suspension(o.job.name, o.job.uid, wanted)
             for o in seen
             if o.job and (wanted := policies.suspension(o, spec.suspend)) is not None
+        ),
+        deletions=tuple(
+            Deletion(o.job.name, o.job.uid) for o in seen if o.job and policies.withdrawn(o, spec.suspend)
         ),
         lookups=tuple(o.job.name for o in overdue if o.job and not o.listed),
         report=report,
@@ -162,8 +175,8 @@ def _problem(report: Report) -> FailureStatus | None:
     """Why the summary of an EvalJob whose partitions have all ended is not whole, beside failed partitions."""
     found = report.summarize()
     try:
-        summary.files(found)
-    except summary.SummaryTooLargeError as error:
+        packing.pack(summary.files(found))
+    except packing.SummaryTooLargeError as error:
         name = summary_name(report.plan.run.name)
         return FailureStatus(partition=name, reason=Reason.SUMMARY_TOO_LARGE, message=str(error))
     for cell in found.cells:

@@ -21,6 +21,7 @@ from evaljob.names import (
     shard_label,
     summary_name,
 )
+from evaljob.packing import Packed
 from evaljob.plan import RUN_KEY, Partition, Plan, dataset_key, model_key, to_data
 from evaljob.spec import EvalJob, Model, Resources
 
@@ -50,7 +51,7 @@ def owner_reference(evaljob: EvalJob) -> Manifest:
     }
 
 
-def _config_map(evaljob: EvalJob, name: str, data: dict[str, str], **more: bool) -> Manifest:
+def _config_map(evaljob: EvalJob, name: str, data: dict[str, str], **more: Any) -> Manifest:  # noqa: ANN401 - fields
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -71,9 +72,10 @@ def plan_config_map(evaljob: EvalJob, plan: Plan) -> Manifest:
     return _config_map(evaljob, name, to_data(plan), immutable=True)
 
 
-def summary_config_map(evaljob: EvalJob, data: dict[str, str]) -> Manifest:
+def summary_config_map(evaljob: EvalJob, packed: Packed) -> Manifest:
     """The results, as files."""
-    return _config_map(evaljob, summary_name(evaljob.metadata.name), data)
+    binary = {"binaryData": packed.binary} if packed.binary else {}
+    return _config_map(evaljob, summary_name(evaljob.metadata.name), packed.data, **binary)
 
 
 def labels(plan: Plan, partition: Partition) -> dict[str, str]:

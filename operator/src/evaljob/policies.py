@@ -71,13 +71,26 @@ def worth_telling(observation: Observation, now: datetime) -> bool:
 
 
 def suspension(observation: Observation, suspend: bool) -> bool | None:  # noqa: FBT001 - the spec's own field
-    """What `suspend` of an unfinished Job must become; None if it is right."""
+    """What `suspend` of an unfinished Job must become; None if it is right, or Kueue's to say."""
     job = observation.job
-    if job is None or job.finished is not None or job.deleting:
+    if job is None or job.finished is not None or job.deleting or job.queue:
         return None
     # A Job that is on record as stopped must run into its deadline, which stands still while it is suspended.
     wanted = suspend and not observation.recorded
     return wanted if job.suspended != wanted else None
+
+
+def withdrawn(observation: Observation, suspend: bool) -> bool:  # noqa: FBT001 - the spec's own field
+    """Whether an unfinished Job must leave its queue, and with it the cluster; it is made again on resume."""
+    job = observation.job
+    return bool(
+        suspend
+        and job
+        and job.queue
+        and observation.unfinished
+        and not job.deleting
+        and not observation.recorded
+    )
 
 
 def never_started(observation: Observation, deadline: timedelta, now: datetime) -> bool:

@@ -18,12 +18,8 @@ from evaljob.stats import EMPTY, Estimate, Stat, estimate, weighted
 from evaljob.task import Group, Weighting
 
 SUMMARY_VERSION = 1
-FILES_BYTES_MAX = 900 * 1024
+SUMMARY_JSON = "summary.json"
 LIMITED_MARK, SUSPECT_MARK = "~", "!"
-
-
-class SummaryTooLargeError(Exception):
-    """The summary does not fit a ConfigMap."""
 
 
 class CellState(StrEnum):
@@ -454,23 +450,12 @@ def _part_text(cell: Cell, part: Part | None) -> str:
 
 
 def files(summary: Summary) -> dict[str, str]:
-    """The data of the summary's ConfigMap.
-
-    Raises:
-        SummaryTooLargeError: beyond 900 KiB in all.
-    """
-    data = {
-        "summary.json": summary.model_dump_json(by_alias=True, exclude_none=True),
+    """The summary for programs, for spreadsheets and for people, by file name."""
+    return {
+        SUMMARY_JSON: summary.model_dump_json(by_alias=True, exclude_none=True),
         "summary.csv": to_csv(summary),
         "summary.md": to_markdown(summary),
     }
-    size = sum(len(v.encode()) for v in data.values())
-    if size > FILES_BYTES_MAX:
-        raise SummaryTooLargeError(
-            f"the summary has {size} bytes, a ConfigMap holds {FILES_BYTES_MAX}: split the EvalJob; "
-            "its Jobs keep their results"
-        )
-    return data
 
 
 _CSV_FIELDS = (

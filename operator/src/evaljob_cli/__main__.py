@@ -3,6 +3,7 @@
 import datetime as dt
 import os
 import sys
+import zlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,9 +12,10 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from evaljob.names import State
+from evaljob.packing import unpack
 from evaljob.plan import Settings
 from evaljob.result import Failure
-from evaljob.summary import Summary, SummaryTooLargeError, summarize
+from evaljob.summary import Summary, summarize
 from evaljob_cli import planned, rendered, table
 from evaljob_cli.catalogue import catalogue
 from evaljob_cli.execute import InterruptedRunError, execute, write
@@ -24,7 +26,7 @@ from evaljob_cli.places import Places, check
 
 RUNNER = (sys.executable, "-P", "-m", "evaljob_runner")
 """-P: no module in the folder where the user happens to be takes the place of a library's."""
-_EXIT_CODES: dict[type[Exception], int] = {InputError: 2, SummaryTooLargeError: 1, InterruptedRunError: 130}
+_EXIT_CODES: dict[type[Exception], int] = {InputError: 2, InterruptedRunError: 130}
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -148,12 +150,17 @@ def render(
 @app.command()
 def summary(
     file: Annotated[
-        typer.FileText, typer.Argument(metavar="FILE|-", help="A summary.json, or - to read it from a pipe.")
+        typer.FileBinaryRead,
+        typer.Argument(
+            metavar="FILE|-", help="A summary.json or summary.json.gz, or - to read it from a pipe."
+        ),
     ],
 ) -> None:
-    """Print a summary.json: a local run's, or the key of that name of the ConfigMap NAME-summary."""
+    """Print a summary: a local run's, or one out of the ConfigMap NAME-summary, where a large one is compressed."""
     try:
-        loaded = Summary.model_validate_json(file.read())
+        loaded = Summary.model_validate_json(unpack(file.read()))
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{file.name}: a damaged summary.json.gz: {error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "document"
@@ -172,7 +179,7 @@ def main() -> None:
     """The entry point of the command `evaljob`."""
     try:
         app()
-    except (InputError, SummaryTooLargeError, InterruptedRunError) as error:
+    except (InputError, InterruptedRunError) as error:
         print(f"evaljob: {error}", file=sys.stderr)
         sys.exit(_EXIT_CODES[type(error)])
 

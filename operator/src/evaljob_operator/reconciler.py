@@ -223,6 +223,7 @@ class Reconciler:
             lambda: self._create(evaljob, plan, decision, now),
             lambda: self._writer.record(decision.records),
             lambda: self._writer.suspend(decision.suspensions),
+            lambda: self._writer.delete(decision.deletions),
             lambda: self._pods.look_up(decision.lookups, jobs.of(self.name)),
         )
         if decision.lookups:
@@ -265,8 +266,8 @@ class Reconciler:
         monotonic, interval = self._world.monotonic, self._world.timing.between_summaries
         if not over and (left := self._summary_at + interval - monotonic()) > 0:
             return left
-        if (files := decision.summary) is not None:
-            await self._writer.summary(evaljob, files)
+        if (packed := decision.summary) is not None:
+            await self._writer.summary(evaljob, packed)
         self._summarized, self._summary_at = mark, monotonic()
         return None
 

@@ -3,13 +3,14 @@
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from datetime import datetime
 from itertools import islice
 
 from evaljob import jobs
-from evaljob.decide import Record, Suspension
+from evaljob.decide import Deletion, Record, Suspension
 from evaljob.names import API_VERSION, KIND, LABEL_NAME, MANAGED_BY, Reason, summary_name
+from evaljob.packing import Packed
 from evaljob.plan import Partition, Plan
 from evaljob.spec import EvalJob, Status
 from evaljob.standing import Event
@@ -32,6 +33,8 @@ from evaljob_operator.informer import OURS, Informers
 from evaljob_operator.refusals import refusal
 
 log = logging.getLogger(__name__)
+_WITH_PODS = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+"""Without it the API server orphans a Job's pods, GPUs included."""
 CHUNK = 50
 """Writes started at once: an EvalJob of 10,000 partitions leaves room for a small one."""
 
@@ -102,23 +105,30 @@ class Writer:
             return
         self._informers.jobs.absorb(answer)
 
-    async def clean_up(self, name: str) -> None:
-        """Delete all Jobs of a finished EvalJob; Background, or the API server would orphan the pods."""
-        selector = f"{OURS['labelSelector']},{LABEL_NAME}={name}"
-        await self._api.request(
-            "DELETE",
-            job_path(self._namespace),
-            query={"labelSelector": selector},
-            body={"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"},
-        )
+    async def delete(self, deletions: Iterable[Deletion]) -> None:
+        """Delete Jobs, unless they are gone or others by now."""
+        await _in_chunks(self._delete(d) for d in deletions)
 
-    async def summary(self, evaljob: EvalJob, files: dict[str, str]) -> None:
+    async def _delete(self, deletion: Deletion) -> None:
+        path = job_path(self._namespace, deletion.job)
+        body = {**_WITH_PODS, "preconditions": {"uid": deletion.uid}}
+        try:
+            await self._api.request("DELETE", path, body=body)
+        except (NotFoundError, ConflictError) as error:
+            log.info("%s: %s", path, error)
+
+    async def clean_up(self, name: str) -> None:
+        """Delete all Jobs of a finished EvalJob."""
+        query = {"labelSelector": f"{OURS['labelSelector']},{LABEL_NAME}={name}"}
+        await self._api.request("DELETE", job_path(self._namespace), query=query, body=_WITH_PODS)
+
+    async def summary(self, evaljob: EvalJob, packed: Packed) -> None:
         """Write the summary's ConfigMap, unless it says the same already.
 
         Raises:
             PredecessorError: while a predecessor's summary is still there.
         """
-        wanted = jobs.summary_config_map(evaljob, files)
+        wanted = jobs.summary_config_map(evaljob, packed)
         path = core_path(self._namespace, "configmaps", summary_name(evaljob.metadata.name))
         found = await get(self._api, path)
         if found is None:
@@ -129,9 +139,12 @@ class Writer:
                 raise PredecessorError(path)
             case Ownership.FOREIGN:
                 log.error("%s is not ours: the summary is not written", path)
-            case Ownership.OURS if found.get("data") != files:
-                patch = {"metadata": {"uid": found["metadata"]["uid"]}, "data": files}
-                await self._api.request("PATCH", path, body=patch, content_type=MERGE_PATCH)
+            case Ownership.OURS:
+                fields = ("data", "binaryData")
+                changes = {f: c for f in fields if (c := _change(found.get(f) or {}, wanted.get(f) or {}))}
+                if changes:
+                    patch = {"metadata": {"uid": found["metadata"]["uid"]}, **changes}
+                    await self._api.request("PATCH", path, body=patch, content_type=MERGE_PATCH)
 
     async def status(self, evaljob: EvalJob, status: Status) -> Json:
         """Write the status; the EvalJob as it is then.
@@ -156,6 +169,12 @@ class Writer:
                 await self._api.request("POST", core_path(self._namespace, "events"), body=body)
             except ApiError as error:
                 log.warning("%s/%s: event: %s", self._namespace, evaljob.metadata.name, error)
+
+
+def _change(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:
+    """The merge patch from one to the other: what is no longer there has to be said."""
+    changed: dict[str, str | None] = {key: None for key in before if key not in after}
+    return changed | {key: text for key, text in after.items() if before.get(key) != text}
 
 
 def event_object(evaljob: EvalJob, event: Event, now: datetime) -> Json:
