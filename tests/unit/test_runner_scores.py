@@ -58,6 +58,15 @@ def pipeline(*steps: dict[str, Any]) -> extract.Pipeline:
         ([{"lastNumber": {}}], "it is -7", "-7"),
         ([{"lastNumber": {}}], "10-7", "7"),
         ([{"lastNumber": {}}], "none", None),
+        ([{"strip": {}}], " a b\n", "a b"),
+        ([{"boxed": {}}], "\\boxed{1} then \\boxed{\\frac{a}{\\{b}} end", "\\frac{a}{\\{b}"),
+        ([{"boxed": {}}], "\\fbox{2}, \\boxed{3 and no more", "2"),
+        ([{"boxed": {}}], "no box", None),
+        ([{"codeFence": {}}], "Here:\n```python\nx = 1\n```\nor\n```\ny\n```", "x = 1"),
+        ([{"codeFence": {}}], "Here:\n```c++\nx = 1\ny", "x = 1\ny"),
+        ([{"codeFence": {}}], "x = 1", "x = 1"),
+        ([{"firstCapital": {}}], "答案是 B", "B"),
+        ([{"firstCapital": {}}], "it is b", None),
         ([{"json": {}}], ' {"a": 1} ', {"a": 1}),
         ([{"json": {}}], '{"a": 1} and more', {"a": 1}),
         ([{"json": {}}], 'Sure: {"a": [1]} or {"b": 2}', {"a": [1]}),
@@ -196,7 +205,15 @@ def test_the_majority_is_of_answers_and_of_equals_the_first() -> None:
 def looked(text: str = "What?", *ids: int, name: str = "x", leaks: bool = False) -> Looked:
     sample = Sample(id=name, subset="", cluster=None, columns={}, digest=name, where="f line 1")
     prompt = Prompt(
-        sample=sample, text=text, messages=(), choices=(), delimiter=" ", target="", few_shot=(), leaks=leaks
+        sample=sample,
+        text=text,
+        messages=(),
+        choices=(),
+        delimiter=" ",
+        target="",
+        references=(),
+        few_shot=(),
+        leaks=leaks,
     )
     return Looked(prompt, ids)
 

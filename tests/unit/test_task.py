@@ -72,6 +72,7 @@ def test_accepted(task: dict[str, Any]) -> None:
             "Input should be 'Generate', 'Chat' or 'LogLikelihood'",
         ),
         ({**TASK, "repeats": 2}, "Extra inputs are not permitted"),
+        ({**LOG_LIKELIHOOD, "references": "{{ a }}"}, "references: not used with requestType LogLikelihood"),
         (reduced({}), "reduce: give exactly one of passAtK and majority"),
         (reduced({"passAtK": [1], "majority": {}}), "reduce: give exactly one of passAtK and majority"),
         (reduced({"passAtK": [2, 1]}), "reduce.passAtK: must ascend, got [2, 1]"),
@@ -104,7 +105,17 @@ def test_nested_groups_are_accepted_inside_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "step", [{"regex": "a(.)", "take": "Last"}, {"remove": "[,$]"}, {"lastNumber": {}}, {"json": {}}]
+    "step",
+    [
+        {"regex": "a(.)", "take": "Last"},
+        {"remove": "[,$]"},
+        {"lastNumber": {}},
+        {"json": {}},
+        {"strip": {}},
+        {"boxed": {}},
+        {"codeFence": {}},
+        {"firstCapital": {}},
+    ],
 )
 def test_each_step_is_an_object_with_one_key(step: dict[str, Any]) -> None:
     assert Step.model_validate(step).model_dump(mode="json", by_alias=True, exclude_none=True) == step

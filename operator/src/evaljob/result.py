@@ -30,6 +30,8 @@ _FRAME = re.compile(
 MESSAGE_MAX = 1024
 
 COUNT_MAX = 10**12
+ITEMS_MAX = 10**4
+"""Items of a sample (instructions, words, bytes) that the bound of a result's size counts with."""
 SCORE_MAX = 10**50
 """No metric reaches it; sums below it stay finite as floats."""
 
@@ -68,6 +70,8 @@ class MetricInfo(Frozen):
     higher_is_better: bool = True
     binary: bool = True
     """Scores are 0 or 1 (unit 1); otherwise sums are in units of 10**-12."""
+    weighted: bool = False
+    """A mean over items, for example instructions: states count items, in clusters of one sample or more."""
 
     @property
     def unit(self) -> int:
@@ -257,7 +261,7 @@ def _checks(r: PartitionResult) -> list[_Check]:
     o = r.outcomes
     finals = o.answered + o.no_answer + o.context_overflow + o.truncated + o.refused
     names = [s.name for s in r.subsets]
-    scored = [(m, stat) for s in r.subsets for m, stat in zip(r.metrics, s.stats, strict=False)]
+    scored = [pair for s in r.subsets for pair in _of(r, s)]
     return [
         _Check(r.v != RESULT_VERSION, f"version {r.v}, this program reads {RESULT_VERSION}"),
         _Check(o.completed != o.expected, f"completed {o.completed} of {o.expected} samples"),
@@ -274,13 +278,27 @@ def _checks(r: PartitionResult) -> list[_Check]:
         ),
         _Check(any(len(s.stats) != len(r.metrics) for s in r.subsets), "a subset lacks a metric"),
         _Check(
-            any(stat.n != s.expected for s in r.subsets for stat in s.stats),
+            any(not _counted(m, stat, s.expected) for s in r.subsets for m, stat in _of(r, s)),
             "a subset scored fewer samples than expected",
         ),
         _Check(any(m.binary and not _binary(stat) for m, stat in scored), "a 0/1 metric outside its range"),
         _Check(not all(_possible(stat, m.unit) for m, stat in scored), "sums that no scores can have"),
-        _Check(len({s.clusters is None for _, s in scored if s.n}) > 1, "clusters in some subsets only"),
+        _Check(
+            len({s.clusters is None for m, s in scored if s.n and not m.weighted}) > 1,
+            "clusters in some subsets only",
+        ),
     ]
+
+
+def _of(result: PartitionResult, subset: SubsetResult) -> list[tuple[MetricInfo, Stat]]:
+    return list(zip(result.metrics, subset.stats, strict=False))
+
+
+def _counted(metric: MetricInfo, stat: Stat, expected: int) -> bool:
+    """Whether every sample is in a state: once, or as its items."""
+    if not metric.weighted or not expected:
+        return stat.n == expected
+    return stat.n >= expected and stat.clusters is not None and stat.clusters.number <= expected
 
 
 def _binary(stat: Stat) -> bool:
@@ -332,9 +350,11 @@ def worst_case_bytes(
         return next(noise) % (limit + 1)
 
     def stat(m: MetricInfo, n: int) -> Stat:
+        n = n * ITEMS_MAX if m.weighted else n
         high = n * m.unit
         total = below(high)
-        clusters = Clusters(below(n), below(high**2), below(high * n), below(n * n)) if clustered else None
+        has_clusters = clustered or m.weighted
+        clusters = Clusters(below(n), below(high**2), below(high * n), below(n * n)) if has_clusters else None
         return Stat(n, total, total if m.binary else below(high * m.unit), clusters)
 
     n = sum(expected for _, expected in subsets.values())

@@ -7,7 +7,7 @@ proportions, else value +- 1.96 standard errors; standard errors of clustered sa
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fractions import Fraction
 from statistics import NormalDist
 from typing import NamedTuple
@@ -113,10 +113,37 @@ def accumulate(scores: Iterable[tuple[int, str | None]]) -> Stat:
     pairs = sums.values()
     if (clustered := sum(size for size, _ in pairs)) != n:
         raise ValueError(f"{clustered} of {n} samples have a cluster: all must have one, or none")
-    clusters = Clusters(
-        len(sums), sum(s * s for _, s in pairs), sum(s * k for k, s in pairs), sum(k * k for k, _ in pairs)
+    return Stat(n, total, squares, _clusters(pairs))
+
+
+class Weighted(NamedTuple):
+    """A sample whose score is the mean of several items (instructions, words, bytes), which are not independent."""
+
+    total: int
+    """Sum of the items' scores, in units."""
+    items: int
+
+
+def accumulate_weighted(samples: Iterable[tuple[Weighted, str | None]]) -> Stat:
+    """Sum up (items of a sample, cluster or None): the value is the mean over items, clustered by sample.
+
+    The sum of squares has the least value that the samples' means allow: single items are not known.
+    """
+    n = total = squares = 0
+    sums: dict[str | int, tuple[int, int]] = {}
+    for row, ((score, items), cluster) in enumerate(samples):
+        n, total, squares = n + items, total + score, squares - (-(score**2) // items)
+        key = row if cluster is None else cluster
+        size, inner = sums.get(key, (0, 0))
+        sums[key] = (size + items, inner + score)
+    return Stat(n, total, squares, _clusters(sums.values())) if sums else EMPTY
+
+
+def _clusters(pairs: Collection[tuple[int, int]]) -> Clusters:
+    """The sums over clusters of (size, sum of scores)."""
+    return Clusters(
+        len(pairs), sum(s * s for _, s in pairs), sum(s * k for k, s in pairs), sum(k * k for k, _ in pairs)
     )
-    return Stat(n, total, squares, clusters)
 
 
 class Estimate(NamedTuple):

@@ -195,7 +195,13 @@ def _disagreement(results: Sequence[PartitionResult]) -> Reason | None:
     sizes: dict[str, set[int]] = {}
     for subset in (s for r in results for s in r.subsets):
         sizes.setdefault(subset.name, set()).add(subset.size)
-    clustered = {x.clusters is None for r in results for s in r.subsets for x in s.stats if x.n}
+    clustered = {
+        x.clusters is None
+        for r in results
+        for s in r.subsets
+        for m, x in zip(r.metrics, s.stats, strict=True)
+        if x.n and not m.weighted
+    }
     same = len(digests) == len(metrics) == 1 and all(len(s) == 1 for s in sizes.values())
     same = same and len(clustered) <= 1
     return None if same else Reason.SHARDS_DISAGREE
@@ -300,7 +306,9 @@ def _leaves(subsets: Mapping[str, _Merged], i: int, metric: MetricInfo) -> dict[
         stat = subset.stats[i]
         value = estimate(stat, metric.unit)
         if value is not None:
-            found[name] = _Weighed(value, subset.size, stat.n, stat)
+            # Coverage is of samples, also where the state counts their items.
+            n = subset.expected if metric.weighted else stat.n
+            found[name] = _Weighed(value, subset.size, n, stat)
     return found
 
 

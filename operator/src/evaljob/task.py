@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic.alias_generators import to_camel
 
 from evaljob.model import Frozen, cel, cel_rules
 
@@ -109,13 +110,18 @@ class Empty(Frozen):
     """A step without arguments, written `{}`."""
 
 
+_OPERATIONS = (
+    "regex", "remove", "strip", "last_number", "boxed", "code_fence", "first_capital", "json",
+)  # fmt: skip
+
+
 class Step(Frozen):
     """One step of an extraction pipeline: an object with exactly one operation."""
 
     model_config = cel_rules(
         cel(
-            "[has(self.regex), has(self.remove), has(self.lastNumber), has(self.json)].filter(x, x).size() == 1",
-            "a step has exactly one operation: regex, remove, lastNumber or json",
+            f"[{', '.join(f'has(self.{to_camel(n)})' for n in _OPERATIONS)}].filter(x, x).size() == 1",
+            f"a step has exactly one operation: {', '.join(map(to_camel, _OPERATIONS))}",
         ),
         cel("!has(self.take) || has(self.regex)", "take belongs to regex", fieldPath=".take"),
     )
@@ -128,6 +134,14 @@ class Step(Frozen):
     """Delete every match of this pattern."""
     last_number: Empty | None = None
     """The last number in the text, without thousands separators."""
+    strip: Empty | None = None
+    """Without white space at both ends."""
+    boxed: Empty | None = None
+    """What the last `\\boxed{…}` or `\\fbox{…}` holds."""
+    code_fence: Empty | None = None
+    """What the first Markdown code fence holds, to the end where it is not closed; without one the whole text."""
+    first_capital: Empty | None = None
+    """The first capital letter A to Z."""
     json_value: Annotated[Empty | None, Field(alias="json")] = None
     """The first JSON value in the text, a code fence around it is ignored."""
 
@@ -143,7 +157,8 @@ class Step(Frozen):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        given = [n for n in ("regex", "remove", "last_number", "json_value") if getattr(self, n) is not None]
+        fields = ("json_value" if n == "json" else n for n in _OPERATIONS)
+        given = [n for n in fields if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(f"extract: a step has exactly one operation, this one has {given or 'none'}")
         if self.take is not None and self.regex is None:
@@ -249,6 +264,10 @@ class Task(Frozen):
             "has(self.choices) == (self.requestType == 'LogLikelihood')",
             "choices: needed by requestType LogLikelihood, and only there",
         ),
+        cel(
+            "!has(self.references) || self.requestType != 'LogLikelihood'",
+            "references: not used with requestType LogLikelihood",
+        ),
         cel("!has(self.fewShot) || self.requestType != 'Chat'", "fewShot: not used with requestType Chat"),
         cel(
             "self.metrics.filter(m, has(m.primary) && m.primary).size() == 1",
@@ -276,6 +295,8 @@ class Task(Frozen):
     turns: Turns = Turns.LAST
     target: Template
     """The expected answer; for LogLikelihood the index of the right choice."""
+    references: Template | None = None
+    """A template that yields a list of all accepted answers; metrics take the best. Default: the target alone."""
     target_delimiter: Annotated[str, Field(max_length=16)] = " "
     """Between prompt and answer. Empty for choices under a chat template, as in lm-eval."""
     choices: Choices | None = None
@@ -312,6 +333,8 @@ def _problems(task: Task) -> list[str]:
         found.append(f"choices: {'not used' if task.choices else 'missing'} with requestType {kind}")
     if task.few_shot and kind is RequestType.CHAT:
         found.append("fewShot: not used with requestType Chat, put examples into messages")
+    if task.references and kind is RequestType.LOG_LIKELIHOOD:
+        found.append("references: not used with requestType LogLikelihood")
     if sum(m.primary for m in task.metrics) != 1:
         found.append("metrics: exactly one must be primary")
     found += [

@@ -151,6 +151,7 @@ class Asker:
             error=error,
             requests=[self._request(asked).model_copy(update=answer)],
             target=asked.prompt.target,
+            references=list(asked.prompt.references) or None,
         )
 
     def _request(self, asked: _Asked) -> Request:

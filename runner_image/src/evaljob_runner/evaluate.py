@@ -12,6 +12,7 @@ from evaljob_runner import data, digest, generation, lint, report, sources, toke
 from evaljob_runner.asking import Ask, Asker
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Backend
+from evaljob_runner.data import Sample
 from evaljob_runner.errors import Fatal, Retry
 from evaljob_runner.prompts import Prompt, Prompter
 from evaljob_runner.report import Progress, Scored, Stopwatch
@@ -50,6 +51,7 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
     selection = data.select(work.planned.dataset, work.task, work.partition, work.places)
     report.refuse_too_large(work, scorer.info, selection.counts)
     prompter = Prompter(work.task, selection.pools, chat=work.chat)
+    refuse_targets(scorer, prompter, selection.samples)
     sampling = generation.resolve(work.task.generation, work.model.generation)
     with shell.stopwatch.phase("load"):
         model = checkpoint(work)
@@ -96,6 +98,19 @@ def refuse_unsupported(work: Assignment) -> None:
         raise work.unsupported(why)
     if problem := repeats_problem(work.planned.dataset, work.task, work.model):
         raise Fatal(Reason.BAD_CONFIGURATION, f"repeats: {problem}")
+
+
+def refuse_targets(scorer: Scorer, prompter: Prompter, samples: Iterable[Sample]) -> None:
+    """Refuse targets that a metric cannot read, before the model loads.
+
+    Raises:
+        Fatal: BadData.
+    """
+    if not scorer.checks:
+        return
+    for sample in samples:
+        if problem := scorer.check(prompter.target(sample)):
+            raise Fatal(Reason.BAD_DATA, f"{problem} ({sample.where})")
 
 
 def checkpoint(work: Assignment) -> digest.Checkpoint | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, NoReturn
 
-from evaljob.task import Step, Take, Task
+from evaljob.task import Empty, Step, Take, Task
 
 Json = Any
 """A JSON value."""
@@ -14,6 +14,9 @@ Pipeline = Callable[[str], Json]
 """The value in an answer, or None: NoAnswer."""
 _NUMBER = re.compile(r"(?:(?<![\w.])-)?\d+(?:,\d{3})*(?:\.\d+)?")
 _FENCE = re.compile(r"```\w*\n(.*?)```", re.DOTALL)
+_CODE = re.compile(r"```[\w+-]*[^\S\n]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
+_BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
+_BRACE = re.compile(r"\\[{}\\]|[{}]")
 _STARTS_MAX = 1000
 """Brackets that are tried: a model may write a million of them."""
 _VALUE_START = re.compile(r"[\[{]")
@@ -44,7 +47,15 @@ def _step(step: Step) -> Pipeline:
     if step.remove is not None:
         unwanted = re.compile(step.remove)
         return lambda text: unwanted.sub("", text)
-    return _last_number if step.last_number is not None else first_json
+    functions: tuple[tuple[Empty | None, Pipeline], ...] = (
+        (step.last_number, _last_number),
+        (step.strip, str.strip),
+        (step.boxed, _boxed),
+        (step.code_fence, _code_fence),
+        (step.first_capital, _first_capital),
+        (step.json_value, first_json),
+    )
+    return next(function for given, function in functions if given is not None)
 
 
 def _regex(pattern: re.Pattern[str], *, last: bool) -> Pipeline:
@@ -60,6 +71,34 @@ def _regex(pattern: re.Pattern[str], *, last: bool) -> Pipeline:
 def _last_number(text: str) -> str | None:
     found = _NUMBER.findall(text)
     return found[-1].replace(",", "") if found else None
+
+
+def _boxed(text: str) -> str | None:
+    """The last box that closes: models write unfinished ones when they run out of tokens."""
+    for match in reversed(list(_BOX.finditer(text))):
+        if (end := _closing(text, match.end())) is not None:
+            return text[match.end() : end]
+    return None
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Where the brace that is open at `start` closes; escaped braces are text."""
+    depth = 1
+    for brace in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if not depth:
+            return brace.start()
+    return None
+
+
+def _code_fence(text: str) -> str:
+    found = _CODE.search(text)
+    return found[1] if found else text
+
+
+def _first_capital(text: str) -> str | None:
+    found = re.search("[A-Z]", text)
+    return found[0] if found else None
 
 
 def first_json(text: str) -> Json:

@@ -32,6 +32,8 @@ class Prompt:
     delimiter: str
     """Between prompt and choice."""
     target: str
+    references: tuple[str, ...]
+    """All accepted answers, where the task has several."""
     few_shot: tuple[Sample, ...]
     leaks: bool
     """Whether a solved example asks the very question of the sample."""
@@ -54,6 +56,7 @@ class Prompter:
         self._description = templates.text("description", task.description or "")
         self._prompt = templates.text("prompt", task.prompt or "")
         self._target = templates.text("target", task.target)
+        self._references = templates.value("references", task.references) if task.references else None
         self._messages = templates.value("messages", task.messages) if task.messages else None
         choices = task.choices.template if task.choices else None
         self._choices = templates.value("choices.template", choices) if choices else None
@@ -78,7 +81,8 @@ class Prompter:
             messages=messages,
             choices=choices,
             delimiter="" if self._chat else self._task.target_delimiter,
-            target=self._target_of(sample, choices),
+            target=self.target(sample, choices),
+            references=self._references_of(sample),
             few_shot=shots,
             leaks=any(self._prompt.render(s.columns, s.where) == question for s in shots),
         )
@@ -101,7 +105,7 @@ class Prompter:
     def _solved(self, shot: Sample) -> str:
         few_shot = self._task.few_shot
         choices = self._choices_of(shot)
-        target = self._target_of(shot, choices)
+        target = self.target(shot, choices)
         answer = choices[int(target)] if choices else target
         end = few_shot.delimiter if few_shot else ""
         return self._prompt.render(shot.columns, shot.where) + self._task.target_delimiter + answer + end
@@ -119,7 +123,20 @@ class Prompter:
             )
         return choices
 
-    def _target_of(self, sample: Sample, choices: tuple[str, ...]) -> str:
+    def _references_of(self, sample: Sample) -> tuple[str, ...]:
+        if self._references is None:
+            return ()
+        found = self._references.evaluate(sample.columns, sample.where)
+        if not isinstance(found, list | tuple) or not found:
+            raise Fatal(Reason.BAD_DATA, f"references: must yield a list of texts ({sample.where})")
+        return tuple(map(str, found))
+
+    def target(self, sample: Sample, choices: tuple[str, ...] = ()) -> str:
+        """The expected answer.
+
+        Raises:
+            Fatal: BadData, when the document does not fit the template.
+        """
         target = self._target.render(sample.columns, sample.where)
         if self._task.request_type is not RequestType.LOG_LIKELIHOOD:
             return target

@@ -5,11 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import comb
+from typing import NamedTuple
 
 from evaljob.result import MetricInfo
 from evaljob.task import Metric
 from evaljob_runner.metrics.base import Definition
 from evaljob_runner.samples import Score
+
+
+class Reduced(NamedTuple):
+    """The score of a sample, and how many items it is the mean of."""
+
+    value: float
+    weight: int
 
 
 @dataclass(frozen=True)
@@ -23,8 +31,11 @@ class Reduction:
     k: int | None = None
     """Of pass@k."""
 
-    def reduce(self, repeats: Sequence[Score]) -> float:
+    def reduce(self, repeats: Sequence[Score]) -> Reduced:
         """The score of one sample."""
+        return Reduced(self._value(repeats), repeats[0].weight)
+
+    def _value(self, repeats: Sequence[Score]) -> float:
         if self.k is not None:
             return float(pass_at_k(sum(score.value == 1 for score in repeats), len(repeats), self.k))
         if self.metric.reduce and self.metric.reduce.majority:
@@ -45,6 +56,7 @@ def reductions(metric: Metric, definition: Definition, repeats: int) -> list[Red
                 higher_is_better=definition.higher_is_better,
                 # Only then is the score of a sample still 0 or 1.
                 binary=definition.binary and (repeats == 1 or votes or k == repeats),
+                weighted=definition.weight is not None,
             ),
             definition.floor,
             k,

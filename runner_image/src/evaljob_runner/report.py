@@ -27,6 +27,7 @@ from evaljob.result import (
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.data import Count, Sample, Selection
 from evaljob_runner.errors import Fatal
+from evaljob_runner.reducing import Reduced
 from evaljob_runner.samples import InferenceLine, Outcome, ScoreLine
 from evaljob_runner.scoring import Scorer
 
@@ -187,10 +188,19 @@ def _subset(name: str, count: Count, scored: Sequence[Scored], scorer: Scorer) -
         for sample, repeats in groupby(mine, key=lambda s: s.sample)
     ]
     states = tuple(
-        stats.accumulate((stats.to_units(values[i], metric.unit), cluster) for values, cluster in rows)
+        _state([(values[i], cluster) for values, cluster in rows], metric)
         for i, metric in enumerate(scorer.info)
     )
     return SubsetResult(name=name, size=count.size, expected=count.expected, stats=states)
+
+
+def _state(scores: Sequence[tuple[Reduced, str | None]], metric: MetricInfo) -> stats.Stat:
+    if not metric.weighted:
+        return stats.accumulate((stats.to_units(s.value, metric.unit), cluster) for s, cluster in scores)
+    return stats.accumulate_weighted(
+        (stats.Weighted(stats.to_units(s.value * s.weight, metric.unit), s.weight), cluster)
+        for s, cluster in scores
+    )
 
 
 def _tokens(scored: Sequence[Scored]) -> Tokens:

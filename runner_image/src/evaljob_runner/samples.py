@@ -105,6 +105,8 @@ class InferenceLine(Frozen):
     error: Error | None = None
     requests: list[Request]
     target: str
+    references: list[str] | None = None
+    """All accepted answers, where the task has several."""
 
 
 class Score(Frozen):
@@ -113,6 +115,8 @@ class Score(Frozen):
     extracted: str | None = None
     """What the metric's pipeline found (the whole answer, where it has none, is not repeated here)."""
     value: float
+    weight: Annotated[int, Field(ge=1)] = 1
+    """Items that `value` is the mean of."""
     explanation: Annotated[str, Field(max_length=ERROR_MESSAGE_MAX)] | None = None
 
 

@@ -7,6 +7,7 @@ from evaljob_runner import extract, metrics, reducing
 from evaljob_runner.extract import Json
 from evaljob_runner.metrics import choices
 from evaljob_runner.metrics.base import Choice, as_text
+from evaljob_runner.reducing import Reduced
 from evaljob_runner.samples import InferenceLine, Outcome, Score, ScoreLine
 
 
@@ -25,14 +26,14 @@ class Scorer:
         self._task = task
         self._pipelines = extract.pipelines(task)
         self._definitions = {m.key: metrics.definition(m, task) for m in task.metrics}
-        self._compare = {
-            m.key: d.compare(m.args) for m in task.metrics if (d := self._definitions[m.key]).compare
-        }
+        self._compare = {m.key: d.compare(m) for m in task.metrics if (d := self._definitions[m.key]).compare}
         self._reductions = [
             r for m in task.metrics for r in reducing.reductions(m, self._definitions[m.key], repeats)
         ]
         self.info = tuple(reduction.info for reduction in self._reductions)
         """What the numbers of a sample mean."""
+        self.checks = {key: d.check for key, d in self._definitions.items() if d.check}
+        """By metric: what refuses a target that it cannot read."""
 
     def score(self, line: InferenceLine) -> tuple[Outcome, ScoreLine]:
         """How a finished answer ended, and its scores."""
@@ -45,9 +46,16 @@ class Scorer:
             id=line.id, repeat=line.repeat, inference_digest=line.inference_digest, scores=scores
         )
 
-    def reduce(self, repeats: Sequence[ScoreLine]) -> tuple[float, ...]:
+    def reduce(self, repeats: Sequence[ScoreLine]) -> tuple[Reduced, ...]:
         """The numbers of one sample, in the order of `info`."""
         return tuple(r.reduce([line.scores[r.metric.key] for line in repeats]) for r in self._reductions)
+
+    def check(self, target: str) -> str | None:
+        """What is wrong with a sample's target, if anything."""
+        problems = (
+            f"target: metric {k}: {why}" for k, check in self.checks.items() if (why := check(target))
+        )
+        return next(problems, None)
 
     def _extracted(self, metric: Metric, line: InferenceLine) -> Json:
         """What a metric sees: the pick among choices, or what its pipeline finds; None for no answer."""
@@ -62,15 +70,18 @@ class Scorer:
         return self._pipelines[metric.extract](output) if metric.extract else output
 
     def _score(self, metric: Metric, line: InferenceLine) -> Score:
+        definition = self._definitions[metric.key]
+        weight = definition.weight(line.target) if definition.weight else 1
         found = self._extracted(metric, line)
         if found is None:
-            return Score(value=self._definitions[metric.key].floor)
+            return Score(value=definition.floor, weight=weight)
         compare = self._compare.get(metric.key)
         if compare is None:
             return Score(extracted=str(found), value=float(found == int(line.target)))
-        verdict = compare(found, line.target)
+        verdict = compare(found, line.references or [line.target])
         return Score(
             extracted=as_text(found) if metric.extract else None,
             value=verdict.value,
+            weight=weight,
             explanation=verdict.explanation,
         )

@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from evaljob.names import Reason
 from evaljob.task import Metric, RequestType, Task
 from evaljob_runner.errors import Fatal
-from evaljob_runner.metrics import choices, structured, text
+from evaljob_runner.metrics import calls, choices, instructions, mathematics, overlap, structured, text
 from evaljob_runner.metrics.base import Definition
 
-REGISTRY: Mapping[str, Definition] = {**choices.METRICS, **text.METRICS, **structured.METRICS}
+REGISTRY: Mapping[str, Definition] = {
+    name: found
+    for family in (choices, text, structured, overlap, calls, mathematics, instructions)
+    for name, found in family.METRICS.items()
+}
 
 
 def definition(metric: Metric, task: Task) -> Definition:

@@ -1,10 +1,14 @@
 """What a metric is. Each family of metrics is one module beside this one; the package collects them."""
 
+import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from evaljob.names import Reason
+from evaljob.task import Metric
+from evaljob_runner.errors import Fatal
 from evaljob_runner.extract import Json
 
 Args = Mapping[str, str]
@@ -20,8 +24,8 @@ class Verdict(NamedTuple):
     """Why, where the number does not say it; goes to the sample log."""
 
 
-Compare = Callable[[Json, str], Verdict]
-"""(extracted answer, target) -> verdict."""
+Compare = Callable[[Json, Sequence[str]], Verdict]
+"""(extracted answer, accepted answers) -> verdict. There is at least one accepted answer."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Choice:
 class Definition:
     """A metric of the registry: `compare` for answers or `choose` for weighed choices, one of both."""
 
-    compare: Callable[[Args], Compare] | None = None
+    compare: Callable[[Metric], Compare] | None = None
     """Called once per process, before the model loads: heavy libraries are imported here and nowhere else."""
     choose: Callable[[Choice], float] | None = None
     """What is maximised; the first of equal choices wins, as with numpy's argmax."""
@@ -48,14 +52,43 @@ class Definition:
     required: frozenset[str] = frozenset()
     binary: bool = True
     """Scores are 0 or 1. Otherwise any finite number."""
+    weight: Callable[[str], int] | None = None
+    """How many items (for example instructions) a target has, where the number is a mean over items; a sample's
+    score is then the mean of its own."""
+    check: Callable[[str], str | None] | None = None
+    """What is wrong with a sample's target, if anything: asked for all samples before the model loads."""
     higher_is_better: bool = True
     floor: float = 0.0
     """The score of a sample without an answer."""
 
 
-def simple(score: Callable[[Json, str, Args], float]) -> Callable[[Args], Compare]:
-    """The comparison of a metric that needs no preparation."""
-    return lambda args: lambda value, target: Verdict(float(score(value, target, args)))
+def simple(score: Callable[[Json, str, Args], float]) -> Callable[[Metric], Compare]:
+    """The comparison of a metric that needs no preparation: the best over the accepted answers."""
+
+    def prepare(metric: Metric) -> Compare:
+        return best_of(lambda value, target: score(value, target, metric.args))
+
+    return prepare
+
+
+def best_of(score: Callable[[Json, str], float]) -> Compare:
+    """A comparison with one answer -> with several, of which the best counts."""
+    return lambda value, targets: Verdict(max(float(score(value, target)) for target in targets))
+
+
+def library(name: str) -> Any:  # noqa: ANN401 - a module
+    """A library that only some tasks need, and that others should not wait for.
+
+    Raises:
+        Fatal: BadConfiguration, where it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise Fatal(
+            Reason.BAD_CONFIGURATION,
+            f"{error.name} is not installed: use an image made with evaljob[runner]",
+        ) from error
 
 
 def as_text(value: Json) -> str:

@@ -1,0 +1,150 @@
+"""Function calls: which, in which order, with which arguments.
+
+An answer is a JSON object or list of them: `{"name": …, "arguments": {…}}`, or OpenAI's tool call around it with
+arguments as JSON in a text. A target is a JSON list of such calls, or of BFCL's `{name: {argument: [accepted
+values]}}`, where the accepted value "" means that the argument may be absent.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+from evaljob.task import Metric
+from evaljob_runner.extract import Json, first_json
+from evaljob_runner.metrics.base import Compare, Definition, Verdict
+
+_ANY_ORDER_MAX = 6
+"""Calls whose orders are all tried: 720."""
+_ABSENT = ""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call in an answer."""
+
+    name: str
+    arguments: Mapping[str, Json]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One call in a target: each argument with the values that are accepted."""
+
+    name: str
+    arguments: Mapping[str, Sequence[Json]]
+
+    def accepts(self, call: Call) -> bool:
+        """Whether name, arguments and their types are right."""
+        if call.name != self.name or call.arguments.keys() - self.arguments.keys():
+            return False
+        return all(
+            any(same(call.arguments[name], value) for value in accepted)
+            if name in call.arguments
+            else _ABSENT in accepted
+            for name, accepted in self.arguments.items()
+        )
+
+
+def same(a: Json, b: Json) -> bool:
+    """Equality of JSON values with their types: 1 is 1.0, but neither true nor "1"."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    numbers = isinstance(a, int | float) and isinstance(b, int | float)
+    return (numbers or type(a) is type(b)) and bool(a == b)
+
+
+def calls(value: Json) -> list[Call] | None:
+    """The calls in an answer; None where it is malformed."""
+    found = first_json(value) if isinstance(value, str) else value
+    items = found if isinstance(found, list) else [found]
+    read = [_call(item) for item in items]
+    return [call for call in read if call] if all(read) else None
+
+
+def _call(item: Json) -> Call | None:
+    if isinstance(item, dict) and isinstance(item.get("function"), dict):
+        item = item["function"]
+    if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+        return None
+    arguments = item.get("arguments", {})
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except ValueError:
+            return None
+    return Call(item["name"], arguments) if isinstance(arguments, dict) else None
+
+
+def expected(target: str) -> list[Expected]:
+    """The calls of a target.
+
+    Raises:
+        ValueError: when it has another form.
+    """
+    found = json.loads(target)
+    return [_expected(item) for item in (found if isinstance(found, list) else [found])]
+
+
+def _expected(item: Any) -> Expected:  # noqa: ANN401 - JSON
+    if (call := _call(item)) is not None:
+        return Expected(call.name, {name: [value] for name, value in call.arguments.items()})
+    if isinstance(item, dict) and len(item) == 1:
+        ((name, arguments),) = item.items()
+        if isinstance(arguments, dict) and all(isinstance(v, list) for v in arguments.values()):
+            return Expected(name, arguments)
+    raise ValueError(f"neither {{name, arguments}} nor {{name: {{argument: [values]}}}}: {str(item)[:80]}")
+
+
+def _problem(target: str) -> str | None:
+    try:
+        expected(target)
+    except ValueError as error:
+        return f"must be a JSON list of calls: {error}"
+    return None
+
+
+def _tool_call(metric: Metric) -> Compare:
+    any_order = metric.args.get("order") == "any"
+
+    def compare(value: Json, targets: Sequence[str]) -> Verdict:
+        made = calls(value)
+        if made is None:
+            return Verdict(0, "malformed")
+        return Verdict(float(any(_matches(made, expected(t), any_order=any_order) for t in targets)))
+
+    return compare
+
+
+def _matches(made: Sequence[Call], wanted: Sequence[Expected], *, any_order: bool) -> bool:
+    if len(made) != len(wanted):
+        return False
+    orders = permutations(made) if any_order and len(made) <= _ANY_ORDER_MAX else [made]
+    return any(all(e.accepts(c) for e, c in zip(wanted, order, strict=True)) for order in orders)
+
+
+def _tool_call_name(_metric: Metric) -> Compare:
+    def compare(value: Json, targets: Sequence[str]) -> Verdict:
+        made = calls(value)
+        if made is None:
+            return Verdict(0, "malformed")
+        names = [call.name for call in made]
+        return Verdict(float(any(names == [e.name for e in expected(t)] for t in targets)))
+
+    return compare
+
+
+def _tool_call_valid(_metric: Metric) -> Compare:
+    return lambda value, _targets: Verdict(float(calls(value) is not None))
+
+
+METRICS: Mapping[str, Definition] = {
+    "tool_call": Definition(_tool_call, args={"order": "any|strict"}, check=_problem),
+    "tool_call_name": Definition(_tool_call_name, check=_problem),
+    "tool_call_valid": Definition(_tool_call_valid),
+}

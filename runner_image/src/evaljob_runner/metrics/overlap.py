@@ -1,0 +1,100 @@
+"""Metrics that count what an answer and a reference have in common. All lie between 0 and 1.
+
+BLEU and chrF are those of single sentences, and are named so: corpus-level BLEU is no mean over samples.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from evaljob.task import Metric
+from evaljob_runner.extract import Json
+from evaljob_runner.metrics.base import FLAG, Compare, Definition, Verdict, as_text, best_of, library
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation + "，。、；：？！“”‘’（）《》【】…—·")  # noqa: RUF001
+_TOKENIZE = "words|characters"
+"""Characters are for languages without spaces."""
+
+
+def _squad_tokens(text: str, *, characters: bool) -> list[str]:
+    """As SQuAD's evaluation (Rajpurkar et al. 2016): case, punctuation and articles do not count."""
+    plain = text.lower().translate(_PUNCTUATION)
+    if characters:
+        return list("".join(plain.split()))
+    return _ARTICLES.sub(" ", plain).split()
+
+
+def f1(found: Sequence[str], wanted: Sequence[str]) -> float:
+    """Harmonic mean of precision and recall over tokens as a bag; two empty texts are equal."""
+    if not found or not wanted:
+        return float(found == wanted)
+    shared = sum((Counter(found) & Counter(wanted)).values())
+    return 2 * shared / (len(found) + len(wanted))
+
+
+def _token_f1(metric: Metric) -> Compare:
+    characters = metric.args.get("tokenize") == "characters"
+
+    def score(value: Json, target: str) -> float:
+        return f1(*(_squad_tokens(t, characters=characters) for t in (as_text(value), target)))
+
+    return best_of(score)
+
+
+def _sentence_bleu(metric: Metric) -> Compare:
+    bleu = library("sacrebleu.metrics").BLEU(
+        tokenize=metric.args.get("tokenize", "13a"), effective_order=True
+    )
+    return lambda value, targets: Verdict(bleu.sentence_score(as_text(value), list(targets)).score / 100)
+
+
+def _sentence_chrf(_metric: Metric) -> Compare:
+    chrf = library("sacrebleu.metrics").CHRF()
+    return lambda value, targets: Verdict(chrf.sentence_score(as_text(value), list(targets)).score / 100)
+
+
+class _Characters:
+    """The tokenizer that rouge-score calls: its own drops everything but Latin letters and digits."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return [c for c in text.lower() if c.isalnum()]
+
+
+def _rouge(kind: str) -> Callable[[Metric], Compare]:
+    def prepare(metric: Metric) -> Compare:
+        scorer = library("rouge_score.rouge_scorer").RougeScorer(
+            [kind],
+            use_stemmer=metric.args.get("stemmer") == "true",
+            tokenizer=_Characters() if metric.args.get("tokenize") == "characters" else None,
+        )
+        return best_of(lambda value, target: scorer.score(target, as_text(value))[kind].fmeasure)
+
+    return prepare
+
+
+def _edit_similarity(_metric: Metric) -> Compare:
+    ratio = library("rapidfuzz.fuzz").ratio
+    return best_of(lambda value, target: ratio(as_text(value), target) / 100)
+
+
+def _references_found(value: Json, targets: Sequence[str]) -> Verdict:
+    text = as_text(value).lower()
+    return Verdict(sum(target.lower() in text for target in targets) / len(targets))
+
+
+_ROUGE_ARGS = {"stemmer": FLAG, "tokenize": _TOKENIZE}
+METRICS: Mapping[str, Definition] = {
+    "token_f1": Definition(_token_f1, args={"tokenize": _TOKENIZE}, binary=False),
+    "sentence_bleu": Definition(_sentence_bleu, args={"tokenize": "13a|intl|char|zh|none"}, binary=False),
+    "sentence_chrf": Definition(_sentence_chrf, binary=False),
+    **{
+        kind: Definition(_rouge(kind), args=_ROUGE_ARGS, binary=False)
+        for kind in ("rouge1", "rouge2", "rougeL", "rougeLsum")
+    },
+    # The share of equal letters in two texts, twice the longest common subsequence over both lengths.
+    "edit_similarity": Definition(_edit_similarity, binary=False),
+    # The share of all references that stand in the answer, without regard to case (RULER's string match).
+    "references_found": Definition(lambda _metric: _references_found, binary=False),
+}
