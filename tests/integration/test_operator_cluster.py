@@ -226,3 +226,11 @@ async def test_a_watch_that_nobody_listens_to_gives_its_thread_back(server: Serv
             return
         await asyncio.sleep(0.01)
     pytest.fail("the thread still reads")
+
+
+async def test_a_dry_run_brings_its_warnings(server: Server, cluster: Cluster) -> None:
+    warning = '299 - "spec: \\"x\\", not good", 299 - "and another"'
+    server.answers = [reply(201, {"kind": "Job"}, Warning=warning)]
+    answer = await cluster.dry_run("/apis/batch/v1/namespaces/x/jobs", {})
+    assert (answer.body, answer.warnings) == ({"kind": "Job"}, ('spec: "x", not good', "and another"))
+    assert server.requests[0][1:3] == ("POST", "/apis/batch/v1/namespaces/x/jobs?dryRun=All")

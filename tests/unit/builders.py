@@ -103,6 +103,7 @@ def job_view(name: str = "job", **more: Any) -> JobView:  # noqa: ANN401 - field
     """A Job of ours that has just been made."""
     values: Document = {
         "uid": "job-1",
+        "version": "7",
         "owner": UID,
         "created": NOW,
         "started_at": NOW,

@@ -8,7 +8,9 @@ from typing import Any
 from evaljob_operator.api import (
     JSON,
     AlreadyExistsError,
+    Answer,
     ApiError,
+    ConflictError,
     InvalidError,
     Json,
     NotFoundError,
@@ -29,6 +31,9 @@ class FakeApi:
         faults: (start of the request, error); each is raised once, in place of its request. An
             UnreachableError is raised after the request has been carried out: the answer was lost.
         bodies: Bodies of the writes.
+        dry_runs: Names of the objects that were tried.
+        mutation: What admission makes of an object that is tried, as a merge patch.
+        warnings: What it says to it.
         late: While True, watches tell nothing: what they should have told comes when it is False again.
     """
 
@@ -36,6 +41,9 @@ class FakeApi:
         self.objects: dict[str, Json] = {}
         self.writes: list[str] = []
         self.bodies: list[Json | list[Json] | None] = []
+        self.dry_runs: list[str] = []
+        self.mutation: Json = {}
+        self.warnings: tuple[str, ...] = ()
         self.late = False
         self.reads: list[str] = []
         self.faults: list[tuple[str, ApiError]] = []
@@ -67,6 +75,15 @@ class FakeApi:
         if fault:
             raise fault[1]
         return answer
+
+    async def dry_run(self, path: str, body: Json) -> Answer:
+        await asyncio.sleep(0)
+        self.dry_runs.append(body["metadata"]["name"])
+        line = f"DRY RUN {path}"
+        if fault := next((f for f in self.faults if line.startswith(f[0])), None):
+            self.faults.remove(fault)
+            raise fault[1]
+        return Answer(merged(body, self.mutation), self.warnings)
 
     async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[list[Json]]:
         queue: asyncio.Queue[Json] = asyncio.Queue()
@@ -130,6 +147,9 @@ class FakeApi:
         before = self.objects[path]
         if patch["metadata"].get("uid", before["metadata"]["uid"]) != before["metadata"]["uid"]:
             raise InvalidError(422, "Invalid", "metadata.uid: Invalid value: field is immutable")
+        version = before["metadata"]["resourceVersion"]
+        if patch["metadata"].get("resourceVersion", version) != version:
+            raise ConflictError(409, "Conflict", "the object has been modified")
         after = merged(before, patch)
         return before if after == before else self.put(path, after)
 

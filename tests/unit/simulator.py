@@ -108,6 +108,7 @@ class Job:
     reason: str = ""
     finished_at: float = 0.0
     written_at: float | None = None
+    version: int = 1
 
     def status(self) -> Object:
         conditions: list[Object] = [{"type": "Suspended", "status": "True" if self.suspended else "False"}]
@@ -134,6 +135,7 @@ class Job:
         meta: Object = {
             "name": self.name,
             "uid": self.uid,
+            "resourceVersion": str(self.version),
             "creationTimestamp": stamp(self.created),
             "ownerReferences": [{"uid": UID, "controller": True}],
             "labels": {LABEL_QUEUE: self.queue} if self.queue else {},
@@ -178,11 +180,12 @@ class Cluster:
         self._soon(self.jobs[name])
 
     def patch(self, name: str, uid: str, patch: Object) -> None:
-        """A merge patch; a Job made again under the same name answers 422, one that is gone 404."""
+        """A merge patch; a Job made again answers 422, one that has changed 409, one that is gone 404."""
         job = self.jobs.get(name)
-        if job is None or job.uid != uid:
-            return
         spec, meta = patch.get("spec", {}), patch.get("metadata", {})
+        if job is None or job.uid != uid or meta.get("resourceVersion", str(job.version)) != str(job.version):
+            return
+        job.version += 1
         assert not (job.queue and "suspend" in spec), "spec.suspend is Kueue's"
         job.suspend = spec.get("suspend", job.suspend)
         job.stopped = job.stopped or spec.get("activeDeadlineSeconds") == 1
@@ -203,10 +206,12 @@ class Cluster:
 
     def _enqueue(self, job: Job) -> None:
         job.suspend, job.admitted_at = True, self.now + self.rng.choice([0, 50, 2000])
+        job.version += 1
 
     def delete_by_hand(self, job: Job) -> None:
         self.deleted_by_hand.add(job.name)
         job.gone_at = min(job.gone_at, self.now + self.rng.choice([0, 5, GRACE]))
+        job.version += 1
 
     def disturb(self) -> None:
         """Evict a pod, let its node fall silent for a while, or let Kueue prefer somebody else."""
@@ -246,6 +251,7 @@ class Cluster:
             return
         if job.admitted_at <= self.now:
             job.suspend, job.admitted_at = False, NEVER
+            job.version += 1
             self._soon(job)
         for pod in list(job.pods):
             if pod.due() <= self.now:
@@ -254,7 +260,8 @@ class Cluster:
             job.sync_at = NEVER
             before = job.status()
             self._sync(job)
-            job.written_at = self.now if job.status() != before else job.written_at
+            if job.status() != before:
+                job.written_at, job.version = self.now, job.version + 1
 
     def _soon(self, job: Job) -> None:
         job.sync_at = min(job.sync_at, self.now + self.rng.choice([0, 1, 3]))

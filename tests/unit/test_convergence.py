@@ -110,7 +110,7 @@ class Operator:
         for partition in decision.create:
             yield functools.partial(self._create, partition)
         for r in decision.records:
-            yield functools.partial(self._patch, r.job, r.uid, record_patch(r.uid, r.text, stop=r.stop))
+            yield functools.partial(self._patch, r.job, r.uid, record_patch(r.uid, r.text, stop_at=r.stop_at))
         for s in decision.suspensions:
             yield functools.partial(self._patch, s.job, s.uid, {"spec": {"suspend": s.suspend}})
         for d in decision.deletions:

@@ -72,7 +72,7 @@ def test_a_pod_beyond_its_pending_deadline_stops_its_job_with_the_reason_on_reco
     pod = pod_view(waiting_reason="ErrImagePull", waiting_message="no such image")
     decision = next_step(see(job_view("j"), pods=(pod,)), later(600))
     (record,) = decision.records
-    assert (record.job, record.uid, record.stop) == ("j", "job-1", True)
+    assert (record.job, record.uid, record.stop_at) == ("j", "job-1", "7")
     failure = result.decode(record.text)
     assert failure == Failure(reason="ImagePullBackOff", message="not started within 600 s: no such image")
 
@@ -94,7 +94,7 @@ def test_a_waiting_pod_shows_in_status_before_it_fails() -> None:
 def test_an_ended_job_is_recorded_once_its_pod_is_seen() -> None:
     pod = pod_view(phase="Succeeded", exit_code=0, message=result.encode(scored(FIRST)))
     decision = next_step(see(job_view("j", finished="Complete", finished_at=NOW), pods=(pod,)))
-    assert [(r.job, r.text, r.stop) for r in decision.records] == [("j", pod.message, False)]
+    assert [(r.job, r.text, r.stop_at) for r in decision.records] == [("j", pod.message, "")]
     assert decision.status.partitions.running == 1
 
 

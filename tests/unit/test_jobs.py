@@ -187,4 +187,10 @@ def test_a_record_is_one_patch_bound_to_the_jobs_uid() -> None:
     assert jobs.record_patch("u", "text") == {
         "metadata": {"uid": "u", "annotations": {"evaljob.dev/result": "text"}}
     }
-    assert jobs.record_patch("u", "text", stop=True)["spec"] == {"activeDeadlineSeconds": 1}
+
+
+def test_a_job_is_ended_only_as_it_was_seen() -> None:
+    """A pod may have started meanwhile."""
+    patch = jobs.record_patch("u", "text", stop_at="7")
+    assert patch["spec"] == {"activeDeadlineSeconds": 1}
+    assert (patch["metadata"]["uid"], patch["metadata"]["resourceVersion"]) == ("u", "7")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 import pytest
 
 from evaljob.names import LABEL_NAME
-from evaljob_operator.api import JSON, ApiError, GoneError, Json, UnreachableError
+from evaljob_operator.api import JSON, Answer, ApiError, GoneError, Json, UnreachableError
 from evaljob_operator.backoff import Backoff
 from evaljob_operator.informer import Informer
 
@@ -53,6 +53,9 @@ class Scripted:
         if isinstance(answer, ApiError):
             raise answer
         return answer
+
+    async def dry_run(self, path: str, body: Json) -> Answer:
+        raise NotImplementedError
 
     async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[list[Json]]:  # noqa: ARG002
         self.watched_from.append(query["resourceVersion"])

@@ -98,6 +98,11 @@ class Stage:
     def evaljob(self, name: str = "nightly") -> Json:
         return self.api.of("evaljobs")[name]
 
+    def status(self) -> Json:
+        """Empty before the first write."""
+        found: Json = self.evaljob().get("status", {})
+        return found
+
     def condition(self, kind: str) -> Json | None:
         found = self.evaljob().get("status", {}).get("conditions", [])
         return next((c for c in found if c["type"] == kind), None)
@@ -226,7 +231,7 @@ async def test_a_new_process_finds_nothing_left_to_do(stage: Stage) -> None:
 async def test_a_run_in_progress_that_stands_still_is_not_written_to(stage: Stage) -> None:
     stage.submit()
     await stage.start()
-    await stage.until(lambda: stage.evaljob().get("status", {}).get("state"))
+    await stage.until(lambda: stage.status().get("state"))
     await stage.settle()
     await stage.kill()
     stage.api.writes.clear()
@@ -352,7 +357,7 @@ async def test_a_refused_job_is_told_and_one_is_tried_again_each_15_seconds(
     stage.api.faults = [(f"POST {JOBS}", error)] * 4
     stage.submit(document(datasets=[dataset(shards=3)]))
     await stage.start()
-    await stage.until(lambda: stage.evaljob().get("status", {}).get("failures"))
+    await stage.until(lambda: stage.status().get("failures"))
     (failure,) = stage.evaljob()["status"]["failures"]
     assert (failure["partition"], failure["reason"]) == ("m/d 0/3", reason)
     assert failure["message"] == f"waiting: {error.message}"
@@ -492,6 +497,32 @@ async def test_somebody_else_s_config_map_is_never_touched(stage: Stage, name: s
     assert not stage.api.of("jobs")
 
 
+async def test_warnings_of_the_dry_run_stand_in_accepted_and_survive_a_restart(stage: Stage) -> None:
+    stage.api.warnings = ("careful",)
+    stage.submit()
+    await stage.start()
+    await stage.until(lambda: stage.condition("Accepted"))
+    await stage.kill()
+    await stage.start()
+    await stage.to_the_end()
+    accepted = stage.condition("Accepted")
+    assert accepted is not None
+    assert accepted["message"] == "1 partition; warnings: careful"
+    assert len(stage.api.dry_runs) == 1
+
+
+async def test_an_evaljob_whose_job_is_invalid_is_refused_before_anything_is_made(stage: Stage) -> None:
+    stage.api.faults = [("DRY RUN", InvalidError(422, "Invalid", "requests: must be <= limits"))]
+    stage.submit()
+    await stage.start()
+    await stage.until(stage.finished)
+    accepted = stage.condition("Accepted")
+    assert accepted is not None
+    assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
+    assert "requests: must be <= limits" in accepted["message"]
+    assert not stage.api.of("configmaps")
+
+
 async def test_a_spec_that_can_never_run_is_finished_with_the_reason(stage: Stage) -> None:
     stage.submit(document(datasets=[{"name": "d", "task": "no-such", "source": "pvc://data/d.jsonl"}]))
     await stage.start()
@@ -532,7 +563,7 @@ async def test_under_a_queue_label_suspended_jobs_are_deleted_and_made_again_on_
     await stage.until(lambda: len(stage.api.of("jobs")) == 2)
     first, second = stage.api.of("jobs")
     stage.run_job(first)
-    await stage.until(lambda: stage.evaljob().get("status", {}).get("progress") == "1/2")
+    await stage.until(lambda: stage.status().get("progress") == "1/2")
     stage.change(suspend=True)
     await stage.until(lambda: second not in stage.api.of("jobs"))
     await stage.settle()
@@ -630,7 +661,7 @@ async def test_a_missing_secret_is_read_from_the_events_of_a_pod_that_waits_in_s
     assert not stage.evaljob()["status"]["failures"]
     stage.now = later(31)
     stage.wake()
-    await stage.until(lambda: stage.evaljob()["status"]["failures"])
+    await stage.until(lambda: stage.status().get("failures"))
     (failure,) = stage.evaljob()["status"]["failures"]
     assert (failure["reason"], failure["message"]) == (
         "SecretMissing",
@@ -653,7 +684,7 @@ async def test_a_pod_that_does_not_end_is_looked_for_by_its_job(stage: Stage) ->
     )
     stage.now = later(61)
     stage.api.put(f"{JOBS}/{name}", {**job, "status": {"startTime": CREATED, "terminating": 1}})
-    await stage.until(lambda: stage.evaljob()["status"]["failures"])
+    await stage.until(lambda: stage.status().get("failures"))
     (failure,) = stage.evaljob()["status"]["failures"]
     assert failure["reason"] == "PodStuckTerminating"
     assert "lost" in failure["message"]
@@ -679,7 +710,7 @@ async def test_pending_pods_are_looked_at_when_a_job_has_waited(stage: Stage) ->
     stage.api.put(f"{PODS}/p", pod)
     stage.now = later(11)
     stage.api.put(f"{JOBS}/{name}", {**job, "status": {"startTime": CREATED, "active": 1}})
-    await stage.until(lambda: stage.evaljob()["status"]["failures"])
+    await stage.until(lambda: stage.status().get("failures"))
     (failure,) = stage.evaljob()["status"]["failures"]
     assert (failure["reason"], failure["message"]) == ("ImagePullBackOff", "waiting: no such image")
     assert stage.api.reads.count(f"GET {PODS}") == 2

@@ -19,12 +19,13 @@ from evaljob.standing import Event
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Write the outcome of a partition onto its Job; with `stop` also end the Job."""
+    """Write the outcome of a partition onto its Job."""
 
     job: str
     uid: str
     text: str
-    stop: bool = False
+    stop_at: str = ""
+    """Also end the Job, if this is still its resourceVersion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,8 @@ def _stops(seen: Iterable[Observation], deadline: timedelta, now: datetime) -> I
         if o.job and o.waiting and policies.never_started(o, deadline, now):
             message = f"not started within {deadline.total_seconds():.0f} s: {o.waiting.message}"
             text = result.encode(result.failure(o.waiting.reason, message))
-            yield Record(o.job.name, o.job.uid, text, stop=True)
+            # A pod may have started that we have not been told of yet.
+            yield Record(o.job.name, o.job.uid, text, stop_at=o.job.version)
 
 
 def _report(plan: Plan, seen: Iterable[Observation], state: State) -> Report | None:

@@ -272,12 +272,14 @@ def _key_volume(model: Model) -> list[VolumeAndMount]:
     return [_volume("key", KEY_DIR, secret, readOnly=True)]
 
 
-def record_patch(uid: str, text: str, *, stop: bool = False) -> Manifest:
+def record_patch(uid: str, text: str, *, stop_at: str = "") -> Manifest:
     """The one PATCH that makes a Job the record of its partition.
 
     The uid makes it conditional: a Job made again under the same name answers 422, as the uid is immutable.
-    With `stop` the Job also ends at once: a one-second deadline makes Kubernetes fail it and end its pods, and
-    the Job stays.
+    With `stop_at`, a resourceVersion, the Job also ends at once: a one-second deadline makes Kubernetes fail it and
+    end its pods, and the Job stays. A Job that has changed since answers 409.
     """
-    patch: Manifest = {"metadata": {"uid": uid, "annotations": {ANNOTATION_RESULT: text}}}
-    return {**patch, "spec": {"activeDeadlineSeconds": 1}} if stop else patch
+    meta: Manifest = {"uid": uid, "annotations": {ANNOTATION_RESULT: text}}
+    if not stop_at:
+        return {"metadata": meta}
+    return {"metadata": {**meta, "resourceVersion": stop_at}, "spec": {"activeDeadlineSeconds": 1}}

@@ -97,6 +97,8 @@ class Plan(Frozen):
     """With `runner` completed: chart defaults, `spec.runner`, the model's own."""
     datasets: tuple[PlannedDataset, ...]
     partitions: tuple[Partition, ...]
+    warnings: tuple[str, ...] = ()
+    """What the API server said to a dry run of its Jobs."""
 
     def model(self, name: str) -> Model:
         """The model of that name."""
@@ -299,6 +301,7 @@ class _Partitions(Frozen):
     datasets: tuple[str, ...]
     rows: tuple[tuple[int, int, int], ...]
     """Indexes of model and dataset, shard: names would not fit for 10,000 partitions."""
+    warnings: tuple[str, ...] = ()
 
 
 def to_data(plan: Plan) -> dict[str, str]:
@@ -310,7 +313,9 @@ def to_data(plan: Plan) -> dict[str, str]:
         RUN_KEY: plan.run.to_json(),
         **{model_key(m.name): m.to_json() for m in plan.models},
         **{dataset_key(d.dataset.name): d.to_json() for d in plan.datasets},
-        PARTITIONS_KEY: _Partitions(models=tuple(models), datasets=tuple(datasets), rows=rows).to_json(),
+        PARTITIONS_KEY: _Partitions(
+            models=tuple(models), datasets=tuple(datasets), rows=rows, warnings=plan.warnings
+        ).to_json(),
     }
 
 
@@ -333,4 +338,5 @@ def from_data(data: Mapping[str, str]) -> Plan:
         models=tuple(Model.model_validate_json(data[model_key(name)]) for name in found.models),
         datasets=datasets,
         partitions=tuple(partitions),
+        warnings=found.warnings,
     )

@@ -90,7 +90,7 @@ def status(
         progress=f"{counts.succeeded + counts.failed}/{counts.total}",
         failed=counts.failed,
         conditions=(
-            condition(evaljob, Condition.ACCEPTED, "True", Reason.ACCEPTED, _size(counts.total), now),
+            condition(evaljob, Condition.ACCEPTED, "True", Reason.ACCEPTED, _accepted(plan), now),
             _suspended(evaljob, now, suspended=evaljob.spec.suspend and not progress.done),
             _resumable(evaljob, plan, now),
             *(_end(evaljob, counts, now, problem) if progress.done else ()),
@@ -134,6 +134,11 @@ def condition(
         last_transition_time=previous.last_transition_time if previous and same else now,
         observed_generation=evaljob.metadata.generation,
     )
+
+
+def _accepted(plan: Plan) -> str:
+    warned = f"; warnings: {' | '.join(plan.warnings)}" if plan.warnings else ""
+    return f"{_size(len(plan.partitions))}{warned}"
 
 
 def _size(total: int) -> str:

@@ -14,6 +14,8 @@ class JobView:
 
     name: str
     uid: str
+    version: str
+    """Its resourceVersion."""
     owner: str | None
     """The uid of the controlling owner."""
     created: datetime
@@ -83,6 +85,7 @@ def job_view(job: Mapping[str, Any]) -> JobView:
     return JobView(
         name=meta["name"],
         uid=meta["uid"],
+        version=meta.get("resourceVersion") or "",
         owner=owners[0] if owners else None,
         created=datetime.fromisoformat(meta["creationTimestamp"]),
         # After a suspension the old start time stays until the Job controller has resumed the Job.

@@ -1,6 +1,7 @@
 """What the rest of the operator needs of a Kubernetes API: one protocol, its errors, and paths."""
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from evaljob.names import GROUP, PLURAL, VERSION
@@ -68,6 +69,14 @@ class TooManyRequestsError(ApiError):
     retry_after: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A decoded answer, and the warnings that came with it."""
+
+    body: Json
+    warnings: tuple[str, ...] = ()
+
+
 class Api(Protocol):
     """A Kubernetes API server."""
 
@@ -84,6 +93,14 @@ class Api(Protocol):
 
         Raises:
             ApiError: for every answer but 2xx, and for none.
+        """
+        ...
+
+    async def dry_run(self, path: str, body: Json) -> Answer:
+        """A create that goes through all of admission and validation, and is not stored.
+
+        Raises:
+            ApiError: as the create would.
         """
         ...
 

@@ -6,6 +6,7 @@ time, and would decode Jobs of which we keep ten fields.
 
 import asyncio
 import json
+import re
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from evaljob import __version__
 from evaljob_operator.api import (
     JSON,
     AlreadyExistsError,
+    Answer,
     ApiError,
     ConflictError,
     ForbiddenError,
@@ -91,13 +93,27 @@ class Cluster:
         content_type: str = JSON,
     ) -> Json:
         """One request; see `Api.request`. A 429 holds back all further requests for the time it names."""
+        return (await self._answer(method, path, body, query or {}, content_type)).body
+
+    async def dry_run(self, path: str, body: Json) -> Answer:
+        """A create that is not stored; see `Api.dry_run`."""
+        return await self._answer("POST", path, body, {"dryRun": "All"}, JSON)
+
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        body: Json | list[Json] | None,
+        query: Mapping[str, str],
+        content_type: str,
+    ) -> Answer:
         loop = asyncio.get_running_loop()
         async with self._slots:
             while (left := self._resume_at - loop.time()) > 0:  # noqa: ASYNC110 - only time can end it
                 await asyncio.sleep(left)
             try:
                 return await loop.run_in_executor(
-                    self._executor, self._exchange, method, path, body, query or {}, content_type
+                    self._executor, self._exchange, method, path, body, query, content_type
                 )
             except TooManyRequestsError as error:
                 self._resume_at = max(self._resume_at, loop.time() + error.retry_after)
@@ -147,17 +163,16 @@ class Cluster:
         body: Json | list[Json] | None,
         query: Mapping[str, str],
         content_type: str,
-    ) -> Json:
+    ) -> Answer:
         try:
             response = self._send(method, path, query, READ_TIMEOUT, body, content_type)
             text = response.data
             self._note_time(response.headers.get("Date"))
             if not 200 <= response.status < 300:
                 raise error_of(response.status, text, response.headers.get("Retry-After"))
-            answer: Json = json.loads(text)
+            return Answer(json.loads(text), warnings_of(response.headers.get("Warning")))
         except _FAULTS as error:
             raise UnreachableError(f"{method} {path}: {_words(error)}") from error
-        return answer
 
     def _note_time(self, date: str | None) -> None:
         try:
@@ -249,6 +264,12 @@ class _Stream:
                 if self._error is not None:
                     raise self._error
                 return
+
+
+def warnings_of(header: str | None) -> tuple[str, ...]:
+    """The texts of Warning headers, `299 - "text"`, joined by commas (RFC 7234, 5.5)."""
+    texts = re.findall(r'299 \S+ "((?:[^"\\]|\\.)*)"', header or "")
+    return tuple(re.sub(r"\\(.)", r"\1", text) for text in texts)
 
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ from evaljob.observe import Observed, observe, read_record
 from evaljob.plan import Plan
 from evaljob.spec import EvalJob, InvalidSpecError, Status, parse_evaljob
 from evaljob.standing import Event
+from evaljob_operator.acceptance import rehearsed
 from evaljob_operator.api import (
     ApiError,
     ForbiddenError,
@@ -168,8 +169,10 @@ class Reconciler:
             world = self._world
             frozen = await read(world.api, evaljob)
             if frozen is None:
-                made = self._plan or make(parse_evaljob(self._body), world.catalogue, world.settings)
-                frozen = await freeze(world.api, evaljob, made)
+                if self._plan is None:
+                    made = make(parse_evaljob(self._body), world.catalogue, world.settings)
+                    self._plan = await rehearsed(world.api, evaljob, made)
+                frozen = await freeze(world.api, evaljob, self._plan)
             self._plan, self._plan_is_there = frozen, True
         return self._plan
 

@@ -84,7 +84,9 @@ class Writer:
 
     async def record(self, records: Iterable[Record]) -> None:
         """Write outcomes onto their Jobs."""
-        await _in_chunks(self._patch(r.job, jobs.record_patch(r.uid, r.text, stop=r.stop)) for r in records)
+        await _in_chunks(
+            self._patch(r.job, jobs.record_patch(r.uid, r.text, stop_at=r.stop_at)) for r in records
+        )
 
     async def suspend(self, suspensions: Iterable[Suspension]) -> None:
         """Stop and continue Jobs."""
@@ -98,7 +100,7 @@ class Writer:
         try:
             answer = await self._api.request("PATCH", path, body=patch, content_type=MERGE_PATCH)
         except (NotFoundError, ConflictError, InvalidError) as error:
-            # Gone, or made again under the same name (the uid is "immutable"): the next pass sees it.
+            # Gone, changed, or made again under the same name (the uid is "immutable"): the next pass sees it.
             if isinstance(error, InvalidError) and "metadata.uid" not in error.message:
                 raise
             log.info("%s: %s", path, error)
