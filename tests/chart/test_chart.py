@@ -82,6 +82,7 @@ def test_values_reach_the_operator(render: Render, tmp_path: Path) -> None:
         render(
             'runner.images={"transformers":"r/t@sha256:1","openai":"r/o:2"}',
             'runner.resources={"requests":{"cpu":2},"limits":{"memory":"8Gi","nvidia.com/gpu":1}}',
+            'runner.env=[{"name":"HF_ENDPOINT","value":"https://mirror.example.com"}]',
             'runner.secretPrefix="team-"',
             "jobTtlSeconds=60",
             'logLevel="DEBUG"',
@@ -92,6 +93,9 @@ def test_values_reach_the_operator(render: Render, tmp_path: Path) -> None:
     assert found.plan.runner.resources.limits == {"memory": "8Gi", "nvidia.com/gpu": 1}
     # Helm merges maps: what is not named keeps its default.
     assert found.plan.runner.resources.requests == {"cpu": 2, "memory": "2Gi"}
+    assert [(e.name, e.value) for e in found.plan.runner.env] == [
+        ("HF_ENDPOINT", "https://mirror.example.com")
+    ]
     assert (found.plan.secret_prefix, found.plan.job_ttl_seconds) == ("team-", 60)
     assert found.log_level == "DEBUG"
 
@@ -183,6 +187,7 @@ def test_viewers_and_editors_get_evaljobs_and_never_their_status(render: Render)
         ('image.registry="x"', "registry"),
         ('runner.images.vllm="x"', "vllm"),
         ("runner.resources.limits.memory=null", "memory"),
+        ('runner.env=[{"name":"HF_ENDPOINT"}]', "value"),
         ('runner.secretPrefix=""', "secretPrefix"),
         ('watchNamespaces=["*"]', "watchNamespaces"),
         ('watchNamespaces="a"', "watchNamespaces"),

@@ -109,7 +109,19 @@ REFUSED: dict[str, tuple[Manifest, tuple[str, ...]]] = {
     "a model name of 41 characters": ({"models": [model(name="m" * 41)]}, ("spec.models[0].name", "Too long")),
     "a display name of 254 characters": ({"models": [model(displayName="x" * 254)]}, ("displayName", "Too long")),
     "a source without scheme": ({"datasets": [dataset(source="/data/x")]}, ("spec.datasets[0].source", "pvc")),
-    "a source of a later version": ({"datasets": [dataset(source="hf://a/b")]}, ("spec.datasets[0].source",)),
+    "a source of a later version": ({"datasets": [dataset(source="s3://a/b")]}, ("spec.datasets[0].source",)),
+    "a model of a hub without revision": (
+        {"models": [model(transformers={"source": "hf://a/b", "dtype": "float32"})]},
+        ("spec.models[0].transformers.source", "an hf:// source names its revision"),
+    ),
+    "a dataset of a hub without revision": (
+        {"datasets": [dataset(source="hf://a/b/c@d")]},
+        ("spec.datasets[0].source", "an hf:// source names its revision"),
+    ),
+    "a token as a variable": (
+        {"runner": {"env": [{"name": "HF_TOKEN", "value": "x"}]}},
+        ("spec.runner.env[0].name", "spec.hub.tokenSecretRef"),
+    ),
     "task and taskSpec": ({"datasets": [dataset(taskSpec=TASK)]}, ("exactly one of task and taskSpec",)),
     "neither task nor taskSpec": ({"datasets": [dataset(task=None)]}, ("exactly one of task and taskSpec",)),
     "source and inline": ({"datasets": [dataset(inline={"jsonl": "{}"})]}, ("exactly one of source and inline",)),

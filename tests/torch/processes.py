@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ def start(
     *options: str,
     attempt: str = "a-1",
     run: RunPlan | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> "subprocess.Popen[str]":
     """Start a partition; its files stand in `folder`."""
     arguments = write_plan(folder / "plan", model, dataset, attempt=attempt, run=run)
@@ -54,7 +55,7 @@ def start(
     where = ["--out", str(folder / "out"), "--result", str(folder / "result")]
     return subprocess.Popen(
         [sys.executable, "-m", "evaljob_runner", *arguments, *where, *MOUNTS, *options],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(variables or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

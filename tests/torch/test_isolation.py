@@ -52,7 +52,7 @@ def run(backend: "TransformersBackend", name: str, out: Path) -> Seen:
     model = tiny_model(promptFormat=FORMATS[name], generation=GENERATION[name])
     work = assignment(model, tiny_dataset(name, limit=8), out / name)
     with watched(backend) as seen, (out / f"{name}.progress").open("w") as said:
-        evaluate(work, Shell(lambda _: backend, Progress(said), Stopwatch(), lambda _: None))
+        evaluate(work, Shell(lambda *_: backend, Progress(said), Stopwatch(), lambda _: None))
     assert seen
     return sorted(seen)
 

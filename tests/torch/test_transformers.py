@@ -289,7 +289,7 @@ def test_a_gpu_that_is_full_says_what_to_change(open_tiny: Load) -> None:
 
 def run(work: Assignment, backend: "TransformersBackend") -> PartitionResult:
     with (work.places.out.parent / "said").open("w") as said:
-        return evaluate(work, Shell(lambda _: backend, Progress(said), Stopwatch(), lambda _: None))
+        return evaluate(work, Shell(lambda *_: backend, Progress(said), Stopwatch(), lambda _: None))
 
 
 SCORES = json.loads((TINY / "scores.json").read_text())

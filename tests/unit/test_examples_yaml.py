@@ -1,6 +1,7 @@
 """The examples and the catalogue's tasks are valid, and agree with each other and with the data."""
 
 import dataclasses
+import datetime as dt
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 import yaml
 
 import evaljob
-from evaljob.spec import EvalJob
+from evaljob.plan import Settings, make_plan
+from evaljob.spec import EvalJob, parse_evaljob
 from evaljob.task import Task
 from examples.prepare import bfcl, capitals, mmlu
 
@@ -47,6 +49,27 @@ def groups(found: Task) -> dict[str, tuple[str, ...]]:
 @pytest.mark.parametrize("name", ["quickstart.yaml", "endpoint.yaml"])
 def test_example_is_a_valid_evaljob(name: str) -> None:
     EvalJob.model_validate(load(name))
+
+
+DOCS = [TOP / "README.md", *sorted((TOP / "docs").rglob("*.md"))]
+WRITTEN = [
+    pytest.param(block, id=f"{path.name}-{i}")
+    for path in DOCS
+    for i, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE))
+    if "kind: EvalJob" in block
+]
+
+
+@pytest.mark.parametrize("block", WRITTEN)
+def test_an_evaljob_in_the_documentation_can_be_planned(block: str) -> None:
+    catalogue = {name: task(name) for name in CATALOGUE}
+    made = make_plan(parse_evaljob(yaml.safe_load(block)), catalogue, Settings(), dt.date(2026, 1, 31))
+    assert made.partitions
+
+
+def test_the_documentation_holds_evaljobs() -> None:
+    """Else the test above tests nothing."""
+    assert len(WRITTEN) >= 2
 
 
 def test_catalogue_has_the_tasks_of_the_first_release() -> None:

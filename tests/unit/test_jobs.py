@@ -108,6 +108,40 @@ def test_a_key_is_a_file_and_never_an_environment_variable() -> None:
     assert [e["name"] for e in container(job)["env"]] == ["OMP_NUM_THREADS"]
 
 
+HUB: dict[str, Any] = {
+    "hub": {"tokenSecretRef": {"name": "eval-hf", "key": "token"}},
+    "modelCache": {"claimName": "cache"},
+}
+
+
+def test_a_hub_is_reached_by_the_variables_of_its_own_library() -> None:
+    """So that the same runner, started in a user's shell, uses the user's cache and token."""
+    job = made(document(datasets=[dataset(source="hf://org/set@main")], **HUB))
+    variables = {e["name"]: e.get("value") for e in container(job)["env"]}
+    assert variables["HF_HOME"] == "/mnt/hub"
+    assert variables["HF_TOKEN_PATH"] == "/etc/evaljob/hub/token"
+    mounts = {m["name"]: m for m in container(job)["volumeMounts"]}
+    assert mounts["hub"] == {"name": "hub", "mountPath": "/mnt/hub"}
+    assert mounts["hub-token"] == {"name": "hub-token", "mountPath": "/etc/evaljob/hub", "readOnly": True}
+    assert volume(job, "hub")["persistentVolumeClaim"] == {"claimName": "cache"}
+    items = [{"key": "token", "path": "token"}]
+    assert volume(job, "hub-token")["secret"] == {"secretName": "eval-hf", "items": items}
+    assert "hf:" not in " ".join(container(job)["args"])
+
+
+def test_without_a_cache_claim_a_pod_has_room_of_its_own() -> None:
+    source = {"source": "hf://org/model@v1", "dtype": "float32"}
+    job = made(document([model(transformers=source)]))
+    assert volume(job, "hub") == {"name": "hub", "emptyDir": {"sizeLimit": "64Gi"}}
+    assert "HF_TOKEN_PATH" not in {e["name"] for e in container(job)["env"]}
+
+
+def test_a_pod_that_asks_no_hub_gets_neither_cache_nor_token() -> None:
+    job = made(document(**HUB))
+    assert {"hub", "hub-token"}.isdisjoint(v["name"] for v in job["spec"]["template"]["spec"]["volumes"])
+    assert [e["name"] for e in container(job)["env"]] == ["OMP_NUM_THREADS"]
+
+
 def test_a_pod_sees_three_keys_of_the_plan_and_its_own_uid() -> None:
     sources = volume(made(), "plan")["projected"]["sources"]
     assert [i["key"] for i in sources[0]["configMap"]["items"]] == [

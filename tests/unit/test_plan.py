@@ -155,6 +155,10 @@ class TestRefusals:
             "only such Secrets may be used by EvalJobs"
         )
 
+    def test_a_hub_token_without_the_prefix(self) -> None:
+        error = refusal(hub={"tokenSecretRef": {"name": "hf", "key": "token"}})
+        assert str(error).startswith("spec.hub.tokenSecretRef.name: 'hf' must begin with 'eval-'")
+
     def test_a_plan_that_does_not_fit_a_config_map(self) -> None:
         line = '{"q": "' + "x" * 200_000 + '"}'
         datasets = [{"name": f"d{i}", "taskSpec": TASK, "inline": {"jsonl": line}} for i in range(5)]

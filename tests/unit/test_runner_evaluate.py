@@ -19,6 +19,7 @@ from evaljob.spec import Model, PromptFormat
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Overflow, Reply, Unavailable
 from evaljob_runner.backends.scripted import ScriptedBackend
+from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.ending import EXIT_FAILED, EXIT_TRY_AGAIN, Ending
 from evaljob_runner.errors import Fatal, Retry
 from evaljob_runner.evaluate import GIVE_UP_AFTER, Shell, evaluate
@@ -42,7 +43,7 @@ class Outside:
     said: io.StringIO = field(default_factory=io.StringIO)
     logs: list[SampleLog] = field(default_factory=list)
 
-    def open(self, _: Assignment) -> ScriptedBackend:
+    def open(self, _: Assignment, __: Checkpoint | None) -> ScriptedBackend:
         self.opened += 1
         return self.backend
 

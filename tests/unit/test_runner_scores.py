@@ -11,11 +11,11 @@ import pytest
 
 from evaljob.names import Reason
 from evaljob.task import Generation, Task
-from evaljob_runner import digest, extract, generation, lint
+from evaljob_runner import checkpoints, digest, extract, generation, lint
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Sampling
+from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.data import Sample
-from evaljob_runner.digest import Checkpoint
 from evaljob_runner.errors import Fatal
 from evaljob_runner.lint import Ended, Looked
 from evaljob_runner.prompts import Prompt
@@ -278,7 +278,7 @@ GREEDY = generation.resolve(Generation(), Generation())
 
 def inference(work: Assignment, sampling: Sampling = GREEDY, **changes: Any) -> str:
     found: dict[str, Any] = {"weights": "w", "data": "d", "dated": False} | changes
-    model = Checkpoint(found["weights"], sampled=False, dated=found["dated"])
+    model = Checkpoint(found["weights"], "sha256", dated=found["dated"], load=Path)
     return digest.inference(work, sampling, model, found["data"])
 
 
@@ -337,29 +337,29 @@ def model_folder(folder: Path, weights: bytes = b"weights") -> Path:
 
 def test_a_checkpoint_is_known_by_its_bytes_and_not_by_its_readme(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "m")
-    first = digest.checkpoint(folder, tmp_path, "m")
+    first = checkpoints.hashed(folder, tmp_path, "m")
     (folder / "README.md").write_text("hello")
-    assert digest.checkpoint(folder, tmp_path, "m") == first
+    assert checkpoints.hashed(folder, tmp_path, "m") == first
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ strftime_now('%d') }}"}))
-    second = digest.checkpoint(folder, tmp_path, "m")
+    second = checkpoints.hashed(folder, tmp_path, "m")
     assert second.digest != first.digest
     assert (first.dated, second.dated) == (False, True)
     assert str(first).startswith("sha256:")
 
 
 def test_large_weights_are_sampled_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digest, "FULL_MAX", 1000)
-    monkeypatch.setattr(digest, "WINDOW_BYTES", 10)
+    monkeypatch.setattr(checkpoints, "FULL_MAX", 1000)
+    monkeypatch.setattr(checkpoints, "WINDOW_BYTES", 10)
     header = (16).to_bytes(8, "little") + b"h" * 16
-    first = digest.checkpoint(model_folder(tmp_path / "m", header + bytes(2000)), tmp_path, "m")
+    first = checkpoints.hashed(model_folder(tmp_path / "m", header + bytes(2000)), tmp_path, "m")
     changed = header + bytes(1999) + b"x"
-    assert digest.checkpoint(model_folder(tmp_path / "m", changed), tmp_path, "m").digest != first.digest
+    assert checkpoints.hashed(model_folder(tmp_path / "m", changed), tmp_path, "m").digest != first.digest
     assert str(first).startswith("sampled:")
 
 
 def test_a_folder_without_config_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(Fatal, match=r"no config\.json") as caught:
-        digest.checkpoint(tmp_path, tmp_path, "pvc://m/x")
+        checkpoints.hashed(tmp_path, tmp_path, "pvc://m/x")
     assert caught.value.reason is Reason.MODEL_NOT_FOUND
 
 
@@ -368,4 +368,4 @@ def test_weights_that_link_out_of_the_claim_are_refused(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "claim")
     (folder / "vocab.txt").symlink_to(tmp_path / "secret")
     with pytest.raises(Fatal, match="leads out of its volume"):
-        digest.checkpoint(folder, folder, "m")
+        checkpoints.hashed(folder, folder, "m")

@@ -55,7 +55,7 @@ M, D = "spec.models.0", "spec.datasets.0"
         (at(f"{M}.transformers", None), "model m: exactly one backend, transformers or openai"),
         (
             at(f"{M}.transformers.source", "hf://x/y"),
-            "spec.models[0].transformers.source: String should match",
+            "spec.models[0].transformers.source: an hf:// source names its revision, hf://<org>/<name>@<revision>",
         ),
         (
             at(f"{M}.transformers.source", "pvc://c/a/../b"),
@@ -64,6 +64,14 @@ M, D = "spec.models.0", "spec.datasets.0"
         (
             at(f"{M}.transformers.source", "pvc://claim-/a"),
             "spec.models[0].transformers.source: String should match",
+        ),
+        (
+            at(f"{D}.source", "hf://cais/mmlu/all@main"),
+            "spec.datasets[0].source: an hf:// source names its revision",
+        ),
+        (
+            at("spec.runner.env", [{"name": "HF_TOKEN", "value": "hf_x"}]),
+            "env: HF_TOKEN: a token is no plain variable: name its Secret in spec.hub.tokenSecretRef",
         ),
         (
             at(f"{M}.transformers.dtype", "int8"),
@@ -120,6 +128,19 @@ def test_refused(doc: object, words: str) -> None:
     error = refusal(doc)
     assert words in str(error)
     assert error.reason is Reason.INVALID_SPEC
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "hf://openai/gsm8k@main/main",
+        "hf://01-ai/Yi-1.5_x@v1.0",
+        "hf://cais/mmlu@c30699e8356da336a370243923dbaf21066bb9fe/all/test-00000-of-00001.parquet",
+    ],
+)
+def test_repositories_of_a_hub_are_sources(source: str) -> None:
+    found = parse_evaljob(at(f"{D}.source", source))
+    assert found.spec.datasets[0].source == source
 
 
 @pytest.mark.parametrize(

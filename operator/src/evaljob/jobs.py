@@ -23,12 +23,14 @@ from evaljob.names import (
 )
 from evaljob.packing import Packed
 from evaljob.plan import RUN_KEY, Partition, Plan, dataset_key, model_key, to_data
-from evaljob.spec import EvalJob, Model, Resources
+from evaljob.spec import HUB_SCHEME, EvalJob, Model, Resources, SecretKeyRef, sources
 
 PLAN_DIR = "/etc/evaljob/plan"
 KEY_DIR = "/etc/evaljob/key"
+HUB_TOKEN_DIR = "/etc/evaljob/hub"  # noqa: S105 - a folder
 SOURCE_DIR = "/mnt/source"
 CONFIG_DIR = "/mnt/config"
+HUB_DIR = "/mnt/hub"
 OUTPUT_DIR = "/mnt/output"
 ATTEMPT_FILE = "attempt"
 """The pod's own uid beside the plan's files: which attempt this is."""
@@ -145,6 +147,7 @@ def _pod(plan: Plan, partition: Partition) -> Manifest:
     model = plan.model(partition.model)
     runner = model.runner
     volumes = [*_scratch(), _plan_volume(plan, partition), *_claims(plan, partition), *_key_volume(model)]
+    volumes += _hub_volumes(plan, partition)
     return {
         # The runner's soft deadline comes a grace period earlier, so that it can still close its log.
         "activeDeadlineSeconds": plan.run.partition_deadline_seconds + plan.run.grace_period_seconds,
@@ -171,7 +174,11 @@ def _container(plan: Plan, partition: Partition, mounts: list[Manifest]) -> Mani
         "name": "runner",
         "image": runner.image,
         "args": arguments(plan, partition),
-        "env": _environment(runner.resources) + [e.model_dump() for e in runner.env],
+        "env": [
+            *_environment(runner.resources),
+            *_hub_environment(plan, partition),
+            *(e.model_dump() for e in runner.env),
+        ],
         "resources": _given(limits=runner.resources.limits, requests=runner.resources.requests),
         "terminationMessagePolicy": "File",
         "volumeMounts": mounts,
@@ -200,11 +207,24 @@ def _environment(resources: Resources) -> list[Manifest]:
     return [{"name": "OMP_NUM_THREADS", "valueFrom": threads}]
 
 
+def _hub_environment(plan: Plan, partition: Partition) -> list[Manifest]:
+    """huggingface_hub's own variables; locally the user's own shell has them, or their defaults do."""
+    if not _uses_hub(plan, partition):
+        return []
+    hub = plan.run.hub
+    token = {"HF_TOKEN_PATH": f"{HUB_TOKEN_DIR}/{hub.token_secret_ref.key}"} if hub else {}
+    return [{"name": name, "value": value} for name, value in ({"HF_HOME": HUB_DIR} | token).items()]
+
+
+def _uses_hub(plan: Plan, partition: Partition) -> bool:
+    uris = sources(plan.model(partition.model), plan.dataset(partition.dataset).dataset)
+    return any(uri.startswith(HUB_SCHEME) for uri in uris)
+
+
 def _sources(plan: Plan, partition: Partition) -> list[tuple[str, str]]:
     """(scheme, name) of everything that the partition reads, in order and once each."""
-    model, dataset = plan.model(partition.model), plan.dataset(partition.dataset).dataset
-    uris = [model.transformers.source if model.transformers else None, dataset.source]
-    pairs = [(scheme, rest.split("/")[0]) for scheme, _, rest in (u.partition("://") for u in uris if u)]
+    uris = sources(plan.model(partition.model), plan.dataset(partition.dataset).dataset)
+    pairs = [(scheme, rest.split("/")[0]) for scheme, _, rest in (u.partition("://") for u in uris)]
     return list(dict.fromkeys(pairs))
 
 
@@ -236,11 +256,11 @@ def _scratch() -> list[VolumeAndMount]:
 def _plan_volume(plan: Plan, partition: Partition) -> VolumeAndMount:
     keys = (RUN_KEY, model_key(partition.model), dataset_key(partition.dataset))
     name = plan_name(plan.run.name, plan.run.uid)
-    sources = [
+    parts = [
         {"configMap": {"name": name, "items": [{"key": k, "path": k} for k in keys]}},
         {"downwardAPI": {"items": [{"path": ATTEMPT_FILE, "fieldRef": {"fieldPath": "metadata.uid"}}]}},
     ]
-    return _volume("plan", PLAN_DIR, {"projected": {"sources": sources}}, readOnly=True)
+    return _volume("plan", PLAN_DIR, {"projected": {"sources": parts}}, readOnly=True)
 
 
 def _claims(plan: Plan, partition: Partition) -> list[VolumeAndMount]:
@@ -266,10 +286,22 @@ def _claims(plan: Plan, partition: Partition) -> list[VolumeAndMount]:
 
 def _key_volume(model: Model) -> list[VolumeAndMount]:
     ref = model.openai.api_key_secret_ref if model.openai else None
-    if ref is None:
+    return [_secret("key", KEY_DIR, ref)] if ref else []
+
+
+def _hub_volumes(plan: Plan, partition: Partition) -> list[VolumeAndMount]:
+    """Room for what `hf://` sources bring, shared between pods or not, and the token."""
+    if not _uses_hub(plan, partition):
         return []
+    cache, hub = plan.run.model_cache, plan.run.hub
+    kept = {"persistentVolumeClaim": {"claimName": cache.claim_name}} if cache else None
+    room = _volume("hub", HUB_DIR, kept or {"emptyDir": {"sizeLimit": "64Gi"}})
+    return [room, _secret("hub-token", HUB_TOKEN_DIR, hub.token_secret_ref)] if hub else [room]
+
+
+def _secret(name: str, path: str, ref: SecretKeyRef) -> VolumeAndMount:
     secret = {"secret": {"secretName": ref.name, "items": [{"key": ref.key, "path": ref.key}]}}
-    return [_volume("key", KEY_DIR, secret, readOnly=True)]
+    return _volume(name, path, secret, readOnly=True)
 
 
 def record_patch(uid: str, text: str, *, stop_at: str = "") -> Manifest:

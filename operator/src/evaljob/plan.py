@@ -16,12 +16,15 @@ from evaljob.names import Reason, job_name
 from evaljob.spec import (
     Dataset,
     EvalJob,
+    Hub,
     InvalidSpecError,
     Model,
+    ModelCache,
     Output,
     PromptFormat,
     Resources,
     RunnerPod,
+    SecretKeyRef,
     Spec,
 )
 from evaljob.task import RequestType, Task
@@ -64,6 +67,8 @@ class RunPlan(Frozen):
     pending_deadline_seconds: int
     grace_period_seconds: int
     job_ttl_seconds: int
+    hub: Hub | None = None
+    model_cache: ModelCache | None = None
     output: Output | None = None
 
 
@@ -127,6 +132,8 @@ def make_plan(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Setting
         InvalidSpecError: for a spec that can never run; the message holds the fix.
     """
     spec, meta = evaljob.spec, evaljob.metadata
+    if spec.hub:
+        _refuse_foreign_secret("spec.hub.tokenSecretRef", spec.hub.token_secret_ref, settings)
     datasets = tuple(_resolve(d, catalogue) for d in spec.datasets)
     models = tuple(_complete(m, spec.runner, settings) for m in spec.models)
     _refuse_unknown_pairs(spec)
@@ -147,6 +154,8 @@ def make_plan(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Setting
             pending_deadline_seconds=spec.pending_deadline_seconds,
             grace_period_seconds=settings.grace_period_seconds,
             job_ttl_seconds=settings.job_ttl_seconds,
+            hub=spec.hub,
+            model_cache=spec.model_cache,
             output=spec.output,
         ),
         models=models,
@@ -177,11 +186,8 @@ def _complete(model: Model, common: RunnerPod, settings: Settings) -> Model:
     """Fill in the model's pod: image by backend, chart defaults < spec.runner < the model's own."""
     backend = "transformers" if model.transformers else "openai"
     secret = model.openai.api_key_secret_ref if model.openai else None
-    if secret and not secret.name.startswith(settings.secret_prefix):
-        raise InvalidSpecError(
-            f"spec.models[{model.name}].openai.apiKeySecretRef.name: {secret.name!r} must begin with "
-            f"{settings.secret_prefix!r}: only such Secrets may be used by EvalJobs"
-        )
+    if secret:
+        _refuse_foreign_secret(f"spec.models[{model.name}].openai.apiKeySecretRef", secret, settings)
     chosen = _override(_override(settings.runner, common), model.runner)
     resources = _with_defaults(
         _merge_resources(common.resources, model.runner.resources), settings.runner.resources
@@ -190,6 +196,14 @@ def _complete(model: Model, common: RunnerPod, settings: Settings) -> Model:
     return model.model_copy(
         update={"runner": chosen.model_copy(update={"resources": resources, "image": image})}
     )
+
+
+def _refuse_foreign_secret(field: str, secret: SecretKeyRef, settings: Settings) -> None:
+    if not secret.name.startswith(settings.secret_prefix):
+        raise InvalidSpecError(
+            f"{field}.name: {secret.name!r} must begin with "
+            f"{settings.secret_prefix!r}: only such Secrets may be used by EvalJobs"
+        )
 
 
 def _override(base: RunnerPod, over: RunnerPod) -> RunnerPod:

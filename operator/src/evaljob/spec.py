@@ -31,20 +31,45 @@ DisplayName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=253)]
 
 
+HUB_SCHEME = "hf://"
+_WITH_REVISION = "^hf://[^/@]+/[^/@]+@"
+_NEEDS_REVISION = (
+    "an hf:// source names its revision, hf://<org>/<name>@<revision>: a branch moves, and numbers move with it; "
+    "best is a commit"
+)
+
+
 def _stays_inside(source: str) -> str:
     if {".", ".."} & set(source.split("/")):
         raise ValueError("a path without . and ..")
     return source
 
 
+def _names_revision(source: str) -> str:
+    if source.startswith(HUB_SCHEME) and not re.match(_WITH_REVISION, source):
+        raise ValueError(_NEEDS_REVISION)
+    return source
+
+
 Source = Annotated[
     str,
     StringConstraints(
-        pattern=r"^(pvc|configmap)://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(/[^/]+)+$", max_length=1024
+        pattern=r"^((pvc|configmap)://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(/[^/]+)+"
+        r"|hf://[A-Za-z0-9][-.\w]*/[A-Za-z0-9][-.\w]*(@[A-Za-z0-9][-.\w]*)?(/[^/]+)*)$",
+        max_length=1024,
     ),
     AfterValidator(_stays_inside),
+    AfterValidator(_names_revision),
 ]
-"""`pvc://<claim>/<path>` or `configmap://<name>/<key>`, in the EvalJob's own namespace."""
+"""`pvc://<claim>/<path>` or `configmap://<name>/<key>` in the EvalJob's own namespace, or a repository of a Hugging
+Face hub, `hf://<org>/<name>@<revision>[/<path>]`."""
+
+
+_REVISION_RULE = cel(
+    f"!has(self.source) || !self.source.startsWith('{HUB_SCHEME}') || self.source.matches('{_WITH_REVISION}')",
+    _NEEDS_REVISION,
+    fieldPath=".source",
+)
 _QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
 
 
@@ -94,8 +119,10 @@ class Device(StrEnum):
 class Transformers(Frozen):
     """A local checkpoint computed by Hugging Face transformers inside the pod."""
 
+    model_config = cel_rules(_REVISION_RULE)
+
     source: Source
-    """Folder of the checkpoint, for example `pvc://models/smollm2`."""
+    """The checkpoint, for example `pvc://models/smollm2` or `hf://org/name@commit`."""
     dtype: Dtype
     device: Device = Device.AUTO
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
@@ -131,6 +158,10 @@ class LocalObjectReference(Frozen):
     name: ObjectName
 
 
+_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_NO_TOKEN = "a token is no plain variable: name its Secret in spec.hub.tokenSecretRef"  # noqa: S105 - advice
+
+
 class EnvVar(Frozen):
     """A plain environment variable of the runner. Names that change how programs load code are refused."""
 
@@ -140,7 +171,8 @@ class EnvVar(Frozen):
             " && !self.name.startsWith('NVIDIA_')",
             "names starting with LD_, PYTHON, KUBE or NVIDIA_ are not allowed",
             fieldPath=".name",
-        )
+        ),
+        cel(f"!(self.name in {list(_TOKEN_VARIABLES)})", _NO_TOKEN, fieldPath=".name"),
     )
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
@@ -152,6 +184,8 @@ class EnvVar(Frozen):
             raise ValueError(
                 f"env: {self.name}: names starting with LD_, PYTHON, KUBE or NVIDIA_ are not allowed"
             )
+        if self.name in _TOKEN_VARIABLES:
+            raise ValueError(f"env: {self.name}: {_NO_TOKEN}")
         return self
 
 
@@ -247,6 +281,7 @@ class Dataset(Frozen):
     model_config = cel_rules(
         cel("has(self.task) != has(self.taskSpec)", "exactly one of task and taskSpec"),
         cel("has(self.source) != has(self.inline)", "exactly one of source and inline"),
+        _REVISION_RULE,
     )
 
     name: DnsLabel40
@@ -278,6 +313,11 @@ class Dataset(Frozen):
         return self
 
 
+def sources(model: Model, dataset: Dataset) -> list[str]:
+    """The URIs that a pair reads."""
+    return [uri for uri in (model.transformers and model.transformers.source, dataset.source) if uri]
+
+
 class Pair(Frozen):
     """A (model, dataset) pair that is not run."""
 
@@ -292,6 +332,21 @@ class Output(Frozen):
     """A PersistentVolumeClaim that every node of a run can mount for writing."""
 
 
+class Hub(Frozen):
+    """How `hf://` sources are reached. The hub's address is an environment variable of the runner, HF_ENDPOINT."""
+
+    token_secret_ref: SecretKeyRef
+    """A token that may read the repositories, for private and gated ones."""
+
+
+class ModelCache(Frozen):
+    """Where what comes from `hf://` sources is kept. Without it each pod fetches its own, into at most 64 GiB."""
+
+    claim_name: ObjectName
+    """A PersistentVolumeClaim that every node of a run can mount for writing; it becomes HF_HOME. Whoever may write
+    to it can change the models and datasets that its users see."""
+
+
 _IMMUTABLE = (
     "exclude",
     "seed",
@@ -299,6 +354,8 @@ _IMMUTABLE = (
     "partitionDeadlineSeconds",
     "pendingDeadlineSeconds",
     "runner",
+    "hub",
+    "modelCache",
     "output",
 )
 
@@ -346,6 +403,8 @@ class Spec(Frozen):
     pending_deadline_seconds: Annotated[int, Field(ge=1, le=31536000)] = 1800
     """A pod that has not started after this many seconds fails its partition."""
     runner: RunnerPod = RunnerPod()
+    hub: Hub | None = None
+    model_cache: ModelCache | None = None
     output: Output | None = None
 
     @model_validator(mode="after")

@@ -27,9 +27,9 @@ TERMINATION_LOG = Path("/dev/termination-log")
 """Where the kubelet reads a container's last words."""
 _log = logging.getLogger("evaljob_runner")
 _ENVIRONMENT = {
-    # Models are local folders: no library may ask a hub about them.
-    "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_VERBOSITY": "error",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
 }
@@ -101,6 +101,9 @@ def _run(args: argparse.Namespace, ending: Ending) -> int:
     work = read_assignment(
         args.plan, model=args.model, dataset=args.dataset, shard=args.shard, places=_places(args)
     )
+    if not work.uses_hub:
+        # Models are local folders: no library may ask a hub about them.
+        os.environ["HF_HUB_OFFLINE"] = "1"
     if args.render is not None:
         render(work, open_tokenizer(work), args.render, sys.stdout)
         return 0

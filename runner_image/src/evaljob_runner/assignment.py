@@ -12,7 +12,7 @@ from evaljob.jobs import ATTEMPT_FILE
 from evaljob.model import Frozen
 from evaljob.names import Reason
 from evaljob.plan import RUN_KEY, Partition, PlannedDataset, RunPlan, dataset_key, model_key
-from evaljob.spec import Model, PromptFormat
+from evaljob.spec import HUB_SCHEME, Model, PromptFormat, sources
 from evaljob.task import Task
 from evaljob_runner.errors import Fatal
 
@@ -45,6 +45,11 @@ class Assignment:
     def task(self) -> Task:
         """The task that turns documents into prompts and answers into scores."""
         return self.planned.task
+
+    @property
+    def uses_hub(self) -> bool:
+        """Whether a hub has to be asked for the model or the data."""
+        return any(uri.startswith(HUB_SCHEME) for uri in sources(self.model, self.planned.dataset))
 
     @property
     def chat(self) -> bool:

@@ -58,6 +58,8 @@ class Selection:
     """Whether `limit` left samples out."""
     digest: str
     """SHA-256 over the files that were read."""
+    commit: str | None
+    """Of the hub's repository that they come from."""
 
 
 class _Entry(NamedTuple):
@@ -96,6 +98,7 @@ def select(dataset: Dataset, task: Task, partition: Partition, places: Places) -
         pools=_pools(reader, shots, task) if shots else {},
         limited=any(len(chosen[name]) < len(entries) for name, entries in by_subset.items()),
         digest=_digest(rows, shots),
+        commit=source.commit,
     )
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from evaljob.names import Reason
 from evaljob.plan import incompatible, repeats_problem
 from evaljob.result import Lint, PartitionResult
-from evaljob_runner import data, digest, generation, lint, report, sources, tokens
+from evaljob_runner import checkpoints, data, digest, generation, lint, report, tokens
 from evaljob_runner.asking import Ask, Asker
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Backend
+from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.data import Sample
 from evaljob_runner.errors import Fatal, Retry
 from evaljob_runner.prompts import Prompt, Prompter
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 class Shell:
     """What a partition needs of the outside."""
 
-    open_backend: Callable[[Assignment], Backend]
+    open_backend: Callable[[Assignment, Checkpoint | None], Backend]
     progress: Progress
     stopwatch: Stopwatch
     watch: Callable[[SampleLog], None]
@@ -54,8 +55,8 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
     refuse_targets(scorer, prompter, selection.samples)
     sampling = generation.resolve(work.task.generation, work.model.generation)
     with shell.stopwatch.phase("load"):
-        model = checkpoint(work)
-    inference_digest = digest.inference(work, sampling, model, selection.digest)
+        checkpoint = checkpoints.find(work)
+    inference_digest = digest.inference(work, sampling, checkpoint, selection.digest)
     folder = f"{work.partition.model}/{work.partition.dataset}"
     scored: list[Scored] = []
     found: tuple[Lint, ...] = ()
@@ -64,7 +65,7 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
         first = [prompter.prompt(s) for s in selection.samples[: lint.FIRST_PROMPTS]]
         with closing(SampleLog(work.places.out / folder, work.attempt, inference_digest)) as log:
             shell.watch(log)
-            backend = shell.open_backend(work)
+            backend = shell.open_backend(work, checkpoint)
             device = backend.device
             asker = Asker(work, prompter, sampling, inference_digest, backend)
             found = _look(asker, first)
@@ -83,7 +84,7 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
         lint=found,
         seconds=shell.stopwatch.seconds,
         device=device,
-        weights=str(model) if model else "served",
+        weights=str(checkpoint) if checkpoint else "served",
         folder=folder,
     )
 
@@ -111,20 +112,6 @@ def refuse_targets(scorer: Scorer, prompter: Prompter, samples: Iterable[Sample]
     for sample in samples:
         if problem := scorer.check(prompter.target(sample)):
             raise Fatal(Reason.BAD_DATA, f"{problem} ({sample.where})")
-
-
-def checkpoint(work: Assignment) -> digest.Checkpoint | None:
-    """The identity of a local model; None for a server's.
-
-    Raises:
-        Fatal: ModelNotFound.
-    """
-    if work.model.transformers is None:
-        return None
-    source = work.model.transformers.source
-    folder = sources.resolve(source, work.places, missing=Reason.MODEL_NOT_FOUND)
-    root, _ = sources.mount(source, work.places)
-    return digest.checkpoint(folder, root, source)
 
 
 def _look(asker: Asker, first: Sequence[Prompt]) -> tuple[Lint, ...]:

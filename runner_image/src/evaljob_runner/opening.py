@@ -2,17 +2,18 @@
 
 import os
 
-from evaljob_runner import sources
+from evaljob_runner import checkpoints
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Backend, Tokenizer
+from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.report import Stopwatch
 
 _GPU_SUFFIX = "/gpu"
 # ruff: noqa: PLC0415 - importing torch takes seconds, and an image for servers does not hold it
 
 
-def open_backend(work: Assignment, stopwatch: Stopwatch) -> Backend:
-    """Load the model, or get ready to ask its server.
+def open_backend(work: Assignment, checkpoint: Checkpoint | None, stopwatch: Stopwatch) -> Backend:
+    """Load the model, or get ready to ask its server (`checkpoint` is None).
 
     Raises:
         Fatal: when that cannot work.
@@ -21,7 +22,7 @@ def open_backend(work: Assignment, stopwatch: Stopwatch) -> Backend:
         from evaljob_runner.backends.openai import OpenAIBackend
 
         return OpenAIBackend(work.model.openai, work.places.api_key_file)
-    if work.model.transformers is None:
+    if work.model.transformers is None or checkpoint is None:
         raise ValueError(f"model {work.model.name} has no backend")
     with stopwatch.phase("start"):
         from evaljob_runner.backends.transformers import Options, TransformersBackend
@@ -35,13 +36,14 @@ def open_backend(work: Assignment, stopwatch: Stopwatch) -> Backend:
         threads=int(os.environ.get("OMP_NUM_THREADS", "0")) or None,
     )
     with stopwatch.phase("load"):
-        return TransformersBackend(sources.resolve(spec.source, work.places), options)
+        return TransformersBackend(checkpoint.load(), options)
 
 
 def open_tokenizer(work: Assignment) -> Tokenizer | None:
     """The tokenizer alone; None for a server's model."""
-    if work.model.transformers is None:
+    folder = checkpoints.tokenizer_folder(work)
+    if folder is None:
         return None
     from evaljob_runner.backends.tokenizer import HuggingFaceTokenizer
 
-    return HuggingFaceTokenizer(sources.resolve(work.model.transformers.source, work.places))
+    return HuggingFaceTokenizer(folder)

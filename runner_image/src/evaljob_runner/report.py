@@ -162,9 +162,13 @@ def result(
         tokens=_tokens(scored),
         seconds=Seconds(**{phase: round(value, 3) for phase, value in seconds.items()}),
         device=device,
-        provenance={"weights": weights, "data": selection.digest} | _versions(),
+        provenance={"weights": weights, "data": _data(selection)} | _versions(),
         samples=f"{work.run.name}/{folder}" if work.run.output else None,
     )
+
+
+def _data(selection: Selection) -> str:
+    return f"commit:{selection.commit}" if selection.commit else selection.digest
 
 
 def _outcomes(scored: Sequence[Scored]) -> Outcomes:

@@ -136,6 +136,8 @@ class Rows:
     name: str
     """In messages and nowhere else."""
     files: tuple[RowFile, ...]
+    identity: str | None = None
+    """Says which bytes these are, where that is known without reading them."""
 
     def __iter__(self) -> Iterator[Line]:
         """All rows in order; raises as `RowFile.rows`."""
@@ -151,7 +153,9 @@ class Rows:
             yield from self.files[file].read((at, number) for _, at, number in group)
 
     def digest(self) -> str:
-        """SHA-256 of the file's bytes; of several, over their digests in order."""
+        """SHA-256 of the file's bytes; of several, over their digests in order; or of the identity."""
+        if self.identity:
+            return hashlib.sha256(self.identity.encode()).hexdigest()
         parts = [file.digest() for file in self.files]
         return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaljob.names import Reason
+from evaljob.spec import HUB_SCHEME
 from evaljob_runner.assignment import Places
 from evaljob_runner.errors import Fatal
 from evaljob_runner.rows import JsonLines, RowFile, Rows
@@ -69,7 +70,11 @@ class Source:
     file: str | None = None
     """The one file; None for a folder."""
     names: tuple[str, ...] = ()
-    """What is in the folder, relative to it."""
+    """What is there."""
+    folder: str = ""
+    """What all names begin with; the layout of splits begins behind it."""
+    commit: str | None = None
+    """Of a hub's repository: with a file's name it says which bytes that is."""
 
     def rows(self, split: str | None) -> Rows:
         """The rows of a split (None: of the one file).
@@ -78,14 +83,19 @@ class Source:
             Fatal: BadData, when the source does not have it, or in a form that says nothing sure.
         """
         if self.file is not None:
-            return Rows(self.name, tuple(self.fetch([self.file])))
+            return self._opened(self.name, [self.file])
         if split is None:
             raise Fatal(Reason.BAD_DATA, f"{self.name}: a folder, but the task needs one file{self._there()}")
-        names = split_files(self.names, split, self.name)
+        inner = [name.removeprefix(self.folder) for name in self.names]
+        names = [self.folder + name for name in split_files(inner, split, self.name)]
         if not names:
             forms = _NAMES.replace("SPLIT", split)
             raise Fatal(Reason.BAD_DATA, f"{self.name}: no split {split!r} ({forms}){self._there()}")
-        return Rows(f"{self.name} split {split}", tuple(self.fetch(names)))
+        return self._opened(f"{self.name} split {split}", names)
+
+    def _opened(self, name: str, names: list[str]) -> Rows:
+        identity = " ".join([self.commit, *names]) if self.commit else None
+        return Rows(name, tuple(self.fetch(names)), identity)
 
     def _there(self) -> str:
         found = [name for name in self.names if name.endswith(SUFFIXES)]
@@ -125,10 +135,12 @@ def open_source(uri: str | None, inline: str | None, places: Places) -> Source:
     """A dataset's source.
 
     Raises:
-        Fatal: as `resolve`.
+        Fatal: as `resolve`. More where a hub is asked (`hub.open_repository`).
     """
     if uri is None:
         return Source("inline.jsonl", lambda _: [JsonLines("inline.jsonl", inline=inline or "")], file="")
+    if uri.startswith(HUB_SCHEME):
+        return _on_hub(uri)
     root, _ = mount(uri, places)
     path = resolve(uri, places)
 
@@ -140,6 +152,27 @@ def open_source(uri: str | None, inline: str | None, places: Places) -> Source:
         return Source(uri, fetch, file="")
     names = (f.relative_to(path).as_posix() for pattern in ("*", "*/*") for f in path.glob(pattern))
     return Source(uri, fetch, names=tuple(sorted(names)))
+
+
+def _on_hub(uri: str) -> Source:
+    """A file or a folder of a hub's repository. Only the files that a task needs are fetched."""
+    from evaljob_runner import hub  # noqa: PLC0415 - the library takes 0.4 s
+
+    repository = hub.Repository(uri, "dataset")
+    snapshot, path = hub.open_repository(repository), repository.path
+
+    def fetch(names: Sequence[str]) -> list[RowFile]:
+        folder = snapshot.fetch(names)
+        labels = {name: f"{HUB_SCHEME}{repository.name}@{repository.revision}/{name}" for name in names}
+        return [row_file(label, inside(hub.CACHE, folder / name, label)) for name, label in labels.items()]
+
+    if path in snapshot.names:
+        return Source(uri, fetch, file=path, commit=snapshot.commit)
+    folder = f"{path}/" if path else ""
+    names = tuple(name for name in snapshot.names if name.startswith(folder))
+    if not names:
+        raise Fatal(Reason.BAD_DATA, f"{uri}: nothing is there")
+    return Source(uri, fetch, names=names, folder=folder, commit=snapshot.commit)
 
 
 def row_file(name: str, path: Path) -> RowFile:

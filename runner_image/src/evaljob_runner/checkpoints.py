@@ -1,0 +1,144 @@
+"""A model's checkpoint: found, told apart from every other, and complete only when it is loaded.
+
+A folder is identified by its content. A commit of a hub is its own identity: nothing is hashed, and its weights are
+fetched when everything that could be refused has been looked at.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from evaljob.names import Reason
+from evaljob.spec import HUB_SCHEME
+from evaljob_runner import sources
+from evaljob_runner.assignment import Assignment
+from evaljob_runner.errors import Fatal
+
+FULL_MAX = 2 * 1024**3
+"""Weight files from this size on are sampled."""
+WINDOWS, WINDOW_BYTES = 64, 64 * 1024
+_WEIGHTS = frozenset({".safetensors", ".bin"})
+_SMALL = frozenset({".json", ".jinja", ".model", ".txt", ".tiktoken"})
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What identifies a checkpoint, and the way to its files."""
+
+    digest: str
+    kind: Literal["sha256", "sampled", "commit"]
+    """Of all bytes; of large files in part only; the commit of a hub's repository."""
+    dated: bool
+    """Whether the chat template reads the clock."""
+    load: Callable[[], Path] = field(compare=False)
+    """The folder, with all files in it."""
+
+    def __str__(self) -> str:
+        """As provenance records it."""
+        return f"{self.kind}:{self.digest}"
+
+
+def find(work: Assignment) -> Checkpoint | None:
+    """The checkpoint of a local model; None for a server's.
+
+    Raises:
+        Fatal: ModelNotFound, when there is none. More where a hub is asked (`hub.open_repository`).
+    """
+    if work.model.transformers is None:
+        return None
+    source = work.model.transformers.source
+    if source.startswith(HUB_SCHEME):
+        return _from_hub(source)
+    folder = sources.resolve(source, work.places, missing=Reason.MODEL_NOT_FOUND)
+    root, _ = sources.mount(source, work.places)
+    return hashed(folder, root, source)
+
+
+def tokenizer_folder(work: Assignment) -> Path | None:
+    """A folder that holds the tokenizer of a local model, and not necessarily its weights; raises as `find`."""
+    if work.model.transformers is None:
+        return None
+    source = work.model.transformers.source
+    if not source.startswith(HUB_SCHEME):
+        return sources.resolve(source, work.places, missing=Reason.MODEL_NOT_FOUND)
+    from evaljob_runner import hub  # noqa: PLC0415 - the library takes 0.4 s
+
+    snapshot = hub.open_repository(hub.Repository(source, "model"))
+    return snapshot.fetch(model_files(snapshot.names, weights=False))
+
+
+def _from_hub(source: str) -> Checkpoint:
+    from evaljob_runner import hub  # noqa: PLC0415 - the library takes 0.4 s
+
+    snapshot = hub.open_repository(hub.Repository(source, "model"))
+    files = model_files(snapshot.names)
+    small = model_files(snapshot.names, weights=False)
+    if small == files:
+        raise Fatal(Reason.MODEL_NOT_FOUND, f"{source}: no *.safetensors and no pytorch_model*.bin there")
+    folder = snapshot.fetch(small)
+    found = [path for name in small if (path := sources.inside(hub.CACHE, folder / name, source)).is_file()]
+    _refuse_no_model(folder, source)
+    return Checkpoint(snapshot.commit, "commit", any(map(_reads_clock, found)), lambda: snapshot.fetch(files))
+
+
+def model_files(names: Iterable[str], *, weights: bool = True) -> list[str]:
+    """The files of a repository that transformers reads: of the top folder only, and weights once.
+
+    Many repositories hold the same weights again: as pickles beside safetensors, as Mistral's `consolidated`, in
+    folders for other engines.
+    """
+    top = [name for name in names if "/" not in name]
+    small = [name for name in top if Path(name).suffix in _SMALL]
+    safe = [name for name in top if name.endswith(".safetensors")]
+    own = [name for name in safe if not name.startswith("consolidated")] or safe
+    pickled = [name for name in top if name.startswith("pytorch_model") and name.endswith(".bin")]
+    return small + (own or pickled) if weights else small
+
+
+def hashed(folder: Path, root: Path, name: str) -> Checkpoint:
+    """A checkpoint by its content: names, sizes, small files and weights.
+
+    Args:
+        folder: the checkpoint.
+        root: the mounted claim; links out of it are refused.
+        name: of the model, for messages.
+
+    Raises:
+        Fatal: ModelNotFound, when it is no checkpoint.
+    """
+    _refuse_no_model(folder, name)
+    total, sampled, dated = hashlib.sha256(), False, False
+    for path in sorted(p for p in folder.iterdir() if p.suffix in _WEIGHTS | _SMALL):
+        real = sources.inside(root, path, f"{name}/{path.name}")
+        if not real.is_file():
+            continue
+        size = real.stat().st_size
+        with real.open("rb") as file:
+            large = size >= FULL_MAX
+            part = _sampled(file, size) if large else hashlib.file_digest(file, "sha256").digest()
+        total.update(f"{path.name}\0{size}\0".encode() + part)
+        sampled = sampled or large
+        dated = dated or _reads_clock(real)
+    return Checkpoint(total.hexdigest(), "sampled" if sampled else "sha256", dated, lambda: folder)
+
+
+def _refuse_no_model(folder: Path, name: str) -> None:
+    if not (folder / "config.json").is_file():
+        raise Fatal(Reason.MODEL_NOT_FOUND, f"{name}: no config.json, so this is no model folder")
+
+
+def _reads_clock(file: Path) -> bool:
+    return file.suffix in (".json", ".jinja") and b"strftime_now" in file.read_bytes()
+
+
+def _sampled(file: BinaryIO, size: int) -> bytes:
+    """The head with the safetensors header, and windows at fixed places over the whole file."""
+    found = hashlib.sha256()
+    header = int.from_bytes(file.read(8), "little")
+    found.update(file.read(min(header, 128 * 1024**2)))
+    for i in range(WINDOWS):
+        file.seek((size - WINDOW_BYTES) * i // (WINDOWS - 1))
+        found.update(file.read(WINDOW_BYTES))
+    return found.digest()

@@ -1,0 +1,39 @@
+"""Which files of a repository are a checkpoint."""
+
+from evaljob_runner.checkpoints import model_files
+
+SMALL = ["config.json", "generation_config.json", "tokenizer.json", "merges.txt", "chat_template.jinja"]
+SAFE = [
+    "model-00001-of-00002.safetensors",
+    "model-00002-of-00002.safetensors",
+    "model.safetensors.index.json",
+]
+
+
+def test_weights_come_once() -> None:
+    """A repository of Mistral's, with everything that people put beside a model."""
+    others = [
+        "README.md",
+        ".gitattributes",
+        "modeling_own.py",
+        "tf_model.h5",
+        "training_args.bin",
+        "optimizer.bin",
+    ]
+    again = ["consolidated.safetensors", "pytorch_model.bin", "onnx/model.onnx", "original/config.json"]
+    found = model_files([*SMALL, *SAFE, *others, *again, "gguf/model.gguf", "v2/model.safetensors"])
+    assert sorted(found) == sorted(SMALL + SAFE)
+
+
+def test_pickles_only_where_there_is_nothing_else() -> None:
+    pickled = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]
+    index = ["pytorch_model.bin.index.json"]
+    assert sorted(model_files([*SMALL, *pickled, *index])) == sorted(SMALL + pickled + index)
+    assert model_files(["config.json", "consolidated.safetensors"]) == [
+        "config.json",
+        "consolidated.safetensors",
+    ]
+
+
+def test_without_weights_the_small_files_are_left() -> None:
+    assert model_files([*SMALL, "model.safetensors"], weights=False) == SMALL
