@@ -19,6 +19,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--on", choices=("cluster", "local"), default="cluster")
     parser.add_argument("--context", help="an existing kind cluster whose nodes mount the data folder")
     args = parser.parse_args(argv)
+    if args.context and args.on == "local":
+        parser.error("--context: nothing runs on a cluster with --on local")
     cache, timeline = Cache.from_env(os.environ), Timeline()
     try:
         local_run = args.on == "local"

@@ -3,18 +3,19 @@
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.quickstart import data
-from tests.cluster import images, kind, load
+from examples.quickstart import data, existing
+from tests.cluster import docker, images, kind, load, nodes
 from tests.cluster.machine import Machine, prepare
 from tests.cluster.paths import REPOSITORY, Cache
-from tests.cluster.shell import ClusterError, Timeline, say, works
+from tests.cluster.shell import ClusterError, CommandError, Timeline, say
 from tests.cluster.shell import run as shell
 
 NAME, NAMESPACE, OPERATOR_NAMESPACE = "evaljob-quickstart", "evals", "evaljob-system"
+GPUS = 8
 TIME_LIMIT = 1800.0
 """Seconds that the evaluation may take before the quickstart gives up."""
 _NAMESPACES = """\
@@ -46,26 +47,26 @@ class Target:
 
     def kubectl(self, *args: str, stdin: str | None = None) -> str:
         """Run kubectl against the cluster."""
-        return shell(
-            "kubectl", *self._where("--context"), *args, env={"PATH": self.machine.path}, stdin=stdin
-        )
+        return shell("kubectl", *self.where("--context"), *args, env={"PATH": self.machine.path}, stdin=stdin)
 
     def helm(self, *args: str) -> str:
         """Run helm against the cluster."""
-        return shell("helm", *self._where("--kube-context"), *args, env={"PATH": self.machine.path})
+        return shell("helm", *self.where("--kube-context"), *args, env={"PATH": self.machine.path})
 
-    def _where(self, flag: str) -> list[str]:
+    def where(self, flag: str) -> list[str]:
+        """The options that lead a tool here; `flag` is its name for a context."""
         file = ["--kubeconfig", str(self.kubeconfig)] if self.kubeconfig else []
         return [*file, flag, self.context]
 
 
 def run(cache: Cache, timeline: Timeline, context: str | None) -> int:
     """Evaluate examples/quickstart.yaml; 0 when every partition succeeded."""
+    found = _containers(cache, context) if context else []
     folder = data.prepare(cache, timeline)
     with timeline.stage("environment"):
         python = data.environment(".venv", "dev.txt")
     machine = prepare(cache, timeline)
-    target = _existing(machine, context) if context else _own(machine, folder, timeline)
+    target = _existing(machine, context, found) if context else _own(machine, folder, timeline)
     refs = images.build(machine, ["operator", "runner-cpu"], timeline)
     with timeline.stage("load images"):
         load.load(machine, target.name, list(refs.values()))
@@ -77,29 +78,42 @@ def run(cache: Cache, timeline: Timeline, context: str | None) -> int:
 
 
 def _own(machine: Machine, folder: Path, timeline: Timeline) -> Target:
-    cluster = kind.up(machine, kind.ClusterSpec(NAME, gpus=8, data=folder), timeline)
+    cluster = kind.up(machine, kind.ClusterSpec(NAME, gpus=GPUS, data=folder), timeline)
     return Target(NAME, cluster.kubeconfig, cluster.context, machine)
 
 
-def _existing(machine: Machine, context: str) -> Target:
-    """A kind cluster of the user's, if its nodes can see the data.
+def _containers(cache: Cache, context: str) -> list[nodes.Node]:
+    """The nodes of a kind cluster of the user's; refused before anything is made where it cannot be used.
 
     Raises:
-        ClusterError: With the reason why this cluster cannot be used.
+        ClusterError: With the reason.
     """
-    name = context.removeprefix("kind-")
-    if name == context or name not in machine.kind("get", "clusters").split():
+    client = docker.find()
+    found = nodes.containers(client, existing.name_of(context)) if client else []
+    existing.refuse_unusable(context, found, cache.data.resolve())
+    return found
+
+
+def _existing(machine: Machine, context: str, found: Sequence[nodes.Node]) -> Target:
+    """The user's cluster, reached through the user's own kubeconfig.
+
+    Raises:
+        ClusterError: When the context leads elsewhere, or nowhere.
+    """
+    target = Target(existing.name_of(context), None, context, machine)
+    try:
+        listed = json.loads(target.kubectl("get", "nodes", "-o", "json"))["items"]
+    except CommandError as error:
+        mend = f"kind export kubeconfig --name {target.name}"
         raise ClusterError(
-            f"CONTEXT={context}: not a kind cluster of this machine; give kind-NAME, or leave it out"
-        )
-    for node in machine.kind("get", "nodes", "--name", name).split():
-        command = [machine.docker.client, "exec", node, "test", "-d", "/mnt/evaljob/models"]
-        if not works(*command, env=machine.docker.env):
-            raise ClusterError(
-                f"CONTEXT={context}: node {node} does not mount the data folder; create the cluster with "
-                f"extraMounts: [{{hostPath: {machine.cache.data}, containerPath: /mnt/evaljob}}] on every node"
-            )
-    return Target(name, None, context, machine)
+            f"CONTEXT={context}: kubectl does not get there; `{mend}` may help: {error}"
+        ) from error
+    names = [node["metadata"]["name"] for node in listed]
+    existing.refuse_another(context, found, names)
+    if all(node["status"]["allocatable"].get(kind.GPU, "0") == "0" for node in listed):
+        say(f"    no node has {kind.GPU}: {GPUS} are simulated on each")
+        kind.simulate_gpus(target.kubectl, GPUS, names)
+    return target
 
 
 def install(target: Target, refs: dict[str, str]) -> None:
@@ -180,14 +194,12 @@ def _counts(status: dict[str, object]) -> str:
 
 def _show(target: Target, python: Path) -> int:
     """Print the summary's table, and how to look around; 0 when every partition succeeded."""
-    where = [f"--kubeconfig={target.kubeconfig}"] if target.kubeconfig else []
     shown = target.kubectl(
         "get", "configmap", "quickstart-summary", "-n", NAMESPACE, "-o", "jsonpath={.data.summary\\.json}"
     )
     subprocess.run(
         [python, "-m", "evaljob_cli", "summary", "-"], input=shown, text=True, check=True, cwd=REPOSITORY
     )
-    say(
-        f"look around: kubectl {' '.join(where)} --context {target.context} -n {NAMESPACE} get evaljobs,jobs,pods"
-    )
+    where = " ".join(target.where("--context"))
+    say(f"look around: kubectl {where} -n {NAMESPACE} get evaljobs,jobs,pods")
     return 0 if _status(target).get("state") == "Complete" else 1

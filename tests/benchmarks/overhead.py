@@ -1,124 +1,175 @@
-"""What isolation costs per partition, by phase.
+"""What isolation costs per partition, by phase: `python -m tests.benchmarks.overhead`.
 
-Usage: python -m tests.benchmarks.overhead [--kubeconfig FILE --namespace NS --name EVALJOB]
+The same seven partitions of the tiny model, one after the other, three times:
 
-Local: `evaljob run` of the tiny model's tasks, one process per partition, one after the other, beside the floor:
-one process that loads the model once and loops over the same samples (tests/tiny/score.py). With --kubeconfig
-the phases of a finished EvalJob's pods are added, from the timestamps of its Jobs and pods (whole seconds).
+- the floor: one process that loads the model once and loops over the same samples (tests/tiny/score.py);
+- local: `evaljob run`, a process for each partition;
+- cluster: the operator, a pod for each partition, on the cluster of the tests, which is made if there is none.
+
+On the cluster Kubernetes' timestamps have whole seconds, cut off: only their means over the partitions count.
 """
 
-import argparse
 import datetime as dt
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import yaml
 
+from evaljob.names import ANNOTATION_RESULT
 from evaljob.result import PartitionResult, decode
-from tests.cluster.paths import REPOSITORY
-from tests.e2e.evaljobs import dataset, evaljob, tiny
-from tests.e2e.world import TINY
+from tests.cluster import kind
+from tests.cluster.machine import prepare
+from tests.cluster.paths import REPOSITORY, Cache
+from tests.cluster.shell import Timeline, say
+from tests.clusters import SPEC
+from tests.e2e import world as worlds
+from tests.e2e.evaljobs import Handle, Manifest, dataset, evaljob, tiny
+from tests.e2e.world import NAMESPACE, TINY
+from tests.kube import Kubectl
+
+Phases = dict[str, float]
+"""Mean seconds of a partition by phase."""
+NAME = "overhead"
+_INSIDE = {"imports": ("start",), "load": ("load",), "evaluate": ("infer", "score")}
+"""What the runner measures itself, by the names of the issue: the process' age when it begins is its imports."""
 
 
 def main() -> int:
     """Print the report; its last line is JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--kubeconfig", type=Path)
-    parser.add_argument("--namespace", default="evals")
-    parser.add_argument("--name", default="quickstart")
-    args = parser.parse_args()
-    report: dict[str, Any] = {"benchmark": "overhead", **local()}
-    if args.kubeconfig:
-        report["cluster"] = cluster(args.kubeconfig, args.namespace, args.name)
+    with tempfile.TemporaryDirectory() as folder:
+        summary, isolated = local(manifest("any"), Path(folder))
+    parts = [cell["seconds"] for cell in summary["cells"] if "seconds" in cell]
+    floor = _timed([sys.executable, "-m", "tests.tiny.score", str(TINY / "model")])
+    with installed() as world:
+        phases, wall = on_cluster(world)
+    report = {
+        "benchmark": "overhead",
+        "compared": "a process or pod per partition, one at a time, against one process for all",
+        "partitions": len(parts),
+        "one_process_seconds": round(floor, 1),
+        "local": account(means([inside(p) for p in parts]), isolated, floor, len(parts)),
+        "cluster": account(phases, wall, floor, len(parts)),
+    }
     print(json.dumps(report))
     return 0
 
 
-def local() -> dict[str, Any]:
-    """Isolated processes against one process that keeps the model; the ratio of wall times."""
-    with tempfile.TemporaryDirectory() as folder:
-        summary, isolated = _isolated(Path(folder))
-    floor = _timed([sys.executable, "-m", "tests.tiny.score", str(TINY / "model")])
-    phases = [c["seconds"] for c in summary["cells"] if "seconds" in c]
-    count = len(phases)
-    inside = {
-        k: round(sum(p.get(k, 0.0) for p in phases) / count, 2) for k in ("start", "load", "infer", "score")
-    }
-    return {
-        "compared": "evaljob run, one process per partition, against one process for all (tests/tiny/score.py)",
-        "partitions": count,
-        "isolated_seconds": round(isolated, 1),
-        "one_process_seconds": round(floor, 1),
-        "ratio": round(isolated / floor, 2),
-        "seconds_per_partition": {**inside, "around": round(isolated / count - sum(inside.values()), 2)},
-    }
-
-
-def _isolated(folder: Path) -> tuple[dict[str, Any], float]:
-    models = [tiny("tiny-chat", "Chat", "any"), tiny("tiny-text", "Text", "any")]
+def manifest(node: str) -> Manifest:
+    """Seven partitions, one at a time; the pods go to this node."""
+    models = [tiny("tiny-chat", "Chat", node), tiny("tiny-text", "Text", node)]
     datasets = [dataset(name) for name in ("gsm", "mc", "kind", "chat")]
-    manifest = evaljob("overhead", models, datasets, exclude=[{"model": "tiny-text", "dataset": "chat"}])
-    (folder / "evaljob.yaml").write_text(yaml.safe_dump(manifest))
+    exclude = [{"model": "tiny-text", "dataset": "chat"}]
+    return evaljob(NAME, models, datasets, exclude=exclude, parallelism=1)
+
+
+def local(body: Manifest, folder: Path) -> tuple[Manifest, float]:
+    """The summary of `evaljob run`, and the seconds that the command took."""
+    (folder / "evaljob.yaml").write_text(yaml.safe_dump(body))
+    # A copy: a link that leads out of its volume is refused.
     shutil.copytree(TINY / "model", folder / "models" / "tiny")
     command = [sys.executable, "-m", "evaljob_cli", "run", str(folder / "evaljob.yaml"), "--parallelism", "1"]
     command += ["--mount", f"models={folder / 'models'}", "--mount", f"data={TINY / 'data'}"]
     seconds = _timed([*command, "--out", str(folder / "out")])
-    return json.loads((folder / "out" / "summary.json").read_text()), seconds
+    summary: Manifest = json.loads((folder / "out" / "summary.json").read_text())
+    return summary, seconds
 
 
-def _timed(command: list[str]) -> float:
-    started = time.monotonic()
-    subprocess.run(command, check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
-    return time.monotonic() - started
+@contextmanager
+def installed() -> Iterator[worlds.World]:
+    """The operator on the tests' cluster; what was made for it goes again, unless EVALJOB_KEEP_CLUSTER is set."""
+    timeline = Timeline()
+    machine = prepare(Cache.from_env(os.environ), timeline)
+    cluster = kind.up(machine, SPEC, timeline)
+    try:
+        yield worlds.make(machine, cluster, Kubectl(cluster.context, cluster.kubeconfig, machine.path))
+    finally:
+        if cluster.origin == "created" and not os.environ.get("EVALJOB_KEEP_CLUSTER"):
+            kind.down(machine.docker, machine.cache, cluster.name)
 
 
-def cluster(kubeconfig: Path, namespace: str, name: str) -> dict[str, Any]:
-    """Mean seconds per partition of a finished EvalJob, from its Jobs and pods."""
-    get = [
-        "kubectl",
-        f"--kubeconfig={kubeconfig}",
-        "-n",
-        namespace,
-        "get",
-        "-l",
-        f"evaljob.dev/name={name}",
-        "-o",
-        "json",
-    ]
-    jobs = json.loads(subprocess.run([*get, "jobs"], check=True, capture_output=True).stdout)["items"]
-    pods = json.loads(subprocess.run([*get, "pods"], check=True, capture_output=True).stdout)["items"]
-    rows = [_phases(job, pods) for job in jobs]
-    return {k: round(mean(r[k] for r in rows), 2) for k in rows[0]} | {"partitions": len(rows)}
+def on_cluster(world: worlds.World) -> tuple[Phases, float]:
+    """The phases through the operator, and the seconds from its first look to the end."""
+    handle, kubectl, here = Handle(world, NAME), world.kubectl, ("-n", NAMESPACE)
+    kubectl.run("delete", "evaljob", NAME, *here, "--ignore-not-found", "--wait")
+    kubectl.apply(manifest(world.torch_node))
+    status = handle.finished(600)
+    if status["state"] != "Complete":
+        raise SystemExit(f"{NAME}: {status}")
+    # Unless asked, kubectl leaves out managedFields, which know when the result was recorded.
+    mine = ("-l", f"evaljob.dev/name={NAME}", "--show-managed-fields")
+    jobs = kubectl.get_json("get", "jobs", *here, *mine)["items"]
+    pods = handle.get("pods")
+    kubectl.run("delete", "evaljob", NAME, *here, "--wait")
+    phases = means([pod_phases(job, pods) for job in jobs])
+    return phases, _between(status["startTime"], status["completionTime"])
 
 
-def _phases(job: dict[str, Any], pods: list[dict[str, Any]]) -> dict[str, float]:
+def pod_phases(job: Manifest, pods: list[Manifest]) -> Phases:
+    """The phases of one partition, from its Job, its pod and its result."""
     pod = next(p for p in pods if p["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"])
-    result = decode(job["metadata"]["annotations"]["evaljob.dev/result"])
-    if not isinstance(result, PartitionResult):
-        raise SystemExit(f"{job['metadata']['name']} has no result: {result.reason}")
-    scheduled = next(
-        c["lastTransitionTime"] for c in pod["status"]["conditions"] if c["type"] == "PodScheduled"
-    )
+    report = decode(job["metadata"]["annotations"][ANNOTATION_RESULT])
+    if not isinstance(report, PartitionResult):
+        raise SystemExit(f"{job['metadata']['name']} has no result: {report.reason}")
+    conditions = {
+        c["type"]: c["lastTransitionTime"] for c in pod["status"]["conditions"] + job["status"]["conditions"]
+    }
     ran = pod["status"]["containerStatuses"][0]["state"]["terminated"]
-    recorded = max(m["time"] for m in job["metadata"]["managedFields"])
-    inside = result.seconds.model_dump()
     return {
-        "scheduling": _between(job["metadata"]["creationTimestamp"], scheduled),
-        "container": _between(scheduled, ran["startedAt"]),
-        **inside,
-        "collect": _between(ran["finishedAt"], recorded),
+        "scheduling": _between(job["metadata"]["creationTimestamp"], conditions["PodScheduled"]),
+        "start": _between(conditions["PodScheduled"], ran["startedAt"]),
+        **inside(report.seconds.model_dump()),
+        "count": _between(ran["finishedAt"], conditions["Complete"]),
+        "collect": _between(conditions["Complete"], _recorded(job)),
+    }
+
+
+def _recorded(job: Manifest) -> str:
+    """When the operator wrote the result onto the Job."""
+    key = f"f:{ANNOTATION_RESULT}"
+    fields = job["metadata"]["managedFields"]
+    return next(m["time"] for m in fields if key in json.dumps(m["fieldsV1"]))  # type: ignore[no-any-return]
+
+
+def inside(seconds: dict[str, float]) -> Phases:
+    """The phases that the runner measured."""
+    return {phase: sum(seconds.get(part, 0.0) for part in parts) for phase, parts in _INSIDE.items()}
+
+
+def means(rows: list[Phases]) -> Phases:
+    """The mean of each phase over the partitions."""
+    return {phase: mean(row[phase] for row in rows) for phase in rows[0]}
+
+
+def account(phases: Phases, wall: float, floor: float, count: int) -> dict[str, Any]:
+    """What a partition's share of the wall time went into; `around` is what no phase claims."""
+    around = wall / count - sum(phases.values())
+    shares = {**phases, "around": around, "total": wall / count}
+    return {
+        "seconds": round(wall, 1),
+        "ratio": round(wall / floor, 2),
+        "per_partition": {phase: round(value, 2) for phase, value in shares.items()},
     }
 
 
 def _between(start: str, end: str) -> float:
     return (dt.datetime.fromisoformat(end) - dt.datetime.fromisoformat(start)).total_seconds()
+
+
+def _timed(command: list[str]) -> float:
+    say(f"    {' '.join(command[1:4])} ...")
+    started = time.monotonic()
+    subprocess.run(command, check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+    return time.monotonic() - started
 
 
 if __name__ == "__main__":

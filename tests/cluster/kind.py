@@ -16,9 +16,10 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -82,7 +83,7 @@ def up(machine: Machine, spec: ClusterSpec, timeline: Timeline) -> Cluster:
     names = node_names(spec)
     with machine.cache.lock(), timeline.stage(f"cluster {spec.name}"):
         origin = _reuse(machine, spec, data) or _create(machine, spec, data)
-        _simulate_gpus(machine, spec, names[1:] or names)
+        simulate_gpus(partial(machine.kubectl, spec.name), spec.gpus, names[1:] or names)
     with timeline.stage("network and DNS ready"):
         for addon in ("daemonset/kube-proxy", "deployment/coredns"):
             status = ("rollout", "status", addon, "--timeout=120s")
@@ -200,12 +201,17 @@ def _wait_for_nodes(machine: Machine, spec: ClusterSpec, *, since: str, seconds:
     raise ClusterError(f"nodes of {spec.name} are not ready after {seconds:g} s: {failure}")
 
 
-def _simulate_gpus(machine: Machine, spec: ClusterSpec, names: Sequence[str]) -> None:
-    """The scheduler and the kubelet account for what the node's status says.
+def simulate_gpus(kubectl: Callable[..., str], amount: int, names: Sequence[str]) -> None:
+    """Let nodes report GPUs: the scheduler and the kubelet account for what the node's status says.
 
     A restarted kubelet sets such resources to 0: hence at each `up`.
+
+    Args:
+        kubectl: Runs kubectl against the cluster.
+        amount: GPUs on each node.
+        names: The nodes.
     """
-    amount = {GPU: str(spec.gpus)}
-    patch = json.dumps({"status": {"capacity": amount, "allocatable": amount}})
+    resources = {GPU: str(amount)}
+    patch = json.dumps({"status": {"capacity": resources, "allocatable": resources}})
     for node in names:
-        machine.kubectl(spec.name, "patch", "node", node, "--subresource=status", "--type=merge", "-p", patch)
+        kubectl("patch", "node", node, "--subresource=status", "--type=merge", "-p", patch)

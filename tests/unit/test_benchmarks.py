@@ -1,0 +1,57 @@
+"""What the benchmarks make of what they measured."""
+
+from evaljob import result
+from evaljob.plan import Partition
+from evaljob.result import Seconds
+from tests.benchmarks.overhead import account, pod_phases
+from tests.unit.builders import scored
+from tests.unit.simulator import stamp
+
+PARTITION = Partition(model="m", dataset="d", shard=0, shards=1)
+
+
+def test_a_partitions_phases_come_from_its_job_its_pod_and_its_result() -> None:
+    seconds = Seconds(start=3.0, load=0.5, infer=0.25, score=0.25)
+    record = result.encode(scored(PARTITION, seconds=seconds))
+    job = {
+        "metadata": {
+            "uid": "u",
+            "creationTimestamp": stamp(0),
+            "annotations": {"evaljob.dev/result": record},
+            "managedFields": [
+                {"time": stamp(90), "fieldsV1": {"f:status": {}}},
+                {
+                    "time": stamp(13),
+                    "fieldsV1": {"f:metadata": {"f:annotations": {"f:evaljob.dev/result": {}}}},
+                },
+            ],
+        },
+        "status": {"conditions": [{"type": "Complete", "lastTransitionTime": stamp(11)}]},
+    }
+    ran = {"startedAt": stamp(3), "finishedAt": stamp(9)}
+    pod = {
+        "metadata": {"ownerReferences": [{"uid": "u"}]},
+        "status": {
+            "conditions": [{"type": "PodScheduled", "lastTransitionTime": stamp(1)}],
+            "containerStatuses": [{"state": {"terminated": ran}}],
+        },
+    }
+    other = {"metadata": {"ownerReferences": [{"uid": "v"}]}}
+    assert pod_phases(job, [other, pod]) == {
+        "scheduling": 1.0,
+        "start": 2.0,
+        "imports": 3.0,
+        "load": 0.5,
+        "evaluate": 0.5,
+        "count": 2.0,
+        "collect": 2.0,
+    }
+
+
+def test_what_no_phase_claims_is_shown_too() -> None:
+    found = account({"imports": 3.0, "load": 0.5}, wall=40.0, floor=20.0, count=10)
+    assert found == {
+        "seconds": 40.0,
+        "ratio": 2.0,
+        "per_partition": {"imports": 3.0, "load": 0.5, "around": 0.5, "total": 4.0},
+    }
