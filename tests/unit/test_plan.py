@@ -130,6 +130,11 @@ class TestRefusals:
         plan = builders.plan(evaljob([served], [dataset("d", LOG_LIKELIHOOD)]))
         assert [str(p) for p in plan.partitions] == ["e/d"]
 
+    def test_a_prefix_of_the_answer_on_a_chat_endpoint(self) -> None:
+        error = refusal([endpoint("e")], [dataset("d", {**TASK, "assistantPrefix": "So:"})])
+        assert error.reason is Reason.INCOMPATIBLE_PAIR
+        assert "assistantPrefix on the openai backend needs promptFormat Text, model e has Chat" in str(error)
+
     def test_repeats_that_would_all_be_equal(self) -> None:
         repeated = [dataset(repeats=4)]
         assert str(refusal(datasets=repeated)) == (

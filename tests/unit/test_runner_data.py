@@ -156,6 +156,12 @@ def test_a_pool_keeps_one_more_than_needed_and_no_document_twice() -> None:
     assert [s.columns["q"] for s in found.pools[""]] == ["same", "q0", "q1"]
 
 
+@pytest.mark.parametrize("few_shot", [{"sampler": "Random", "count": 1}, {"sampler": "Fixed", "ids": ["6"]}])
+def test_a_pool_that_does_not_give_its_first_documents_keeps_all(few_shot: dict[str, Any]) -> None:
+    found = select(inline(QA, fewShot={**few_shot, "pool": "All"}), shard=(0, 7))
+    assert len(found.pools[""]) == len(QA)
+
+
 @pytest.mark.parametrize("source", ["pvc://data/../secret.jsonl", "pvc://data/link.jsonl"])
 def test_a_path_that_leaves_its_claim_is_refused(tmp_path: Path, source: str) -> None:
     (tmp_path / "data").mkdir()

@@ -48,6 +48,87 @@ def test_chat_is_one_user_turn_with_description_and_examples() -> None:
     assert made.text == ""
 
 
+POOL = tuple(sample(f"s{i}", q=f"{i}+{i}", a=str(2 * i)) for i in range(20))
+
+
+def made(
+    few_shot: dict[str, Any],
+    *,
+    chat: bool = False,
+    seed: int = 0,
+    of: Sample | None = None,
+    **changes: Any,  # noqa: ANN401
+) -> Prompt:
+    few = task(prompt="{{ q }}=", fewShot={"pool": "All", **few_shot}, **changes)
+    return Prompter(few, {"": POOL}, chat=chat, seed=lambda _: seed).prompt(of or sample(q="x", a="y"))
+
+
+def turns(found: Prompt) -> list[tuple[str, str]]:
+    return [(m["role"], m["content"]) for m in found.messages]
+
+
+def test_examples_may_be_turns_and_the_description_a_system_turn() -> None:
+    few = {"count": 2, "asTurns": True}
+    examples = [("user", "0+0="), ("assistant", "0"), ("user", "1+1="), ("assistant", "2")]
+    by_system = made(few, chat=True, description="Sums.", descriptionRole="System")
+    assert turns(by_system) == [("system", "Sums."), *examples, ("user", "x=")]
+    by_user = made(few, chat=True, description="Sums: ")
+    assert turns(by_user) == [("user", "Sums: 0+0="), *examples[1:], ("user", "x=")]
+    assert made(few, description="Sums: ").text == "Sums: 0+0= 0\n\n1+1= 2\n\nx="
+
+
+def test_a_system_description_stands_before_one_user_turn() -> None:
+    found = made({"count": 1}, chat=True, description="Sums.", descriptionRole="System")
+    assert turns(found) == [("system", "Sums."), ("user", "0+0= 0\n\nx=")]
+
+
+def test_the_answer_of_an_example_may_show_the_way_to_it() -> None:
+    assert made({"count": 1, "answer": "it is {{ a }}"}).text == "0+0= it is 0\n\nx="
+
+
+def test_a_chat_model_may_have_a_prompt_of_its_own() -> None:
+    assert prompt(prompt="{{ q }}", chatPrompt="Please: {{ q }}").text == "Why?"
+    assert turns(prompt(prompt="{{ q }}", chatPrompt="Please: {{ q }}", chat=True)) == [
+        ("user", "Please: Why?")
+    ]
+
+
+def test_every_answer_begins_with_the_assistants_prefix() -> None:
+    assert made({"count": 1}, assistantPrefix="Sum:").text == "0+0= Sum: 0\n\nx= Sum:"
+    assert made({"count": 1}, assistantPrefix="Sum: ").text == "0+0= Sum: 0\n\nx= Sum: "
+    found = made({"count": 1, "asTurns": True}, chat=True, assistantPrefix="Sum:")
+    assert turns(found) == [("user", "0+0="), ("assistant", "Sum: 0"), ("user", "x=")]
+    assert encoded(found).text == "<user>0+0=<assistant>Sum: 0<user>x=<assistant>Sum:"
+
+
+def test_a_choice_follows_the_prefix_with_a_delimiter_unless_it_ends_in_space() -> None:
+    choice = {**CHOICE, "choices": {"values": ["a", "b"]}, "target": "0"}
+    assert prompt(**choice, assistantPrefix="So:").delimiter == " "
+    assert prompt(**choice, assistantPrefix="So:", chat=True).delimiter == " "
+    assert prompt(**choice, assistantPrefix="So: ", chat=True).delimiter == ""
+    assert prompt(**choice, chat=True).delimiter == ""
+
+
+def test_random_examples_depend_on_the_seed_and_the_sample_alone() -> None:
+    def picked(seed: int, of: Sample | None = None) -> list[str]:
+        return [s.id for s in made({"count": 3, "sampler": "Random"}, seed=seed, of=of).few_shot]
+
+    assert picked(1) == picked(1)
+    assert len({tuple(picked(seed)) for seed in range(10)}) == 10
+    for seed in range(50):
+        found = picked(seed, POOL[3])
+        assert "s3" not in found
+        assert len(set(found)) == 3
+
+
+def test_fixed_examples_are_those_that_are_named_in_their_order() -> None:
+    fixed = {"sampler": "Fixed", "ids": ["s7", "s2"]}
+    assert [s.id for s in made(fixed).few_shot] == ["s7", "s2"]
+    assert made(fixed, of=POOL[2]).leaks
+    with pytest.raises(Fatal, match="'s99' is not in the pool"):
+        made({"sampler": "Fixed", "ids": ["s99"]})
+
+
 def test_the_test_item_is_never_its_own_example() -> None:
     pool = tuple(sample(f"s{i}", q=f"q{i}", a=str(i)) for i in range(3))
     made = Prompter(task(fewShot={"count": 2, "pool": "All"}), {"": pool}, chat=False).prompt(pool[1])

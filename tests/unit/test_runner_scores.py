@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from evaljob.names import Reason
-from evaljob.task import Generation, Task
+from evaljob.task import FewShot, Generation, Sampler, Task
 from evaljob_runner import checkpoints, digest, extract, generation, lint
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Sampling
@@ -208,6 +208,7 @@ def looked(text: str = "What?", *ids: int, name: str = "x", leaks: bool = False)
         sample=sample,
         text=text,
         messages=(),
+        prefix="",
         choices=(),
         delimiter=" ",
         target="",
@@ -289,6 +290,11 @@ def test_the_inference_digest_changes_with_what_changes_tokens(tmp_path: Path) -
     other_prompt = dataclasses.replace(
         work, planned=work.planned.model_copy(update={"task": work.task.model_copy(update={"prompt": "x"})})
     )
+    shots = FewShot(count=1, sampler=Sampler.RANDOM)
+    random_examples = dataclasses.replace(
+        work,
+        planned=work.planned.model_copy(update={"task": work.task.model_copy(update={"few_shot": shots})}),
+    )
     different = [
         inference(work),
         inference(work, weights="v"),
@@ -299,6 +305,8 @@ def test_the_inference_digest_changes_with_what_changes_tokens(tmp_path: Path) -
         inference(dataclasses.replace(work, model=tiny_model(promptFormat="Chat"))),
         inference(dataclasses.replace(work, model=tiny_model(promptFormat="Chat")), dated=True),
         inference(other_prompt),
+        inference(random_examples),
+        inference(dataclasses.replace(random_examples, run=run_plan(seed=1))),
     ]
     assert len(set(different)) == len(different)
 

@@ -38,7 +38,7 @@ def test_accepted(task: dict[str, Any]) -> None:
         ),
         (
             {**CHAT, "fewShot": {"count": 1}},
-            "fewShot: not used with requestType Chat, put examples into messages",
+            "fewShot: not used with requestType Chat, put it into messages",
         ),
         ({**TASK, "metrics": [{"name": "a"}]}, "metrics: exactly one must be primary"),
         (
@@ -73,6 +73,11 @@ def test_accepted(task: dict[str, Any]) -> None:
         ),
         ({**TASK, "repeats": 2}, "Extra inputs are not permitted"),
         ({**LOG_LIKELIHOOD, "references": "{{ a }}"}, "references: not used with requestType LogLikelihood"),
+        ({**TASK, "fewShot": {}}, "fewShot: give exactly one of count and ids"),
+        ({**TASK, "fewShot": {"count": 1, "ids": ["a"], "sampler": "Fixed"}}, "exactly one of count and ids"),
+        ({**TASK, "fewShot": {"ids": ["a"]}}, "fewShot.ids: needed by sampler Fixed, and only there"),
+        ({**TASK, "fewShot": {"count": 1, "sampler": "Fixed"}}, "fewShot.ids: needed by sampler Fixed"),
+        ({**CHAT, "description": "x"}, "description: not used with requestType Chat, put it into messages"),
         (reduced({}), "reduce: give exactly one of passAtK and majority"),
         (reduced({"passAtK": [1], "majority": {}}), "reduce: give exactly one of passAtK and majority"),
         (reduced({"passAtK": [2, 1]}), "reduce.passAtK: must ascend, got [2, 1]"),

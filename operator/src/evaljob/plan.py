@@ -268,7 +268,7 @@ def repeats_problem(dataset: Dataset, task: Task, model: Model) -> str | None:
 
 
 def _refuse_incompatible(pairs: list[tuple[Model, PlannedDataset]]) -> None:
-    problems = [(m, d, why) for m, d in pairs if (why := incompatible(m, d.task.request_type))]
+    problems = [(m, d, why) for m, d in pairs if (why := incompatible(m, d.task))]
     if problems:
         lines = ", ".join(f"{{model: {m.name}, dataset: {d.dataset.name}}}" for m, d, _ in problems)
         raise InvalidSpecError(
@@ -276,8 +276,14 @@ def _refuse_incompatible(pairs: list[tuple[Model, PlannedDataset]]) -> None:
         )
 
 
-def incompatible(model: Model, request: RequestType) -> str | None:
-    """Why a model can never answer a request type, or None."""
+def incompatible(model: Model, task: Task) -> str | None:
+    """Why a model can never answer what a task asks, or None."""
+    request = task.request_type
+    if task.assistant_prefix and model.openai and model.prompt_format is PromptFormat.CHAT:
+        return (
+            f"assistantPrefix on the openai backend needs promptFormat Text, model {model.name} has Chat: "
+            "chat completions begin answers by themselves"
+        )
     if request is RequestType.CHAT and model.prompt_format is PromptFormat.TEXT:
         return f"requestType Chat needs promptFormat Chat, model {model.name} has Text"
     if request is RequestType.LOG_LIKELIHOOD and model.openai and model.prompt_format is PromptFormat.CHAT:

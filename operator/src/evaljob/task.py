@@ -81,6 +81,12 @@ class Sampler(StrEnum):
     """How few-shot examples are picked."""
 
     FIRST = "First"
+    RANDOM = "Random"
+    """Others for each sample, from the EvalJob's seed."""
+    SIMILAR = "Similar"
+    """The nearest by BM25 of the prompts; the most similar stands last."""
+    FIXED = "Fixed"
+    """Those of `ids`, in that order."""
 
 
 class Pool(StrEnum):
@@ -93,10 +99,43 @@ class Pool(StrEnum):
 class FewShot(Frozen):
     """Solved examples before the question."""
 
-    count: Annotated[int, Field(ge=0, le=64)]
+    model_config = cel_rules(
+        cel("has(self.count) != has(self.ids)", "exactly one of count and ids"),
+        cel(
+            "has(self.ids) == (has(self.sampler) && self.sampler == 'Fixed')",
+            "ids: needed by sampler Fixed, and only there",
+        ),
+    )
+
+    count: Annotated[int, Field(ge=0, le=64)] | None = None
+    ids: (
+        Annotated[
+            tuple[Annotated[str, Field(min_length=1, max_length=253)], ...],
+            Field(min_length=1, max_length=64),
+        ]
+        | None
+    ) = None
+    """With sampler Fixed: the ids of the examples, as the task names samples."""
     sampler: Sampler = Sampler.FIRST
     pool: Pool = Pool.SAME_SUBSET
     delimiter: Annotated[str, Field(max_length=64)] = "\n\n"
+    answer: Template | None = None
+    """What an example shows as its answer, for example with the way to it. Default: `target`."""
+    as_turns: bool = False
+    """For a Chat model: each example is a turn of the user and one of the assistant."""
+
+    @property
+    def wanted(self) -> int:
+        """How many examples a prompt has."""
+        return len(self.ids) if self.ids else self.count or 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.count is None) == (self.ids is None):
+            raise ValueError("fewShot: give exactly one of count and ids")
+        if (self.ids is not None) != (self.sampler is Sampler.FIXED):
+            raise ValueError("fewShot.ids: needed by sampler Fixed, and only there")
+        return self
 
 
 class Take(StrEnum):
@@ -242,6 +281,15 @@ class Group(Frozen):
     weighting: Weighting = Weighting.BY_SIZE
 
 
+class DescriptionRole(StrEnum):
+    """Who gives the description under a chat template."""
+
+    USER = "User"
+    """Before the examples, in the user's turn: every template takes it."""
+    SYSTEM = "System"
+    """In a system turn of its own, as in lm-eval; some templates have none."""
+
+
 class Turns(StrEnum):
     """Which assistant turn of a conversation the model writes."""
 
@@ -268,7 +316,10 @@ class Task(Frozen):
             "!has(self.references) || self.requestType != 'LogLikelihood'",
             "references: not used with requestType LogLikelihood",
         ),
-        cel("!has(self.fewShot) || self.requestType != 'Chat'", "fewShot: not used with requestType Chat"),
+        *(
+            cel(f"!has(self.{f}) || self.requestType != 'Chat'", f"{f}: not used with requestType Chat")
+            for f in ("fewShot", "chatPrompt", "description")
+        ),
         cel(
             "self.metrics.filter(m, has(m.primary) && m.primary).size() == 1",
             "metrics: exactly one must be primary",
@@ -289,7 +340,12 @@ class Task(Frozen):
     """Derived columns, in order."""
     description: Template | None = None
     """Text before the few-shot examples."""
+    description_role: DescriptionRole = DescriptionRole.USER
     prompt: Template | None = None
+    chat_prompt: Template | None = None
+    """Instead of `prompt` where the model has promptFormat Chat."""
+    assistant_prefix: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """How each answer begins; it is part of the prompt. Not with promptFormat Chat on a server."""
     messages: Template | None = None
     """For Chat: a template that yields a list of OpenAI messages."""
     turns: Turns = Turns.LAST
@@ -331,8 +387,11 @@ def _problems(task: Task) -> list[str]:
         found.append(f"prompt: {'not used' if task.prompt else 'missing'} with requestType {kind}")
     if (task.choices is None) == (kind is RequestType.LOG_LIKELIHOOD):
         found.append(f"choices: {'not used' if task.choices else 'missing'} with requestType {kind}")
-    if task.few_shot and kind is RequestType.CHAT:
-        found.append("fewShot: not used with requestType Chat, put examples into messages")
+    if kind is RequestType.CHAT:
+        unused = {"fewShot": task.few_shot, "chatPrompt": task.chat_prompt, "description": task.description}
+        found += [
+            f"{k}: not used with requestType Chat, put it into messages" for k, v in unused.items() if v
+        ]
     if task.references and kind is RequestType.LOG_LIKELIHOOD:
         found.append("references: not used with requestType LogLikelihood")
     if sum(m.primary for m in task.metrics) != 1:

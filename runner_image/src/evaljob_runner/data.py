@@ -14,7 +14,7 @@ from typing import NamedTuple
 from evaljob.names import Reason
 from evaljob.plan import Partition
 from evaljob.spec import Dataset
-from evaljob.task import Pool, Task
+from evaljob.task import Pool, Sampler, Task
 from evaljob_runner import sources, templates
 from evaljob_runner.assignment import Places
 from evaljob_runner.errors import Fatal
@@ -123,7 +123,7 @@ def _rows(source: Source, task: Task, split: str | None) -> Rows:
 
 def _shot_rows(source: Source, task: Task) -> Rows | None:
     """The rows that few-shot examples come from; None without examples."""
-    if not task.few_shot or not task.few_shot.count:
+    if not task.few_shot or not task.few_shot.wanted:
         return None
     splits = task.splits
     return _rows(source, task, (splits.few_shot or splits.eval) if splits else None)
@@ -244,19 +244,21 @@ def _shard(clusters: list[list[_Entry]], shard: int, shards: int) -> list[_Entry
 
 
 def _pools(reader: _Reader, rows: Rows, task: Task) -> Mapping[str, tuple[Sample, ...]]:
-    """The first different documents of each pool: one more than needed, as the test item itself is left out."""
+    """The different documents of each pool; of a pool that gives its first ones no more than can be needed."""
     if task.few_shot is None:
         return {}
     entries = reader.index(rows, task.splits.few_shot if task.splits else None)
     one_pool = task.few_shot.pool is Pool.ALL
     if not one_pool:
         entries = [e for group in _by_subset(entries).values() for e in group]
+    # One more than is wanted, as the test item itself is left out.
+    most = task.few_shot.wanted + 1 if task.few_shot.sampler is Sampler.FIRST else len(entries)
     pools: dict[str, tuple[Sample, ...]] = {}
     for key, group in groupby(entries, key=lambda e: "" if one_pool else e.subset):
         different: dict[str, Sample] = {}
         for sample in reader.samples(rows, list(group)):
             different.setdefault(sample.digest, sample)
-            if len(different) > task.few_shot.count:
+            if len(different) >= most:
                 break
         pools[key] = tuple(different.values())
     return pools

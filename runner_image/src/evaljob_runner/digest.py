@@ -9,6 +9,7 @@ import hashlib
 import json
 from typing import Any
 
+from evaljob.task import Sampler
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Sampling
 from evaljob_runner.checkpoints import Checkpoint
@@ -32,6 +33,8 @@ def inference(work: Assignment, sampling: Sampling, model: Checkpoint | None, da
     if served:
         # A server may change behind its name, so its answers are never shared between EvalJobs.
         engine = {"url": served.url, "model": served.model, "uid": work.run.uid}
+    few_shot = work.task.few_shot
+    random_shots = few_shot is not None and few_shot.sampler is Sampler.RANDOM
     parts = {
         "weights": model.digest if model else "",
         "data": data,
@@ -39,7 +42,7 @@ def inference(work: Assignment, sampling: Sampling, model: Checkpoint | None, da
         "promptFormat": work.model.prompt_format,
         "task": work.task.model_dump(mode="json", by_alias=True, exclude=_NOT_PROMPT_SIDE),
         "sampling": dataclasses.asdict(sampling),
-        "seed": [work.run.seed, work.planned.task_name] if sampling.temperature else None,
+        "seed": [work.run.seed, work.planned.task_name] if sampling.temperature or random_shots else None,
         "date": work.run.date.isoformat() if model and model.dated and work.chat else None,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -51,7 +51,7 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
     scorer = Scorer(work.task, repeats)
     selection = data.select(work.planned.dataset, work.task, work.partition, work.places)
     report.refuse_too_large(work, scorer.info, selection.counts)
-    prompter = Prompter(work.task, selection.pools, chat=work.chat)
+    prompter = Prompter(work.task, selection.pools, chat=work.chat, seed=generation.example_seed(work))
     refuse_targets(scorer, prompter, selection.samples)
     sampling = generation.resolve(work.task.generation, work.model.generation)
     with shell.stopwatch.phase("load"):
@@ -95,7 +95,7 @@ def refuse_unsupported(work: Assignment) -> None:
     Raises:
         Fatal: UnsupportedRequest or BadConfiguration.
     """
-    if why := incompatible(work.model, work.task.request_type):
+    if why := incompatible(work.model, work.task):
         raise work.unsupported(why)
     if problem := repeats_problem(work.planned.dataset, work.task, work.model):
         raise Fatal(Reason.BAD_CONFIGURATION, f"repeats: {problem}")

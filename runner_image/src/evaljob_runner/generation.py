@@ -1,10 +1,13 @@
 """Sampling parameters: resolved once, each with its origin, and the seed of each sample."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 from evaljob.task import Generation
+from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Sampling
+from evaljob_runner.data import Sample
 
 NEUTRAL = Generation(temperature=0, top_p=1, max_tokens=256)
 """Greedy, 256 tokens as in lm-eval. An absent topK or repetitionPenalty is off."""
@@ -42,3 +45,9 @@ def seed_of(*, run: int, task: str, subset: str, sample: str, repeat: int) -> in
     """The seed of one answer: the same in any shard, order and batch. 31 bits, as servers take them."""
     identity = "\0".join((str(run), task, subset, sample, str(repeat)))
     return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:4]) >> 1
+
+
+def example_seed(work: Assignment) -> Callable[[Sample], int]:
+    """The seed of a sample's random few-shot examples, the same for all its repeats."""
+    run, task = work.run.seed, work.planned.task_name
+    return lambda sample: seed_of(run=run, task=task, subset=sample.subset, sample=sample.id, repeat=-1)

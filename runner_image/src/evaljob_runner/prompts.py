@@ -1,18 +1,19 @@
 """Samples -> prompts, as text or messages. Pure functions of (task, sample): nothing here knows a model.
 
 The layout is lm-eval's: description, solved examples, question. Under a chat template all of it is one user
-turn, and a choice follows it without the delimiter.
+turn unless the task says otherwise, and a choice follows it without the delimiter.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from evaljob.names import Reason
-from evaljob.task import Pool, RequestType, Task
+from evaljob.task import DescriptionRole, RequestType, Task
 from evaljob_runner import templates
 from evaljob_runner.data import Sample
 from evaljob_runner.errors import Fatal
+from evaljob_runner.fewshot import Examples
 
 Message = Mapping[str, Any]
 """One turn in OpenAI's shape: at least `role` and `content`."""
@@ -27,6 +28,8 @@ class Prompt:
     """The prompt of a Text model; "" where there are messages."""
     messages: tuple[Message, ...]
     """The conversation of a Chat model."""
+    prefix: str
+    """How the assistant's answer to `messages` begins."""
     choices: tuple[str, ...]
     """The answers to weigh, LogLikelihood only."""
     delimiter: str
@@ -46,20 +49,31 @@ class Prompter:
         task: whose templates.
         pools: few-shot candidates by subset.
         chat: whether the model takes conversations.
+        seed: of a sample's random examples.
 
     Raises:
         Fatal: BadConfiguration, for a template that cannot be compiled.
     """
 
-    def __init__(self, task: Task, pools: Mapping[str, tuple[Sample, ...]], *, chat: bool) -> None:
-        self._task, self._pools, self._chat = task, pools, chat
+    def __init__(
+        self,
+        task: Task,
+        pools: Mapping[str, tuple[Sample, ...]],
+        *,
+        chat: bool,
+        seed: Callable[[Sample], int] = lambda _: 0,
+    ) -> None:
+        self._task, self._chat = task, chat
         self._description = templates.text("description", task.description or "")
-        self._prompt = templates.text("prompt", task.prompt or "")
+        self._prompt = templates.text("prompt", (chat and task.chat_prompt) or task.prompt or "")
         self._target = templates.text("target", task.target)
         self._references = templates.value("references", task.references) if task.references else None
         self._messages = templates.value("messages", task.messages) if task.messages else None
+        answer = task.few_shot.answer if task.few_shot else None
+        self._answer = templates.text("fewShot.answer", answer) if answer else None
         choices = task.choices.template if task.choices else None
         self._choices = templates.value("choices.template", choices) if choices else None
+        self._examples = Examples(task.few_shot, pools, question=self._question, seed=seed)
 
     def prompt(self, sample: Sample) -> Prompt:
         """The prompt of one sample.
@@ -67,48 +81,73 @@ class Prompter:
         Raises:
             Fatal: BadData, when the document does not fit the templates.
         """
-        shots = self._shots(sample)
-        question = self._prompt.render(sample.columns, sample.where)
-        text = self._description.render(sample.columns, sample.where)
-        text += "".join(self._solved(shot) for shot in shots) + question
-        messages: tuple[Message, ...] = ({"role": "user", "content": text},) if self._chat else ()
-        if self._messages:
-            messages = _conversation(self._messages.evaluate(sample.columns, sample.where), sample)
+        shots = self._examples.of(sample)
+        question = self._question(sample)
         choices = self._choices_of(sample)
+        prefix = self._task.assistant_prefix or ""
+        messages = self._conversation(sample, shots, question) if self._chat else ()
         return Prompt(
             sample=sample,
-            text="" if messages else text,
+            text="" if messages else self._text(sample, shots, question),
             messages=messages,
+            prefix=prefix if messages else "",
             choices=choices,
-            delimiter="" if self._chat else self._task.target_delimiter,
+            delimiter=self._delimiter(),
             target=self.target(sample, choices),
             references=self._references_of(sample),
             few_shot=shots,
-            leaks=any(self._prompt.render(s.columns, s.where) == question for s in shots),
+            leaks=any(self._question(s) == question for s in shots),
         )
 
-    def _shots(self, sample: Sample) -> tuple[Sample, ...]:
-        """The first examples of the sample's pool, never the sample's own document."""
-        few_shot = self._task.few_shot
-        if not few_shot or not few_shot.count:
-            return ()
-        pool = self._pools.get("" if few_shot.pool is Pool.ALL else sample.subset, ())
-        shots = [s for s in pool if s.digest != sample.digest][: few_shot.count]
-        if len(shots) < few_shot.count:
-            of = f" of subset {sample.subset!r}" if few_shot.pool is Pool.SAME_SUBSET else ""
-            raise Fatal(
-                Reason.BAD_DATA,
-                f"fewShot.count is {few_shot.count}, but the pool{of} has {len(shots)} other examples",
-            )
-        return tuple(shots)
+    def _question(self, sample: Sample) -> str:
+        return self._prompt.render(sample.columns, sample.where)
 
-    def _solved(self, shot: Sample) -> str:
-        few_shot = self._task.few_shot
+    def _text(self, sample: Sample, shots: Sequence[Sample], question: str) -> str:
+        prefix = self._task.assistant_prefix
+        begin = self._task.target_delimiter + prefix if prefix else ""
+        description = self._description.render(sample.columns, sample.where)
+        return description + self._solved(shots) + question + begin
+
+    def _delimiter(self) -> str:
+        """What stands before a choice."""
+        prefix = self._task.assistant_prefix or ""
+        if (self._chat and not prefix) or prefix[-1:].isspace():
+            return ""
+        return self._task.target_delimiter
+
+    def _solved(self, shots: Sequence[Sample]) -> str:
+        """The examples in front of the question."""
+        end = self._task.few_shot.delimiter if self._task.few_shot else ""
+        return "".join(
+            self._question(s) + self._task.target_delimiter + self._answer_of(s) + end for s in shots
+        )
+
+    def _conversation(self, sample: Sample, shots: Sequence[Sample], question: str) -> tuple[Message, ...]:
+        """The document's own conversation, or the prompt as one turn or, with its examples, as several."""
+        if self._messages:
+            return _checked(self._messages.evaluate(sample.columns, sample.where), sample)
+        description = self._description.render(sample.columns, sample.where)
+        by_system = bool(description) and self._task.description_role is DescriptionRole.SYSTEM
+        head = (_turn("system", description),) if by_system else ()
+        lead = "" if by_system else description
+        if not (self._task.few_shot and self._task.few_shot.as_turns):
+            return *head, _turn("user", lead + self._solved(shots) + question)
+        first, *more = [*map(self._question, shots), question]
+        asked = [_turn("user", q) for q in (lead + first, *more)]
+        answered = [_turn("assistant", self._answer_of(shot)) for shot in shots]
+        pairs = zip(asked, answered, strict=False)
+        return *head, *(turn for pair in pairs for turn in pair), asked[-1]
+
+    def _answer_of(self, shot: Sample) -> str:
+        """What an example shows as its answer."""
         choices = self._choices_of(shot)
         target = self.target(shot, choices)
         answer = choices[int(target)] if choices else target
-        end = few_shot.delimiter if few_shot else ""
-        return self._prompt.render(shot.columns, shot.where) + self._task.target_delimiter + answer + end
+        if self._answer:
+            answer = self._answer.render(shot.columns, shot.where)
+        prefix = self._task.assistant_prefix or ""
+        between = self._task.target_delimiter if prefix and not prefix[-1].isspace() else ""
+        return prefix + between + answer
 
     def _choices_of(self, sample: Sample) -> tuple[str, ...]:
         if self._choices is None:
@@ -149,7 +188,11 @@ class Prompter:
         return target.strip()
 
 
-def _conversation(found: object, sample: Sample) -> tuple[Message, ...]:
+def _turn(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
+
+
+def _checked(found: object, sample: Sample) -> tuple[Message, ...]:
     """Check the messages that a template yielded."""
     if not isinstance(found, list | tuple) or not found:
         raise Fatal(Reason.BAD_DATA, f"messages: must yield a list of messages ({sample.where})")

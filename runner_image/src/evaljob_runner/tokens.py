@@ -107,7 +107,7 @@ def encode(prompt: Prompt, tokenizer: Tokenizer, date: dt.date) -> Encoded:
         Fatal: when the chat template refuses the messages.
     """
     chat = bool(prompt.messages)
-    text = tokenizer.render(prompt.messages, date) if chat else prompt.text
+    text = tokenizer.render(prompt.messages, date) + prompt.prefix if chat else prompt.text
     ids = tokenizer.encode(text, special=not chat)
     pairs = tuple(
         _pair(tokenizer, text, prompt.delimiter + choice, special=not chat) for choice in prompt.choices
