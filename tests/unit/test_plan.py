@@ -253,3 +253,23 @@ def test_job_names_follow_the_uid() -> None:
     other["metadata"]["uid"] = "another"
     second = builders.plan(parse_evaljob(other))
     assert first.job_name(first.partitions[0]) != second.job_name(second.partitions[0])
+
+
+EXECUTED = {
+    **TASK,
+    "metrics": [{"name": "code_exec", "primary": True, "program": "{{ answer }}", "tests": "{{ a }}"}],
+}
+
+
+def test_no_task_allows_itself_to_run_programs() -> None:
+    """Neither one of the catalogue nor one written in the EvalJob: the dataset must say it."""
+    catalogue = {"programs": Task.model_validate(EXECUTED)}
+    by_name = {"name": "h", "task": "programs", "source": "pvc://data/h.jsonl"}
+    for datasets in ([by_name], [dataset("h", EXECUTED)]):
+        with pytest.raises(InvalidSpecError) as error:
+            make_plan(evaljob(datasets=datasets), catalogue, SETTINGS, DATE)
+        assert "metric code_exec" in str(error.value)
+        assert "runs programs that the model writes" in str(error.value)
+        assert "add to each of h: allowCodeExecution: true" in str(error.value)
+        allowed = [{**d, "allowCodeExecution": True} for d in datasets]
+        assert make_plan(evaljob(datasets=allowed), catalogue, SETTINGS, DATE).partitions

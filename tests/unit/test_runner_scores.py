@@ -145,7 +145,7 @@ def test_acc_norm_divides_by_characters_and_acc_bytes_by_bytes() -> None:
     ("metric", "words"),
     [
         ({"name": "exactmatch"}, "exactmatch: unknown, use one of acc, acc_bytes"),
-        ({"name": "acc"}, "acc: not for requestType Generate, use one of contains"),
+        ({"name": "acc"}, "acc: not for requestType Generate, use one of code_exec"),
         ({"name": "contains", "args": {"case": "no"}}, "unknown args case; known: ignore_case"),
         ({"name": "field_match"}, "needs args field"),
         ({"name": "contains", "args": {"ignore_case": "yes"}}, "args.ignore_case: 'yes' does not match true"),

@@ -17,6 +17,11 @@ def reduced(reduce: dict[str, Any]) -> dict[str, Any]:
     return {**TASK, "metrics": [{"name": "a", "primary": True, "reduce": reduce}]}
 
 
+def executed(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - any field
+    metric = {"name": "code_exec", "primary": True, "program": "{{ answer }}", "tests": "{{ a }}"} | changes
+    return {**TASK, "metrics": [metric]}
+
+
 @pytest.mark.parametrize("task", [TASK, LOG_LIKELIHOOD, CHAT])
 def test_accepted(task: dict[str, Any]) -> None:
     assert Task.model_validate(task).primary.key == "exact_match"
@@ -50,6 +55,12 @@ def test_accepted(task: dict[str, Any]) -> None:
             {**TASK, "metrics": [{"name": "a", "extract": "x", "primary": True}]},
             "a names extract 'x', which is not defined",
         ),
+        ({**CHAT, "chatPrompt": "x"}, "chatPrompt: not used with requestType Chat"),
+        (executed(tests=None), "program and tests belong together"),
+        (executed(program=None), "program and tests belong together"),
+        (executed(program=None, tests=None, limits={}), "limits only with program"),
+        (executed(limits={"memory": "64Mi"}), "64Mi holds no Python, at least 128Mi"),
+        (executed(limits={"memory": "1G"}), "memory"),
         ({**TASK, "groups": [GROUP]}, "groups: need subsets"),
         ({**TASK, **SUBSETS, "groups": [GROUP, GROUP]}, "groups: g stands twice"),
         ({**TASK, **SUBSETS, "groups": [{"name": "g", "members": ["a", "a"]}]}, "groups: g holds a twice"),
@@ -137,3 +148,20 @@ def test_the_key_of_a_metric_names_its_extraction() -> None:
 def test_a_reduced_metric_is_named_by_its_estimate() -> None:
     task = Task.model_validate(reduced({"passAtK": [1, 10]}))
     assert (task.primary.key, task.primary.result_keys) == ("a", ("pass@1", "pass@10"))
+
+
+def test_memory_is_counted_as_kubernetes_counts_it() -> None:
+    limits = [Task.model_validate(executed(limits={"memory": m})).primary.limits for m in ("512Mi", "2Gi")]
+    assert [limit and limit.memory_bytes for limit in limits] == [512 * 2**20, 2 * 2**30]
+
+
+def test_a_chat_prompt_has_no_stop_of_the_text_prompt() -> None:
+    """Those would end `def` in a fenced answer: a right program would score 0."""
+    task = Task.model_validate(
+        {**TASK, "chatPrompt": "Please: {{ q }}", "generation": {"stop": ["\ndef"], "maxTokens": 9}}
+    )
+    text, chat = task.generation_of(chat=False), task.generation_of(chat=True)
+    assert (text.stop, text.max_tokens) == (("\ndef",), 9)
+    assert (chat.stop, chat.max_tokens) == ((), 9)
+    one_prompt = Task.model_validate({**TASK, "generation": {"stop": ["\n"]}})
+    assert one_prompt.generation_of(chat=True).stop == ("\n",)

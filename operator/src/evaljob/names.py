@@ -92,6 +92,7 @@ class Reason(StrEnum):
     MODEL_DOES_NOT_FIT = "ModelDoesNotFit"
     DEVICE_UNAVAILABLE = "DeviceUnavailable"
     UNSUPPORTED_REQUEST = "UnsupportedRequest"
+    SANDBOX_UNAVAILABLE = "SandboxUnavailable"
     UNAUTHORIZED = "Unauthorized"
     ENDPOINT_NOT_FOUND = "EndpointNotFound"
     RESULT_TOO_LARGE = "ResultTooLarge"

@@ -6,7 +6,7 @@ upgrade in mid-run changes nothing.
 """
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -141,6 +141,7 @@ def make_plan(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Setting
     pairs = [(m, d) for m in models for d in datasets if (m.name, d.dataset.name) not in excluded]
     _refuse_incompatible(pairs)
     _refuse_repeats(pairs)
+    _refuse_programs(datasets)
     if not pairs:
         raise InvalidSpecError("exclude leaves no (model, dataset) pair to run: remove a line of it")
     plan = Plan(
@@ -240,6 +241,24 @@ def _refuse_unknown_pairs(spec: Spec) -> None:
                 raise InvalidSpecError(
                     f"spec.exclude[{i}].{field}: {value!r} names nothing; known: {', '.join(sorted(known))}"
                 )
+
+
+def _refuse_programs(datasets: Iterable[PlannedDataset]) -> None:
+    problems = [(d, why) for d in datasets if (why := programs_problem(d))]
+    if problems:
+        (first, why), names = problems[0], ", ".join(d.dataset.name for d, _ in problems)
+        raise InvalidSpecError(
+            f"spec.datasets[{first.dataset.name}]: {why}; to allow it add to each of {names}: "
+            "allowCodeExecution: true"
+        )
+
+
+def programs_problem(planned: PlannedDataset) -> str | None:
+    """Why a dataset may not be scored as its task says, or None."""
+    if not planned.task.executes or planned.dataset.allow_code_execution:
+        return None
+    metrics = ", ".join(planned.task.executes)
+    return f"metric {metrics} of task {planned.task_name} runs programs that the model writes"
 
 
 def _refuse_repeats(pairs: list[tuple[Model, PlannedDataset]]) -> None:

@@ -282,6 +282,11 @@ class Dataset(Frozen):
         cel("has(self.task) != has(self.taskSpec)", "exactly one of task and taskSpec"),
         cel("has(self.source) != has(self.inline)", "exactly one of source and inline"),
         _REVISION_RULE,
+        cel(
+            "!has(self.taskSpec) || (has(self.allowCodeExecution) && self.allowCodeExecution)"
+            " || !self.taskSpec.metrics.exists(m, has(m.program))",
+            "taskSpec runs programs that a model writes: add allowCodeExecution: true to the dataset",
+        ),
     )
 
     name: DnsLabel40
@@ -303,6 +308,9 @@ class Dataset(Frozen):
     repeats: Annotated[int, Field(ge=1, le=10000)] = 1
     """Answers per sample, each with a seed of its own; needs a temperature above 0. A metric's `reduce` says how
     they count; standard errors are over samples."""
+    allow_code_execution: bool = False
+    """Whether metrics may run programs that a model wrote, in the runner's sandbox (docs/code-execution.md). Said
+    here and nowhere else: no task can allow it to itself."""
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:

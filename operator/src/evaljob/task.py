@@ -232,8 +232,36 @@ class Reduce(Frozen):
         return self
 
 
+_MEBIBYTE = 2**20
+_MEMORY_MIN = 128 * _MEBIBYTE
+
+
+class ExecutionLimits(Frozen):
+    """What one run of a program may use. The program and its tests are two processes, with as much memory each."""
+
+    wall_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
+    memory: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,5}(Mi|Gi)$")] = "512Mi"
+    """Of address space, at least 128Mi."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """`memory` as a number."""
+        return int(self.memory[:-2]) * _MEBIBYTE * (1024 if self.memory.endswith("Gi") else 1)
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.memory_bytes < _MEMORY_MIN:
+            raise ValueError(f"limits.memory: {self.memory} holds no Python, at least 128Mi")
+        return self
+
+
 class Metric(Frozen):
     """One score per answer. The key in results is `name` or `name,extract`, as in lm-eval."""
+
+    model_config = cel_rules(
+        cel("has(self.program) == has(self.tests)", "program and tests belong together"),
+        cel("!has(self.limits) || has(self.program)", "limits: only with program", fieldPath=".limits"),
+    )
 
     name: Name
     extract: Name | None = None
@@ -244,6 +272,21 @@ class Metric(Frozen):
     )
     reduce: Reduce | None = None
     """With repeats: how a sample's scores become one. Default: their mean."""
+    program: Template | None = None
+    """For `code_exec`: the program to run, over the document and `answer`, which is what `extract` found."""
+    tests: Template | None = None
+    """For `code_exec`: Python over the document that raises unless the program is right. Names that it does not
+    define are the program's."""
+    limits: ExecutionLimits | None = None
+    """Of one run; default 10 seconds and 512Mi."""
+
+    @model_validator(mode="after")
+    def _execution(self) -> Self:
+        if (self.program is None) != (self.tests is None):
+            raise ValueError(f"metric {self.name}: program and tests belong together")
+        if self.limits and self.program is None:
+            raise ValueError(f"metric {self.name}: limits only with program")
+        return self
 
     @property
     def key(self) -> str:
@@ -343,7 +386,8 @@ class Task(Frozen):
     description_role: DescriptionRole = DescriptionRole.USER
     prompt: Template | None = None
     chat_prompt: Template | None = None
-    """Instead of `prompt` where the model has promptFormat Chat."""
+    """Instead of `prompt` where the model has promptFormat Chat. The task's `stop` texts are then left out: they end
+    the continuation of `prompt`, and a turn ends by itself."""
     assistant_prefix: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     """How each answer begins; it is part of the prompt. Not with promptFormat Chat on a server."""
     messages: Template | None = None
@@ -369,6 +413,16 @@ class Task(Frozen):
     def primary(self) -> Metric:
         """The metric that stands in the summary's cell."""
         return next(m for m in self.metrics if m.primary)
+
+    @property
+    def executes(self) -> tuple[str, ...]:
+        """The metrics that run what a model wrote."""
+        return tuple(m.key for m in self.metrics if m.program is not None)
+
+    def generation_of(self, *, chat: bool) -> Generation:
+        """The sampling parameters for a prompt format."""
+        other_prompt = chat and self.chat_prompt is not None
+        return self.generation.model_copy(update={"stop": ()}) if other_prompt else self.generation
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

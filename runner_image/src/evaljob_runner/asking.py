@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -74,6 +74,8 @@ class Asker:
     digest: str
     """The inference digest, written to every line."""
     backend: Backend
+    document: Callable[[Sample], dict[str, Any] | None]
+    """What scoring needs of a sample's document, written to every line."""
 
     def form(self, prompt: Prompt) -> Encoded | Sent:
         """A prompt in the form that the backend takes."""
@@ -152,6 +154,7 @@ class Asker:
             requests=[self._request(asked).model_copy(update=answer)],
             target=asked.prompt.target,
             references=list(asked.prompt.references) or None,
+            doc=self.document(sample),
         )
 
     def _request(self, asked: _Asked) -> Request:

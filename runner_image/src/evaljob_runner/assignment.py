@@ -13,7 +13,7 @@ from evaljob.model import Frozen
 from evaljob.names import Reason
 from evaljob.plan import RUN_KEY, Partition, PlannedDataset, RunPlan, dataset_key, model_key
 from evaljob.spec import HUB_SCHEME, Model, PromptFormat, sources
-from evaljob.task import Task
+from evaljob.task import Generation, Task
 from evaljob_runner.errors import Fatal
 
 _F = TypeVar("_F", bound=Frozen)
@@ -45,6 +45,11 @@ class Assignment:
     def task(self) -> Task:
         """The task that turns documents into prompts and answers into scores."""
         return self.planned.task
+
+    @property
+    def generation(self) -> Generation:
+        """The task's sampling parameters for this model."""
+        return self.task.generation_of(chat=self.chat)
 
     @property
     def uses_hub(self) -> bool:

@@ -1,12 +1,13 @@
 """One partition, from documents to a result. Read this file first."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
 from evaljob.names import Reason
-from evaljob.plan import incompatible, repeats_problem
+from evaljob.plan import incompatible, programs_problem, repeats_problem
 from evaljob.result import Lint, PartitionResult
 from evaljob_runner import checkpoints, data, digest, generation, lint, report, tokens
 from evaljob_runner.asking import Ask, Asker
@@ -17,7 +18,8 @@ from evaljob_runner.data import Sample
 from evaljob_runner.errors import Fatal, Retry
 from evaljob_runner.prompts import Prompt, Prompter
 from evaljob_runner.report import Progress, Scored, Stopwatch
-from evaljob_runner.samples import AnswerKey, InferenceLine, Outcome, SampleLog, without_prompt
+from evaljob_runner.samples import AnswerKey, InferenceLine, Outcome, SampleLog, ScoreLine, without_prompt
+from evaljob_runner.sandbox import kernel, room
 from evaljob_runner.scoring import Scorer
 from evaljob_runner.tokens import Encoded
 
@@ -49,11 +51,14 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
     refuse_unsupported(work)
     repeats = work.planned.dataset.repeats
     scorer = Scorer(work.task, repeats)
+    confined_by = scorer.confine()
     selection = data.select(work.planned.dataset, work.task, work.partition, work.places)
     report.refuse_too_large(work, scorer.info, selection.counts)
     prompter = Prompter(work.task, selection.pools, chat=work.chat, seed=generation.example_seed(work))
     refuse_targets(scorer, prompter, selection.samples)
-    sampling = generation.resolve(work.task.generation, work.model.generation)
+    for sample in selection.samples:
+        scorer.document(sample)
+    sampling = generation.resolve(work.generation, work.model.generation)
     with shell.stopwatch.phase("load"):
         checkpoint = checkpoints.find(work)
     inference_digest = digest.inference(work, sampling, checkpoint, selection.digest)
@@ -67,7 +72,7 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
             shell.watch(log)
             backend = shell.open_backend(work, checkpoint)
             device = backend.device
-            asker = Asker(work, prompter, sampling, inference_digest, backend)
+            asker = Asker(work, prompter, sampling, inference_digest, backend, scorer.document)
             found = _look(asker, first)
             asks = [Ask(sample, n) for sample in selection.samples for n in range(repeats)]
             scored = _run(asker, scorer, log, asks, shell)
@@ -79,6 +84,7 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
         selection,
         scored,
         scorer=scorer,
+        confined_by=confined_by,
         inference_digest=inference_digest,
         prompt_digest=tokens.combined(s.line.requests[0].prompt_digest for s in scored if s.line.repeat == 0),
         lint=found,
@@ -99,6 +105,8 @@ def refuse_unsupported(work: Assignment) -> None:
         raise work.unsupported(why)
     if problem := repeats_problem(work.planned.dataset, work.task, work.model):
         raise Fatal(Reason.BAD_CONFIGURATION, f"repeats: {problem}")
+    if problem := programs_problem(work.planned):
+        raise Fatal(Reason.BAD_CONFIGURATION, f"{problem}, and the dataset has no allowCodeExecution: true")
 
 
 def refuse_targets(scorer: Scorer, prompter: Prompter, samples: Iterable[Sample]) -> None:
@@ -130,14 +138,23 @@ def _run(asker: Asker, scorer: Scorer, log: SampleLog, asks: Sequence[Ask], shel
     with shell.stopwatch.phase("infer"):
         new = _infer(asker, scorer, log, todo, shell)
     with shell.stopwatch.phase("score"):
+        lines = [done.get(ask.key) or new[ask.key] for ask in asks]
         scored = []
-        for ask in asks:
-            line = done.get(ask.key) or new[ask.key]
-            outcome, scores = scorer.score(line)
-            if ask.key in done and ask.key not in log.scored:
+        for ask, line, (outcome, scores) in zip(asks, lines, _scores(scorer, lines), strict=True):
+            if ask.key not in log.scored:
                 log.append(scores)
             scored.append(Scored(ask.sample, line, outcome, scores, from_log=ask.key in done))
     return scored
+
+
+def _scores(scorer: Scorer, lines: Sequence[InferenceLine]) -> Iterator[tuple[Outcome, ScoreLine]]:
+    """Outcomes and scores in order. Programs run side by side, and find a runner that is closed to them."""
+    if scorer.memory is None:
+        yield from map(scorer.score, lines)
+        return
+    kernel.hide()
+    with ThreadPoolExecutor(room.workers(scorer.memory)) as pool:
+        yield from pool.map(scorer.score, lines)
 
 
 def _infer(
@@ -161,9 +178,12 @@ def _infer(
                     break
                 continue
             in_a_row = 0
-            outcome, scores = scorer.score(line)
-            ended = line.model_copy(update={"outcome": outcome})
-            log.append(ended, scores)
+            ended = line.model_copy(update={"outcome": scorer.outcome(line)})
+            if scorer.memory is None:
+                log.append(ended, scorer.scores(line))
+            else:
+                # Programs run when nobody waits for the model any more.
+                log.append(ended)
             finished[line.id, line.repeat] = without_prompt(ended)
             shell.progress.step()
     if left:

@@ -21,7 +21,7 @@ def render(work: Assignment, tokenizer: Tokenizer | None, count: int, out: TextI
     Scorer(work.task)
     selection = data.select(work.planned.dataset, work.task, work.partition, work.places)
     prompter = Prompter(work.task, selection.pools, chat=work.chat, seed=generation.example_seed(work))
-    sampling = generation.origins(work.task.generation, work.model.generation)
+    sampling = generation.origins(work.generation, work.model.generation)
     for sample in selection.samples[:count]:
         prompt = prompter.prompt(sample)
         line = {

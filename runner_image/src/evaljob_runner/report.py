@@ -136,6 +136,7 @@ def result(
     scored: Sequence[Scored],
     *,
     scorer: Scorer,
+    confined_by: str | None,
     inference_digest: str,
     prompt_digest: str,
     lint: tuple[Lint, ...],
@@ -162,7 +163,7 @@ def result(
         tokens=_tokens(scored),
         seconds=Seconds(**{phase: round(value, 3) for phase, value in seconds.items()}),
         device=device,
-        provenance={"weights": weights, "data": _data(selection)} | _versions(),
+        provenance={"weights": weights, "data": _data(selection)} | _sandbox(confined_by) | _versions(),
         samples=f"{work.run.name}/{folder}" if work.run.output else None,
     )
 
@@ -212,6 +213,10 @@ def _tokens(scored: Sequence[Scored]) -> Tokens:
     return Tokens(
         prompt=sum(r.prompt_tokens or 0 for r in requests), output=sum(r.output_tokens or 0 for r in requests)
     )
+
+
+def _sandbox(confined_by: str | None) -> dict[str, str]:
+    return {"sandbox": confined_by} if confined_by else {}
 
 
 def _versions() -> dict[str, str]:

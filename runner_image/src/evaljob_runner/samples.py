@@ -104,6 +104,8 @@ class InferenceLine(Frozen):
     outcome: Outcome
     error: Error | None = None
     requests: list[Request]
+    doc: dict[str, Any] | None = None
+    """The columns of the document that scoring needs."""
     target: str
     references: list[str] | None = None
     """All accepted answers, where the task has several."""
@@ -188,6 +190,7 @@ class SampleLog:
         except OSError as error:
             raise _unusable(self.folder, error) from error
         self.written += sum(isinstance(line, InferenceLine) and line.outcome.final for line in lines)
+        self.scored.update((line.id, line.repeat) for line in lines if isinstance(line, ScoreLine))
 
     def close(self) -> None:
         """Close the file; everything is written already."""

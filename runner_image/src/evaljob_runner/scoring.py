@@ -1,12 +1,14 @@
 """Inference lines -> outcomes and scores. Needs the sample log only, so scores can be made again."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from evaljob.task import Metric, Task
 from evaljob_runner import extract, metrics, reducing
+from evaljob_runner.data import Sample
 from evaljob_runner.extract import Json
 from evaljob_runner.metrics import choices
-from evaljob_runner.metrics.base import Choice, as_text
+from evaljob_runner.metrics.base import Choice, Verdict, as_text
 from evaljob_runner.reducing import Reduced
 from evaljob_runner.samples import InferenceLine, Outcome, Score, ScoreLine
 
@@ -27,6 +29,9 @@ class Scorer:
         self._pipelines = extract.pipelines(task)
         self._definitions = {m.key: metrics.definition(m, task) for m in task.metrics}
         self._compare = {m.key: d.compare(m) for m in task.metrics if (d := self._definitions[m.key]).compare}
+        self._executions = {
+            m.key: d.execute(m) for m in task.metrics if (d := self._definitions[m.key]).execute
+        }
         self._reductions = [
             r for m in task.metrics for r in reducing.reductions(m, self._definitions[m.key], repeats)
         ]
@@ -34,15 +39,25 @@ class Scorer:
         """What the numbers of a sample mean."""
         self.checks = {key: d.check for key, d in self._definitions.items() if d.check}
         """By metric: what refuses a target that it cannot read."""
+        self.memory = max((e.memory for e in self._executions.values()), default=None)
+        """Bytes that one process of an execution may take; None where no metric executes anything."""
 
     def score(self, line: InferenceLine) -> tuple[Outcome, ScoreLine]:
         """How a finished answer ended, and its scores."""
+        return self.outcome(line), self.scores(line)
+
+    def outcome(self, line: InferenceLine) -> Outcome:
+        """How a finished answer ended."""
         outcome = line.outcome
         if outcome in (Outcome.ANSWERED, Outcome.NO_ANSWER):
             found = self._extracted(self._task.primary, line) is not None
             outcome = Outcome.ANSWERED if found else Outcome.NO_ANSWER
+        return outcome
+
+    def scores(self, line: InferenceLine) -> ScoreLine:
+        """The scores of a finished answer."""
         scores = {m.key: self._score(m, line) for m in {m.key: m for m in self._task.metrics}.values()}
-        return outcome, ScoreLine(
+        return ScoreLine(
             id=line.id, repeat=line.repeat, inference_digest=line.inference_digest, scores=scores
         )
 
@@ -56,6 +71,27 @@ class Scorer:
             f"target: metric {k}: {why}" for k, check in self.checks.items() if (why := check(target))
         )
         return next(problems, None)
+
+    def confine(self) -> str | None:
+        """By what the programs that metrics run are confined here; None where no metric runs any.
+
+        Raises:
+            Fatal: SandboxUnavailable or BadConfiguration.
+        """
+        return next((e.confine() for e in self._executions.values()), None)
+
+    def document(self, sample: Sample) -> dict[str, Any] | None:
+        """The columns of a document that scoring needs; None for none.
+
+        Raises:
+            Fatal: BadData, when the document does not fit the metrics' templates.
+        """
+        if not self._executions:
+            return None
+        for execution in self._executions.values():
+            execution.check(sample.columns, sample.where)
+        wanted = frozenset().union(*(e.columns for e in self._executions.values()))
+        return {name: value for name, value in sample.columns.items() if name in wanted}
 
     def _extracted(self, metric: Metric, line: InferenceLine) -> Json:
         """What a metric sees: the pick among choices, or what its pipeline finds; None for no answer."""
@@ -75,13 +111,18 @@ class Scorer:
         found = self._extracted(metric, line)
         if found is None:
             return Score(value=definition.floor, weight=weight)
-        compare = self._compare.get(metric.key)
-        if compare is None:
+        if definition.choose:
             return Score(extracted=str(found), value=float(found == int(line.target)))
-        verdict = compare(found, line.references or [line.target])
+        verdict = self._verdict(metric, found, line)
         return Score(
             extracted=as_text(found) if metric.extract else None,
             value=verdict.value,
             weight=weight,
             explanation=verdict.explanation,
         )
+
+    def _verdict(self, metric: Metric, found: Json, line: InferenceLine) -> Verdict:
+        if metric.key in self._executions:
+            where = f"sample {line.id}"
+            return self._executions[metric.key].verdict(found, line.doc or {}, where)
+        return self._compare[metric.key](found, line.references or [line.target])

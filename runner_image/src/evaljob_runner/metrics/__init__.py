@@ -9,12 +9,21 @@ from collections.abc import Mapping
 from evaljob.names import Reason
 from evaljob.task import Metric, RequestType, Task
 from evaljob_runner.errors import Fatal
-from evaljob_runner.metrics import calls, choices, instructions, mathematics, overlap, structured, text
+from evaljob_runner.metrics import (
+    calls,
+    choices,
+    instructions,
+    mathematics,
+    overlap,
+    programs,
+    structured,
+    text,
+)
 from evaljob_runner.metrics.base import Definition
 
 REGISTRY: Mapping[str, Definition] = {
     name: found
-    for family in (choices, text, structured, overlap, calls, mathematics, instructions)
+    for family in (choices, text, structured, overlap, calls, mathematics, instructions, programs)
     for name, found in family.METRICS.items()
 }
 
@@ -40,6 +49,8 @@ def _problem(metric: Metric, task: Task) -> str | None:
         return f"not for requestType {task.request_type}, use one of {', '.join(fitting)}"
     if weighs and metric.extract:
         return "a log-likelihood metric has no extract"
+    if (metric.program is None) != (found.execute is None):
+        return "program and tests: needed by code_exec, and only there"
     if metric.reduce and metric.reduce.pass_at_k and not found.binary:
         return "reduce.passAtK needs a metric whose scores are 0 or 1"
     return _argument_problem(metric, found)

@@ -4,7 +4,7 @@ import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from evaljob.names import Reason
 from evaljob.task import Metric
@@ -12,6 +12,7 @@ from evaljob_runner.errors import Fatal
 from evaljob_runner.extract import Json
 
 Args = Mapping[str, str]
+Columns = Mapping[str, Any]
 FLAG = "true|false"
 TEXT = "(?s:.+)"
 
@@ -28,6 +29,24 @@ Compare = Callable[[Json, Sequence[str]], Verdict]
 """(extracted answer, accepted answers) -> verdict. There is at least one accepted answer."""
 
 
+class Executes(Protocol):
+    """A prepared metric that runs what a model wrote, in processes of its own: slow, and safe in many threads."""
+
+    columns: frozenset[str]
+    """What it reads of a document; goes to the sample log."""
+    memory: int
+    """Bytes that one process of an execution may take."""
+
+    def confine(self) -> str:
+        """Refuse a place where programs cannot be confined; by what they are, for the record."""
+
+    def check(self, columns: Columns, where: str) -> None:
+        """Refuse a document that it cannot use."""
+
+    def verdict(self, answer: Json, columns: Columns, where: str) -> Verdict:
+        """Run it."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """What a log-likelihood metric sees of one choice."""
@@ -41,10 +60,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Definition:
-    """A metric of the registry: `compare` for answers or `choose` for weighed choices, one of both."""
+    """A metric of the registry: `compare` or `execute` for answers, or `choose` for weighed choices; one of them."""
 
     compare: Callable[[Metric], Compare] | None = None
     """Called once per process, before the model loads: heavy libraries are imported here and nowhere else."""
+    execute: Callable[[Metric], Executes] | None = None
+    """Called as `compare`; for metrics with `program` and `tests`."""
     choose: Callable[[Choice], float] | None = None
     """What is maximised; the first of equal choices wins, as with numpy's argmax."""
     args: Mapping[str, str] = field(default_factory=dict)

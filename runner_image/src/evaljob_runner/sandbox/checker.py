@@ -13,6 +13,7 @@ from evaljob_runner.sandbox.remote import TEXT_MAX, Program, UnusableTests
 from evaljob_runner.sandbox.wire import Json, Pipe
 
 NAME = "checks"
+_FILE = f"<{NAME}>"
 
 
 def _global_names(code: CodeType) -> Iterator[str]:
@@ -23,10 +24,20 @@ def _global_names(code: CodeType) -> Iterator[str]:
             yield from _global_names(constant)
 
 
+def _explanation(error: BaseException, source: str) -> str:
+    """The exception; a bare `assert` is explained by its line."""
+    line, trace = 0, error.__traceback__
+    while trace:
+        line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == _FILE else line
+        trace = trace.tb_next
+    text = str(error) or (source.splitlines()[line - 1].strip() if line else "")
+    return f"{type(error).__name__}: {text}"
+
+
 def check(source: str, pipe: Pipe) -> Json:
     """The verdict: whether the program runs and the tests reach their end."""
     try:
-        code = compile(source, f"<{NAME}>", "exec")
+        code = compile(source, _FILE, "exec")
     except (SyntaxError, ValueError) as error:
         return {"unusable": f"the tests do not compile: {error}"}
     program = Program(pipe)
@@ -38,5 +49,5 @@ def check(source: str, pipe: Pipe) -> Json:
     except UnusableTests as error:
         return {"unusable": str(error)}
     except BaseException as error:  # noqa: BLE001 - whatever ends the tests early is the verdict
-        return {"passed": False, "explanation": f"{type(error).__name__}: {error}"[:TEXT_MAX]}
+        return {"passed": False, "explanation": _explanation(error, source)[:TEXT_MAX]}
     return {"passed": program.ended is None, "explanation": program.ended or ""}
