@@ -208,6 +208,73 @@ class TestAfterTheEnd:
         assert next_step(see(DONE), later(60), of=self.ENDED).create == ()
 
 
+class TestRetry:
+    """`kubectl annotate evaljob/nightly evaljob.dev/retry-failed=VALUE`: as Flux does with requestedAt."""
+
+    FAILED = job_view("bad", finished="Failed", record=failure_text())
+    ENDED = with_status(next_step(see(FAILED, DONE_TOO)).status)
+
+    @staticmethod
+    def asked(of: EvalJob, value: str = "1") -> EvalJob:
+        annotations = {"evaljob.dev/retry-failed": value}
+        return of.model_copy(update={"metadata": of.metadata.model_copy(update={"annotations": annotations})})
+
+    def test_a_finished_evaljob_is_reopened_and_only_failed_jobs_are_deleted(self) -> None:
+        decision = next_step(see(self.FAILED, DONE_TOO), later(9), of=self.asked(self.ENDED))
+        assert [(d.job, d.uid) for d in decision.deletions] == [("bad", "job-1")]
+        status = decision.status
+        assert (status.state, status.progress, status.failed) == ("Running", "1/2", 0)
+        assert (status.retried, status.completion_time, status.failures) == ("1", None, ())
+        assert {c.type for c in status.conditions} == {"Accepted", "Suspended", "Resumable"}
+        assert [(e.type, e.reason) for e in decision.events] == [("Normal", "Retried")]
+
+    def test_then_the_partition_is_run_again(self) -> None:
+        reopened = next_step(see(self.FAILED, DONE_TOO), later(9), of=self.asked(self.ENDED)).status
+        decision = next_step(see(None, DONE_TOO), later(10), of=self.asked(with_status(reopened)))
+        assert (decision.create, decision.deletions) == ((FIRST,), ())
+
+    def test_each_value_is_acted_on_once(self) -> None:
+        status = next_step(see(self.FAILED, DONE_TOO), later(9), of=self.asked(self.ENDED)).status
+        ended_again = next_step(
+            see(self.FAILED, DONE_TOO), later(20), of=self.asked(with_status(status))
+        ).status
+        assert ended_again.is_true("Finished")
+        again = next_step(see(self.FAILED, DONE_TOO), later(30), of=self.asked(with_status(ended_again)))
+        assert (again.deletions, again.events) == ((), ())
+        assert (
+            next_step(see(self.FAILED), later(30), of=self.asked(with_status(ended_again), "2")).deletions
+            == ()
+        )
+
+    def test_in_mid_run_what_has_failed_is_run_again_at_once(self) -> None:
+        decision = next_step(see(self.FAILED, job_view(ready=1)), of=self.asked(EVALJOB))
+        assert [d.job for d in decision.deletions] == ["bad"]
+
+    def test_an_annotation_of_the_first_hour_means_nothing(self) -> None:
+        decision = next_step(see(), of=self.asked(EVALJOB))
+        assert (decision.deletions, decision.events, decision.status.retried) == ((), (), "1")
+
+    @pytest.mark.parametrize(
+        ("ended", "seen", "words"),
+        [
+            (ENDED, see(FAILED), "the Jobs of succeeded partitions"),
+            (
+                with_status(next_step(see(DONE, DONE_TOO)).status),
+                see(DONE, DONE_TOO),
+                "no partition has failed",
+            ),
+        ],
+        ids=["its results are gone", "nothing to do"],
+    )
+    def test_refused_it_stays_finished_and_says_why(self, ended: EvalJob, seen: Observed, words: str) -> None:
+        decision = next_step(seen, later(9), of=self.asked(ended))
+        assert decision.status == ended.status.model_copy(update={"retried": "1"})
+        (event,) = decision.events
+        assert (event.type, event.reason) == ("Warning", "RetryRefused")
+        assert words in event.message
+        assert decision.deletions == ()
+
+
 class TestEvents:
     def test_acceptance_is_told_once(self) -> None:
         first = next_step(see())

@@ -81,6 +81,11 @@ def test_each_reason_is_used_somewhere() -> None:
     assert unused == []
 
 
+def test_each_reason_is_explained_to_who_operates_evaljobs() -> None:
+    text = (TOP / "docs/operations.md").read_text()
+    assert [r.value for r in Reason if f"`{r}`" not in text] == []
+
+
 def test_a_crd_fits_an_apply() -> None:
     """Above 256 KiB the annotation of `kubectl apply` does not fit; we stay well below."""
     assert len(yaml.safe_dump(crd())) < 100_000

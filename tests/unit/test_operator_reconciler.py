@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from evaljob import plan, result
-from evaljob.names import ANNOTATION_RESULT, plan_name
+from evaljob.names import ANNOTATION_RESULT, ANNOTATION_RETRY, plan_name
 from evaljob.plan import Settings
 from evaljob_operator.api import (
     ApiError,
@@ -22,7 +22,18 @@ from evaljob_operator.backoff import Backoff
 from evaljob_operator.informer import informers
 from evaljob_operator.registry import Registry
 from evaljob_operator.world import Timing, World
-from tests.unit.builders import NOW, SETTINGS, UID, Document, dataset, document, later, model, scored
+from tests.unit.builders import (
+    NOW,
+    SETTINGS,
+    UID,
+    Document,
+    dataset,
+    document,
+    failure_text,
+    later,
+    model,
+    scored,
+)
 from tests.unit.fakeapi import CREATED, FakeApi
 
 NS = "/namespaces/evals"
@@ -113,8 +124,7 @@ class Stage:
 
     def run_job(self, name: str) -> None:
         """Kubernetes runs a Job to its end, successfully."""
-        job = self.api.of("jobs")[name]
-        labels, uid = job["metadata"]["labels"], job["metadata"]["uid"]
+        labels = self.api.of("jobs")[name]["metadata"]["labels"]
         shard, shards = map(int, labels["evaljob.dev/shard"].split("-of-"))
         part = plan.Partition(
             model=labels["evaljob.dev/model"],
@@ -122,19 +132,28 @@ class Stage:
             shard=shard,
             shards=shards,
         )
-        ended = {"name": "runner", "state": {"terminated": {"exitCode": 0, "message": ""}}}
-        ended["state"]["terminated"]["message"] = result.encode(scored(part, attempt=f"pod-{name}"))  # type: ignore[index]
+        self._end_job(name, "Succeeded", 0, result.encode(scored(part, attempt=f"pod-{name}")))
+
+    def fail_job(self, name: str) -> None:
+        """Its one pod says that there is no use in trying again."""
+        self._end_job(name, "Failed", 78, failure_text())
+
+    def _end_job(self, name: str, phase: str, code: int, message: str) -> None:
+        job = self.api.of("jobs")[name]
+        labels, uid = job["metadata"]["labels"], job["metadata"]["uid"]
+        ended = {"name": "runner", "state": {"terminated": {"exitCode": code, "message": message}}}
         owner = {
             "batch.kubernetes.io/controller-uid": uid,
             "batch.kubernetes.io/job-name": name,
         }
         pod = {
             "metadata": {"name": f"{name}-0", "uid": f"pod-{name}", "labels": labels | owner},
-            "status": {"phase": "Succeeded", "containerStatuses": [ended]},
+            "status": {"phase": phase, "containerStatuses": [ended]},
         }
         self.api.put(f"{PODS}/{name}-0", pod)
-        over = {"type": "Complete", "status": "True", "lastTransitionTime": CREATED}
-        status = {"startTime": CREATED, "completionTime": CREATED, "succeeded": 1, "conditions": [over]}
+        kind = "Complete" if phase == "Succeeded" else "Failed"
+        over = {"type": kind, "status": "True", "lastTransitionTime": CREATED}
+        status = {"startTime": CREATED, phase.lower(): 1, "conditions": [over]}
         self.api.put(f"{JOBS}/{name}", {**job, "status": status})
 
     async def until(self, condition: Callable[[], object], seconds: float = 5.0) -> None:
@@ -626,6 +645,45 @@ async def test_the_jobs_of_a_finished_evaljob_go_when_their_time_is_up(stage: St
     assert body["propagationPolicy"] == "Background"
     assert stage.finished()
     assert "nightly-summary" in stage.api.of("configmaps")
+
+
+async def test_failed_partitions_are_run_again_when_the_annotation_asks_for_it(stage: Stage) -> None:
+    stage.submit(two_shards())
+    await stage.start()
+    await stage.until(lambda: len(stage.api.of("jobs")) == 2)
+    good, bad = stage.api.of("jobs")
+    stage.run_job(good)
+    stage.fail_job(bad)
+    await stage.until(stage.finished)
+    uids = {name: job["metadata"]["uid"] for name, job in stage.api.of("jobs").items()}
+    await stage.kill()
+    body = stage.evaljob()
+    stage.api.put(EVALJOB, {**body, "metadata": {**body["metadata"], "annotations": {ANNOTATION_RETRY: "1"}}})
+    await stage.start()
+    await stage.until(lambda: stage.status()["state"] == "Running")
+    await stage.to_the_end()
+    assert stage.status()["state"] == "Complete"
+    assert stage.api.of("jobs")[good]["metadata"]["uid"] == uids[good]
+    assert "2 of 2" in stage.api.of("configmaps")["nightly-summary"]["data"]["summary.md"]
+
+
+async def test_without_its_jobs_a_finished_evaljob_says_that_it_cannot_be_run_again(stage: Stage) -> None:
+    stage.submit(two_shards())
+    await stage.start()
+    await stage.until(lambda: len(stage.api.of("jobs")) == 2)
+    good, bad = stage.api.of("jobs")
+    stage.run_job(good)
+    stage.fail_job(bad)
+    await stage.until(stage.finished)
+    for name in (good, bad):
+        stage.api.remove(f"{JOBS}/{name}")
+    body = stage.evaljob()
+    stage.api.put(EVALJOB, {**body, "metadata": {**body["metadata"], "annotations": {ANNOTATION_RETRY: "1"}}})
+    await stage.until(lambda: stage.status().get("retried") == "1")
+    await stage.settle()
+    assert stage.finished()
+    assert not stage.api.of("jobs")
+    assert "RetryRefused" in [e["reason"] for e in stage.api.of("events").values()]
 
 
 async def test_a_plan_that_was_deleted_is_made_again(stage: Stage) -> None:

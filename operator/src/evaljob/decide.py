@@ -5,11 +5,11 @@ A converged state gives a decision without actions.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from evaljob import packing, policies, result, standing, summary
-from evaljob.names import Condition, Reason, State, summary_name
+from evaljob.names import ANNOTATION_RETRY, Condition, Reason, State, summary_name
 from evaljob.observe import Observation, Observed, Outcome, Phase
 from evaljob.packing import Packed
 from evaljob.plan import Partition, Plan
@@ -90,6 +90,8 @@ class Decision:
 
 def decide(evaljob: EvalJob, plan: Plan, observed: Observed, now: datetime) -> Decision:
     """The next step of an accepted EvalJob."""
+    if policies.retry_asked(evaljob):
+        return _retry(evaljob, plan, observed, now)
     if evaljob.status.is_true(Condition.FINISHED):
         return _after_the_end(evaljob, plan, observed, now)
     spec, seen = evaljob.spec, observed.observations
@@ -137,6 +139,32 @@ def _after_the_end(evaljob: EvalJob, plan: Plan, observed: Observed, now: dateti
         clean_up=jobs and left <= 0 and not keep,
         again_after=left if jobs and left > 0 and not keep else None,
     )
+
+
+def _retry(evaljob: EvalJob, plan: Plan, observed: Observed, now: datetime) -> Decision:
+    """Failed partitions lose their Jobs and, as these are the record, their failures; the next pass goes on."""
+    if evaljob.status.is_true(Condition.FINISHED) and (why := _no_retry(evaljob.status, observed)):
+        asked = evaljob.metadata.annotations[ANNOTATION_RETRY]
+        status = evaljob.status.model_copy(update={"retried": asked})
+        return Decision(status=status, events=(Event("Warning", Reason.RETRY_REFUSED, why),))
+    failed = [o for o in observed.observations if o.phase is Phase.FAILED and o.job]
+    left = tuple(replace(o, phase=Phase.PENDING) if o in failed else o for o in observed.observations)
+    status = standing.status(evaljob, plan, left, standing.Progress.of(evaljob, left), now, None)
+    told = Event("Normal", Reason.RETRIED, f"{len(failed)} failed partitions are run again")
+    return Decision(
+        status=status,
+        deletions=tuple(Deletion(o.job.name, o.job.uid) for o in failed if o.job),
+        events=(told,) if failed else (),
+    )
+
+
+def _no_retry(ended: Status, observed: Observed) -> str | None:
+    """Why nothing of a finished EvalJob can be run again."""
+    if not ended.failed:
+        return "no partition has failed"
+    if sum(o.phase is Phase.SUCCEEDED for o in observed.observations) < ended.partitions.succeeded:
+        return "the Jobs of succeeded partitions, which hold their results, are gone: create another EvalJob"
+    return None
 
 
 def _endings(seen: Iterable[Observation]) -> Iterable[Record]:

@@ -19,6 +19,7 @@ LABEL_SHARD = f"{GROUP}/shard"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "evaljob"
 ANNOTATION_RESULT = f"{GROUP}/result"
+ANNOTATION_RETRY = f"{GROUP}/retry-failed"
 KUEUE_PREFIX = "kueue.x-k8s.io/"
 LABEL_QUEUE = f"{KUEUE_PREFIX}queue-name"
 
@@ -67,6 +68,8 @@ class Reason(StrEnum):
     SUMMARY_TOO_LARGE = "SummaryTooLarge"
     OUTPUT_CLAIM = "OutputClaim"
     NO_OUTPUT = "NoOutput"
+    RETRIED = "Retried"
+    RETRY_REFUSED = "RetryRefused"
     # of a partition, seen by the operator
     IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
     UNSCHEDULABLE = "Unschedulable"

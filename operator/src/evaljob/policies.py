@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from evaljob.names import Reason
+from evaljob.names import ANNOTATION_RETRY, Reason
 from evaljob.observe import Observation, Phase
 from evaljob.plan import Partition
+from evaljob.spec import EvalJob
 
 STALLED_AFTER = timedelta(seconds=60)
 """A model whose pod waits this long gets no further Job: unschedulable giants do not starve the small.
@@ -97,6 +98,12 @@ def never_started(observation: Observation, deadline: timedelta, now: datetime) 
     """Whether a partition's pod has been waiting beyond the pending deadline."""
     waiting = observation.waiting
     return _starting(observation) and waiting is not None and now - waiting.since >= deadline
+
+
+def retry_asked(evaljob: EvalJob) -> bool:
+    """Whether the failed partitions are to be run again, by a value of the annotation that is new."""
+    asked = evaljob.metadata.annotations.get(ANNOTATION_RETRY)
+    return asked is not None and asked != evaljob.status.retried
 
 
 def overdue(observation: Observation, now: datetime) -> bool:

@@ -481,6 +481,8 @@ class Status(Reported):
     """The ConfigMap with the results."""
     start_time: datetime | None = None
     completion_time: datetime | None = None
+    retried: str = ""
+    """The value of the annotation `evaljob.dev/retry-failed` that was last acted on."""
 
     def condition(self, kind: str) -> ConditionStatus | None:
         """The condition of that type, if present."""
@@ -507,6 +509,7 @@ class Metadata(BaseModel):
     uid: str = ""
     generation: int = 0
     labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
     creation_timestamp: datetime | None = None
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal, Self
 
 from evaljob import policies
-from evaljob.names import Condition, Reason, State, summary_name
+from evaljob.names import ANNOTATION_RETRY, Condition, Reason, State, summary_name
 from evaljob.observe import Observation, Phase
 from evaljob.plan import Plan
 from evaljob.result import Failure
@@ -100,6 +100,7 @@ def status(
         summary=summary_name(evaljob.metadata.name) if has_summary else None,
         start_time=previous.start_time or (now if progress.started else None),
         completion_time=now if progress.done else None,
+        retried=_retried(evaljob),
     )
 
 
@@ -117,7 +118,12 @@ def refused(evaljob: EvalJob, reason: str, message: str, now: datetime) -> Statu
             condition(evaljob, kind, verdict, reason, message, now) for kind, verdict in verdicts
         ),
         completion_time=evaljob.status.completion_time or now,
+        retried=_retried(evaljob),
     )
+
+
+def _retried(evaljob: EvalJob) -> str:
+    return evaljob.metadata.annotations.get(ANNOTATION_RETRY, evaljob.status.retried)
 
 
 def condition(

@@ -11,6 +11,7 @@ from evaljob.decide import Decision, decide, refused
 from evaljob.names import Condition, Reason
 from evaljob.observe import Observed, observe, read_record
 from evaljob.plan import Plan
+from evaljob.policies import retry_asked
 from evaljob.spec import EvalJob, InvalidSpecError, Status, parse_evaljob
 from evaljob.standing import Event
 from evaljob_operator.acceptance import rehearsed
@@ -153,7 +154,10 @@ class Reconciler:
     async def _pass(self) -> float | None:
         """One look at everything; seconds until the next one, None when there is nothing left to do."""
         now = self._now()
-        if known(self._body).status.is_true(Condition.FINISHED):
+        evaljob = known(self._body)
+        if retry_asked(evaljob):
+            self._refusals = Refusals()
+        elif evaljob.status.is_true(Condition.FINISHED):
             return await self._after_the_end(now)
         await self._resync()
         evaljob = known(self._body)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 
 from evaljob.names import Condition
+from evaljob.policies import retry_asked
 from evaljob_operator.api import Json
 from evaljob_operator.reconciler import Reconciler
 from evaljob_operator.statuses import known
@@ -68,7 +69,7 @@ class Registry:
             return False
         evaljob = known(body)
         jobs = self._world.informers[evaljob.metadata.namespace].jobs.of(evaljob.metadata.name)
-        return bool(jobs) or not evaljob.status.is_true(Condition.FINISHED)
+        return bool(jobs) or not evaljob.status.is_true(Condition.FINISHED) or retry_asked(evaljob)
 
     def _start(self, key: Key, body: Json) -> None:
         if self._world is None:

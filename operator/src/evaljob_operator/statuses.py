@@ -12,8 +12,8 @@ from evaljob_operator.api import Json
 def due_in(before: Status, after: Status, since_last: float, interval: float) -> float | None:
     """Seconds until `after` is to be written: 0 for news, None when nothing has changed.
 
-    News is a change of the state or of a condition; counters wait until `interval` seconds have passed since
-    the last write.
+    News is a change of the state or of a condition, and a reason that was not there; counters wait until
+    `interval` seconds have passed since the last write.
     """
     if before == after:
         return None
@@ -22,8 +22,9 @@ def due_in(before: Status, after: Status, since_last: float, interval: float) ->
     return max(interval - since_last, 0.0)
 
 
-def _news(status: Status) -> tuple[str, frozenset[tuple[str, str, str]]]:
-    return status.state, frozenset((c.type, c.status, c.reason) for c in status.conditions)
+def _news(status: Status) -> tuple[str, frozenset[tuple[str, str, str]], frozenset[str]]:
+    conditions = frozenset((c.type, c.status, c.reason) for c in status.conditions)
+    return status.state, conditions, frozenset(f.reason for f in status.failures)
 
 
 def denied(evaljob: EvalJob, status: Status, message: str, now: datetime) -> Status:
@@ -43,7 +44,7 @@ def denied(evaljob: EvalJob, status: Status, message: str, now: datetime) -> Sta
 
 
 def known(body: Json) -> EvalJob:
-    """An EvalJob as far as a frozen plan leaves anything to ask: its name, labels, status and two fields.
+    """An EvalJob as far as a frozen plan leaves anything to ask: its metadata, status and two fields.
 
     Of the spec only `suspend` and `parallelism` are read, as the CRD has checked them: rules that became
     stricter with an upgrade, and fields that this version does not know, concern new EvalJobs only.
@@ -56,6 +57,7 @@ def known(body: Json) -> EvalJob:
         uid=meta["uid"],
         generation=meta.get("generation", 0),
         labels=meta.get("labels") or {},
+        annotations=meta.get("annotations") or {},
         creation_timestamp=datetime.fromisoformat(created) if created else None,
     )
     try:
