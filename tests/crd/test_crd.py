@@ -141,6 +141,10 @@ REFUSED: dict[str, tuple[Manifest, tuple[str, ...]]] = {
         own_task(extract={"x": [{"regex": "a", "remove": "b"}]}),
         ("extract", "exactly one operation"),
     ),
+    "weights that nothing asks for": (
+        own_task(subsets={"column": "s"}, groups=[{"name": "g", "members": ["a"], "weights": {"a": 1}}]),
+        ("groups[0].weights", "weights: needed by weighting Weights"),
+    ),
     "groups without subsets": (own_task(groups=[{"name": "g", "members": ["a"]}]), ("groups: need subsets",)),
     "an environment variable that loads code": (
         {"runner": {"env": [{"name": "LD_PRELOAD", "value": "x"}]}},
@@ -220,7 +224,7 @@ def test_suspend_and_parallelism_may_change(api: Kubectl) -> None:
 def test_explain_reads_like_documentation(api: Kubectl) -> None:
     text = api.run("explain", "evaljob.spec.models.transformers")
     for words in (
-        "Folder of the checkpoint",
+        "The checkpoint, for example",
         "Prompts per forward pass",
         "enum: Auto, CPU, CUDA",
         "-required-",

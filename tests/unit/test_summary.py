@@ -185,6 +185,15 @@ class TestGroups:
         assert value(cell, "group", "americas") == pytest.approx((1 / 4 + 3 / 6) / 2)
         assert value(cell, "group", "world") == pytest.approx((6 / 10 + (1 / 4 + 3 / 6) / 2) / 2)
 
+    def test_own_weights_count_by_their_ratios(self) -> None:
+        """Members of any kind, each with the error of its share."""
+        weights = {"africa": 30, "americas": 10}
+        cell = grouped(COUNTS, [GROUPS[0], {**GROUPS[1], "weighting": "Weights", "weights": weights}])
+        world = the(cell, "group", "world").scores[0]
+        assert world.value == pytest.approx(0.75 * 6 / 10 + 0.25 * 4 / 10)
+        errors = [the(cell, *p).scores[0].stderr or 0 for p in (("subset", "africa"), ("group", "americas"))]
+        assert world.stderr == pytest.approx(math.hypot(0.75 * errors[0], 0.25 * errors[1]))
+
     def test_by_size_over_equal_weighs_by_the_groups_size(self) -> None:
         cell = grouped(COUNTS, [{**GROUPS[0], "weighting": "Equal"}, GROUPS[1]])
         assert value(cell, "group", "world") == pytest.approx((6 / 10 * 10 + (1 / 4 + 3 / 6) / 2 * 10) / 20)

@@ -65,6 +65,20 @@ def test_accepted(task: dict[str, Any]) -> None:
         ({**TASK, **SUBSETS, "groups": [GROUP, GROUP]}, "groups: g stands twice"),
         ({**TASK, **SUBSETS, "groups": [{"name": "g", "members": ["a", "a"]}]}, "groups: g holds a twice"),
         (
+            {**TASK, **SUBSETS, "groups": [{"name": "g", "members": ["a"], "weights": {"a": 1}}]},
+            "groups: g: weights: only with weighting Weights",
+        ),
+        (
+            {
+                **TASK,
+                **SUBSETS,
+                "groups": [
+                    {"name": "g", "members": ["a", "b"], "weighting": "Weights", "weights": {"a": 1, "c": 1}}
+                ],
+            },
+            "groups: g: weights: exactly one per member, look at b, c",
+        ),
+        (
             {**TASK, **SUBSETS, "groups": [{"name": "h", "members": ["g"]}, GROUP]},
             "h uses g, which must be defined before",
         ),

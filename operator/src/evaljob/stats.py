@@ -177,9 +177,9 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def weighted(members: Sequence[tuple[Estimate, int]]) -> Estimate:
+def weighted(members: Sequence[tuple[Estimate, float]]) -> Estimate:
     """The weighted mean of independent estimates: stderr**2 = sum of w**2 stderr**2 (stratified sampling)."""
-    whole = sum(weight for _, weight in members)
+    whole = math.fsum(weight for _, weight in members)
     value = math.fsum(e.value * w for e, w in members) / whole
     errors = [(e.stderr, w) for e, w in members]
     if any(s is None for s, _ in errors):

@@ -282,7 +282,7 @@ def _parts(
     ]
     # Empty subsets have no score and no weight: the whole is that of the others.
     wholes = [
-        _weigh_members(tuple(leaves), Weighting.BY_SIZE, leaves, m, limited=limited)
+        _weigh_members(tuple(leaves), None, leaves, m, limited=limited)
         for leaves, m in zip(by_subset, metrics, strict=True)
     ]
     expected = sum(s.expected for s in subsets.values())
@@ -320,7 +320,7 @@ def _weigh(
     for group in groups:
         # A group may have the name of a subset; as a member, such a name means the group.
         known = {**subsets, **found}
-        value = _weigh_members(group.members, group.weighting, known, metric, limited=limited)
+        value = _weigh_members(group.members, group, known, metric, limited=limited)
         if value is not None:
             found[group.name] = value
     return found
@@ -328,7 +328,7 @@ def _weigh(
 
 def _weigh_members(
     names: Sequence[str],
-    weighting: Weighting,
+    group: Group | None,
     known: Mapping[str, _Weighed],
     metric: MetricInfo,
     *,
@@ -336,22 +336,28 @@ def _weigh_members(
 ) -> _Weighed | None:
     """The estimate over some subsets and groups, None unless all of them are known.
 
-    By size and without `limit`, sizes are counts: the members' states add up, which is exact. Otherwise the
-    mean is weighted by the members' full sizes, or equally.
+    By size (also without a group) and without `limit`, sizes are counts: the members' states add up, which is
+    exact. Otherwise the mean is weighted as the group says, by size with the members' full sizes.
     """
     if not names or any(m not in known for m in names):
         return None
     members = [known[m] for m in names]
     size, n = sum(m.size for m in members), sum(m.n for m in members)
     states = [m.pooled for m in members if m.pooled is not None]
-    by_size = weighting is Weighting.BY_SIZE
+    by_size = group is None or group.weighting is Weighting.BY_SIZE
     poolable = by_size and len(states) == len(members)
     if poolable and (len(members) == 1 or not limited):
         pooled = sum(states, EMPTY)
         value = estimate(pooled, metric.unit)
         return _Weighed(value, size, n, pooled) if value else None
-    value = weighted([(m.estimate, m.size if by_size else 1) for m in members])
+    weights = [m.size for m in members] if group is None or by_size else _weights(group)
+    value = weighted([(m.estimate, w) for m, w in zip(members, weights, strict=True)])
     return _Weighed(value, size, n, None)
+
+
+def _weights(group: Group) -> list[float]:
+    own = group.weighting is Weighting.WEIGHTS
+    return [group.weights[name] if own else 1 for name in group.members]
 
 
 def _scores(

@@ -307,14 +307,23 @@ class Metric(Frozen):
 
 
 class Weighting(StrEnum):
-    """How a group averages its members: by their full size, or all alike."""
+    """How a group averages its members: by their full size, all alike, or by weights of its own."""
 
     BY_SIZE = "BySize"
     EQUAL = "Equal"
+    WEIGHTS = "Weights"
 
 
 class Group(Frozen):
     """A named average over subsets or other groups."""
+
+    model_config = cel_rules(
+        cel(
+            "has(self.weights) == (has(self.weighting) && self.weighting == 'Weights')",
+            "weights: needed by weighting Weights, and only there",
+            fieldPath=".weights",
+        )
+    )
 
     name: Name
     members: Annotated[
@@ -322,6 +331,10 @@ class Group(Frozen):
     ]
     """Subsets, as the subset column spells them, or groups defined before."""
     weighting: Weighting = Weighting.BY_SIZE
+    weights: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(max_length=256)] = Field(
+        default_factory=dict
+    )
+    """With `Weights`: one per member; only their ratios count."""
 
 
 class DescriptionRole(StrEnum):
@@ -489,4 +502,16 @@ def _group_problems(task: Task) -> list[str]:
         found += [f"groups: {group.name} uses {m}, which must be defined before it" for m in sorted(later)]
         twice = sorted({m for m in group.members if group.members.count(m) > 1})
         found += [f"groups: {group.name} holds {m} twice" for m in twice]
+        found += _weight_problems(group)
     return found
+
+
+def _weight_problems(group: Group) -> list[str]:
+    if group.weighting is not Weighting.WEIGHTS:
+        return [f"groups: {group.name}: weights: only with weighting Weights"] if group.weights else []
+    wrong = sorted(group.weights.keys() ^ set(group.members))
+    return (
+        [f"groups: {group.name}: weights: exactly one per member, look at {', '.join(wrong)}"]
+        if wrong
+        else []
+    )
