@@ -29,6 +29,7 @@ def parsed() -> argparse.Namespace:
     for name in ("plan", "model", "dataset", "shard", "out", "result", "api-key-file"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--render", type=int)
+    parser.add_argument("--score-only", action="store_true")
     for name in ("mount", "config-map"):
         parser.add_argument(f"--{name}", action="append")
     return parser.parse_args()
@@ -60,6 +61,8 @@ class Stand:
     def answer(self, pause: float = 0.0) -> int:
         """Answer the samples that no earlier attempt answered; how many it had answered."""
         known = self.count("sample")
+        if self.args.score_only and known < SAMPLES:
+            self.fail("SamplesLeft", f"{SAMPLES - known} answers are not in the sample log", 78)
         for done in range(known, SAMPLES):
             time.sleep(pause)
             self.sample()

@@ -88,6 +88,15 @@ def test_run_ends_with_1_when_a_partition_failed_and_shows_the_others(call: Call
     assert "0.75" in result.out
 
 
+def test_score_only_asks_no_model(call: Call, tmp_path: Path) -> None:
+    file = written(tmp_path, "good")
+    options = ("--mount", f"models={tmp_path}", "--out", tmp_path / "out")
+    refused = call("run", file, *options, "--score-only")
+    assert (refused.code, "m / good: SamplesLeft: 4 answers are not in" in refused.out) == (1, True)
+    call("run", file, *options)
+    assert call("run", file, *options, "--score-only").code == 0
+
+
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [

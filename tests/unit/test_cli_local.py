@@ -8,7 +8,8 @@ import pytest
 from evaljob import jobs
 from evaljob.plan import Partition, Plan
 from evaljob.spec import Model
-from evaljob_cli.inputs import InputError
+from evaljob.task import Task
+from evaljob_cli.inputs import InputError, identified
 from evaljob_cli.launch import environment, threads
 from evaljob_cli.local import default_parallelism
 from evaljob_cli.places import Places, arguments, check
@@ -111,6 +112,23 @@ def test_the_local_uid_changes_with_the_spec_but_not_with_how_fast_it_runs(
     spec: dict[str, Any], same: bool
 ) -> None:
     assert (evaljob("good").metadata.uid == evaljob("good", **spec).metadata.uid) is same
+
+
+def test_the_local_uid_does_not_change_with_how_answers_are_scored() -> None:
+    """A served model's answers count under their uid: they are kept when a metric changes."""
+    job = evaljob("good")
+    task = job.spec.datasets[0].task_spec
+    assert task is not None
+    other = task.model_copy(update={"metrics": (task.metrics[0].model_copy(update={"name": "contains"}),)})
+    asked = task.model_copy(update={"prompt": "{{ q }}?"})
+
+    def uid(changed: Task) -> str | None:
+        dataset = job.spec.datasets[0].model_copy(update={"task_spec": changed})
+        spec = job.spec.model_copy(update={"datasets": (dataset,)})
+        return identified(job.model_copy(update={"spec": spec})).metadata.uid
+
+    assert uid(other) == job.metadata.uid
+    assert uid(asked) != job.metadata.uid
 
 
 def test_each_partition_has_its_own_job_name_and_folder() -> None:

@@ -202,7 +202,7 @@ def test_the_majority_is_of_answers_and_of_equals_the_first() -> None:
     assert votes((None, -1.0)) == -1
 
 
-def looked(text: str = "What?", *ids: int, name: str = "x", leaks: bool = False) -> Looked:
+def looked(text: str = "What?", *, doubled: bool = False, name: str = "x", leaks: bool = False) -> Looked:
     sample = Sample(id=name, subset="", cluster=None, columns={}, digest=name, where="f line 1")
     prompt = Prompt(
         sample=sample,
@@ -216,7 +216,7 @@ def looked(text: str = "What?", *ids: int, name: str = "x", leaks: bool = False)
         few_shot=(),
         leaks=leaks,
     )
-    return Looked(prompt, ids)
+    return Looked(prompt, doubled)
 
 
 def codes(found: tuple[Any, ...]) -> dict[str, int]:
@@ -225,17 +225,17 @@ def codes(found: tuple[Any, ...]) -> dict[str, int]:
 
 def test_prompts_of_newlines_only_are_found() -> None:
     """The original leak: a base model was run on such prompts and reported success."""
-    found = lint.prompts([looked("\n\n"), looked("\n\n")], None)
+    found = lint.prompts([looked("\n\n"), looked("\n\n")])
     assert codes(found) == {"BlankPrompt": 2, "IdenticalPrompts": 1}
 
 
 def test_one_repeated_question_among_many_is_no_lint() -> None:
     many = [looked(f"q{i}") for i in range(20)]
-    assert lint.prompts([*many, many[0]], None) == ()
+    assert lint.prompts([*many, many[0]]) == ()
 
 
 def test_a_doubled_bos_and_a_leaked_item_are_found() -> None:
-    found = lint.prompts([looked("a", 1, 1, 5), looked("b", 1, 5, leaks=True)], bos_id=1)
+    found = lint.prompts([looked("a", doubled=True), looked("b", leaks=True)])
     assert codes(found) == {"DoubledBos": 1, "FewShotLeak": 1}
 
 

@@ -352,6 +352,10 @@ class Turns(StrEnum):
     LAST = "Last"
 
 
+SCORING_FIELDS = {"metrics", "groups", "extract", "cluster"}
+"""Fields of a task that decide how answers are scored, and not what a model is asked."""
+
+
 class Task(Frozen):
     """What turns a document into a prompt, and an answer into a score."""
 

@@ -78,6 +78,9 @@ def run(
     parallelism: Annotated[
         int | None, typer.Option(min=1, help="Partitions at once; default what the CPUs (or one GPU) carry.")
     ] = None,
+    score_only: Annotated[
+        bool, typer.Option("--score-only", help="Make the scores again from the sample logs; ask no model.")
+    ] = False,
 ) -> None:
     """Evaluate every partition in a process of its own, then merge, write and print the summary."""
     evaljob = identified(read_evaljob(file))
@@ -87,7 +90,8 @@ def run(
     places = _places(out or Path(f"{plan.run.name}-out"), mount, config_map, api_key_file)
     check(plan, places)
     at_once = parallelism or default_parallelism(plan, evaljob.spec.parallelism, len(os.sched_getaffinity(0)))
-    outcomes = execute(plan, Launch(places, RUNNER, os.environ), at_once, Console(stderr=True))
+    runner = (*RUNNER, "--score-only") if score_only else RUNNER
+    outcomes = execute(plan, Launch(places, runner, os.environ), at_once, Console(stderr=True))
     failed = any(isinstance(o, Failure) for o in outcomes.values())
     summary = summarize(plan, outcomes, state=State.FAILED if failed else State.COMPLETE)
     table.show(summary, table.output())

@@ -10,6 +10,7 @@ import yaml
 from evaljob.names import KIND
 from evaljob.plan import Plan, Settings, make_plan
 from evaljob.spec import EvalJob, InvalidSpecError, Output, parse_evaljob
+from evaljob.task import SCORING_FIELDS
 from evaljob_cli.catalogue import catalogue
 
 _UID_SPACE = uuid.UUID("5f7b1f6e-1b57-5f0e-9d4e-6d0c0a3f2e11")
@@ -42,11 +43,14 @@ def read_evaljob(path: Path) -> EvalJob:
 def identified(evaljob: EvalJob) -> EvalJob:
     """The EvalJob with a uid that stands in for the API server's: equal for an equal name and spec.
 
-    So a second run in the same folder finds its sample logs, and a changed spec does not. `parallelism` and
-    `suspend` change no number and so no uid.
+    So a second run in the same folder finds the answers of served models, and a changed spec does not.
+    `parallelism` and `suspend` change no answer and so no uid, nor does how a task scores them.
     """
-    spec = evaljob.spec.model_copy(update={"parallelism": 1, "suspend": False})
-    uid = str(uuid.uuid5(_UID_SPACE, f"{evaljob.metadata.name}\n{spec.to_json()}"))
+    scoring = {"datasets": {"__all__": {"task_spec": SCORING_FIELDS}}}
+    spec = evaljob.spec.model_dump_json(
+        by_alias=True, exclude_none=True, exclude={"parallelism": True, "suspend": True, **scoring}
+    )
+    uid = str(uuid.uuid5(_UID_SPACE, f"{evaljob.metadata.name}\n{spec}"))
     return evaljob.model_copy(update={"metadata": evaljob.metadata.model_copy(update={"uid": uid})})
 
 

@@ -70,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--api-key-file", type=Path)
     parser.add_argument("--result", type=Path, default=TERMINATION_LOG)
     parser.add_argument(
+        "--score-only",
+        action="store_true",
+        help="make the scores again from the sample log, without the model",
+    )
+    parser.add_argument(
         "--render", type=int, metavar="N", help="print the first N prompts and evaluate nothing"
     )
     return parser
@@ -107,10 +112,10 @@ def _run(args: argparse.Namespace, ending: Ending) -> int:
     if args.render is not None:
         render(work, open_tokenizer(work), args.render, sys.stdout)
         return 0
-    return _evaluate(work, ending)
+    return _evaluate(work, ending, score_only=args.score_only)
 
 
-def _evaluate(work: Assignment, ending: Ending) -> int:
+def _evaluate(work: Assignment, ending: Ending, *, score_only: bool) -> int:
     age = _process_seconds()
     ending.know(attempt=work.attempt, durable=work.run.output is not None)
     ending.set_deadline(work.run.partition_deadline_seconds - age)
@@ -121,6 +126,7 @@ def _evaluate(work: Assignment, ending: Ending) -> int:
         progress=Progress(sys.stdout),
         stopwatch=stopwatch,
         watch=ending.watch,
+        score_only=score_only,
     )
     return ending.complete(evaluate(work, shell))
 

@@ -165,10 +165,15 @@ class Asker:
             fields["seed"] = self._seed(asked.ask) if self.sampling.temperature else None
         if isinstance(form, Encoded):
             fields |= {"rendered_by": "Runner", "prompt": form.text, "prompt_tokens": len(form.ids)}
+            fields["doubled_bos"] = self._doubled_bos(form) or None
         else:
             messages = [dict(m) for m in prompt.messages] or None
             fields |= {"rendered_by": "Server", "prompt": prompt.text or None, "messages": messages}
         return Request(prompt_digest=form.digest, **fields)
+
+    def _doubled_bos(self, form: Encoded) -> bool:
+        bos = self.backend.tokenizer.bos_id if self.backend.tokenizer else None
+        return bos is not None and form.ids[:2] == (bos, bos)
 
     def _answer(
         self, prompt: Prompt, reply: Reply | LogLikelihoods

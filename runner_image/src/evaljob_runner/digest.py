@@ -9,12 +9,10 @@ import hashlib
 import json
 from typing import Any
 
-from evaljob.task import Sampler
+from evaljob.task import SCORING_FIELDS, Sampler
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Sampling
 from evaljob_runner.checkpoints import Checkpoint
-
-_NOT_PROMPT_SIDE = {"metrics", "groups", "extract", "cluster"}
 
 
 def inference(work: Assignment, sampling: Sampling, model: Checkpoint | None, data: str) -> str:
@@ -40,7 +38,7 @@ def inference(work: Assignment, sampling: Sampling, model: Checkpoint | None, da
         "data": data,
         "engine": engine,
         "promptFormat": work.model.prompt_format,
-        "task": work.task.model_dump(mode="json", by_alias=True, exclude=_NOT_PROMPT_SIDE),
+        "task": work.task.model_dump(mode="json", by_alias=True, exclude=SCORING_FIELDS),
         "sampling": dataclasses.asdict(sampling),
         "seed": [work.run.seed, work.planned.task_name] if sampling.temperature or random_shots else None,
         "date": work.run.date.isoformat() if model and model.dated and work.chat else None,

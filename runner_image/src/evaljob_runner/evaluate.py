@@ -1,7 +1,7 @@
 """One partition, from documents to a result. Read this file first."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,7 +21,6 @@ from evaljob_runner.report import Progress, Scored, Stopwatch
 from evaljob_runner.samples import AnswerKey, InferenceLine, Outcome, SampleLog, ScoreLine, without_prompt
 from evaljob_runner.sandbox import kernel, room
 from evaljob_runner.scoring import Scorer
-from evaljob_runner.tokens import Encoded
 
 GIVE_UP_AFTER = 10
 """Samples in a row without an answer: the server is gone, and each of them waited for all its retries."""
@@ -39,6 +38,8 @@ class Shell:
     stopwatch: Stopwatch
     watch: Callable[[SampleLog], None]
     """Told of the sample log, so that a signal can say whether anything was added."""
+    score_only: bool = False
+    """Make the scores again from the sample log; ask the model nothing."""
 
 
 def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
@@ -70,12 +71,18 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
         first = [prompter.prompt(s) for s in selection.samples[: lint.FIRST_PROMPTS]]
         with closing(SampleLog(work.places.out / folder, work.attempt, inference_digest)) as log:
             shell.watch(log)
-            backend = shell.open_backend(work, checkpoint)
-            device = backend.device
-            asker = Asker(work, prompter, sampling, inference_digest, backend, scorer.document)
-            found = _look(asker, first)
             asks = [Ask(sample, n) for sample in selection.samples for n in range(repeats)]
-            scored = _run(asker, scorer, log, asks, shell)
+            todo = [ask for ask in asks if ask.key not in log.finished]
+            shell.progress.start(done=len(asks) - len(todo), total=len(asks))
+            new: dict[AnswerKey, InferenceLine] = {}
+            if todo:
+                refuse_asking(shell, len(todo), len(asks), inference_digest)
+                backend = shell.open_backend(work, checkpoint)
+                device = backend.device
+                asker = Asker(work, prompter, sampling, inference_digest, backend, scorer.document)
+                new = _infer(asker, scorer, log, todo, shell)
+            scored = _score(scorer, log, asks, new, shell)
+        found = _look(first, scored)
         found += lint.outputs(lint.Ended(s.outcome, s.line.requests[0].output) for s in scored)
     for item in found:
         _log.warning("suspect: %s in %d samples", item.code, item.count)
@@ -122,28 +129,43 @@ def refuse_targets(scorer: Scorer, prompter: Prompter, samples: Iterable[Sample]
             raise Fatal(Reason.BAD_DATA, f"{problem} ({sample.where})")
 
 
-def _look(asker: Asker, first: Sequence[Prompt]) -> tuple[Lint, ...]:
-    """Lint of the first prompts."""
-    asked = [(prompt, asker.form(prompt)) for prompt in first]
-    looked = [lint.Looked(prompt, a.ids if isinstance(a, Encoded) else ()) for prompt, a in asked]
-    tokenizer = asker.backend.tokenizer
-    return lint.prompts(looked, tokenizer.bos_id if tokenizer else None)
+def refuse_asking(shell: Shell, left: int, total: int, inference_digest: str) -> None:
+    """Refuse to load the model for what the log lacks, where only scores are to be made.
+
+    Raises:
+        Fatal: SamplesLeft.
+    """
+    if shell.score_only:
+        raise Fatal(
+            Reason.SAMPLES_LEFT,
+            f"--score-only: {left} of {total} answers are not in the sample log under inference digest "
+            f"{inference_digest[:12]}; run once without --score-only",
+        )
 
 
-def _run(asker: Asker, scorer: Scorer, log: SampleLog, asks: Sequence[Ask], shell: Shell) -> list[Scored]:
-    """Ask what no earlier attempt finished, log each answer with its scores, return all in order."""
-    done = {ask.key: log.finished[ask.key] for ask in asks if ask.key in log.finished}
-    todo = [ask for ask in asks if ask.key not in done]
-    shell.progress.start(done=len(done), total=len(asks))
-    with shell.stopwatch.phase("infer"):
-        new = _infer(asker, scorer, log, todo, shell)
+def _look(first: Sequence[Prompt], scored: Iterable[Scored]) -> tuple[Lint, ...]:
+    """Lint of the first prompts. What only a tokenizer sees is in the log: a finished partition loads none."""
+    requests = {s.line.id: s.line.requests[0] for s in scored if s.line.repeat == 0}
+    return lint.prompts(
+        [lint.Looked(prompt, bool(requests[prompt.sample.id].doubled_bos)) for prompt in first]
+    )
+
+
+def _score(
+    scorer: Scorer,
+    log: SampleLog,
+    asks: Sequence[Ask],
+    new: Mapping[AnswerKey, InferenceLine],
+    shell: Shell,
+) -> list[Scored]:
+    """Score every answer, those of earlier attempts too: the task's metrics may have changed since."""
+    scored = []
     with shell.stopwatch.phase("score"):
-        lines = [done.get(ask.key) or new[ask.key] for ask in asks]
-        scored = []
+        lines = [new.get(ask.key) or log.finished[ask.key] for ask in asks]
         for ask, line, (outcome, scores) in zip(asks, lines, _scores(scorer, lines), strict=True):
-            if ask.key not in log.scored:
+            if not log.holds(scores):
                 log.append(scores)
-            scored.append(Scored(ask.sample, line, outcome, scores, from_log=ask.key in done))
+            scored.append(Scored(ask.sample, line, outcome, scores, from_log=ask.key not in new))
     return scored
 
 
@@ -168,7 +190,7 @@ def _infer(
     finished: dict[AnswerKey, InferenceLine] = {}
     left: list[InferenceLine] = []
     in_a_row = 0
-    with closing(asker.lines(todo)) as lines:
+    with shell.stopwatch.phase("infer"), closing(asker.lines(todo)) as lines:
         for line in lines:
             if line.outcome is Outcome.INFRA_ERROR:
                 log.append(line)

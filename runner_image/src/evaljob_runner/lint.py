@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from evaljob.result import Lint
-from evaljob_runner.backends.base import TokenIds
 from evaljob_runner.prompts import Prompt
 from evaljob_runner.samples import Outcome
 
@@ -17,10 +16,10 @@ _DUPLICATES = 0.1
 
 
 class Looked(NamedTuple):
-    """A prompt and its token ids (none where a server tokenises)."""
+    """A prompt, and whether its token ids begin with BOS twice (unknown where a server tokenises)."""
 
     prompt: Prompt
-    ids: TokenIds
+    doubled_bos: bool
 
 
 class Ended(NamedTuple):
@@ -30,15 +29,14 @@ class Ended(NamedTuple):
     output: str | None
 
 
-def prompts(looked: Sequence[Looked], bos_id: int | None) -> tuple[Lint, ...]:
+def prompts(looked: Sequence[Looked]) -> tuple[Lint, ...]:
     """Lint of the first prompts: BlankPrompt, IdenticalPrompts, DoubledBos, FewShotLeak."""
     different = {(p.text, str(p.messages), p.choices) for p, _ in looked}
     same = len(looked) - len(different)
-    doubled = bos_id is not None and (bos_id, bos_id)
     return _found(
         BlankPrompt=sum(_blank(p) for p, _ in looked),
         IdenticalPrompts=same if same > _DUPLICATES * len(looked) else 0,
-        DoubledBos=sum(ids[:2] == doubled for _, ids in looked),
+        DoubledBos=sum(doubled for _, doubled in looked),
         FewShotLeak=sum(p.leaks for p, _ in looked),
     )
 

@@ -4,6 +4,7 @@ Key of a line: (sample id, repeat, inference digest). Readers take the union of 
 and a retried partition recomputes no finished sample.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from enum import StrEnum
@@ -73,6 +74,8 @@ class Request(Frozen):
     prompt_digest: str
     """SHA-256 of the token ids (Runner) or of what was sent (Server)."""
     prompt_tokens: int | None = None
+    doubled_bos: bool | None = None
+    """Whether the token ids begin with BOS twice; left out where they do not."""
     few_shot_ids: list[str] | None = None
     output: str | None = None
     finish_reason: str | None = None
@@ -154,8 +157,8 @@ class SampleLog:
         self.folder, self._digest = folder, digest
         self.finished: dict[AnswerKey, InferenceLine] = {}
         """Final lines of earlier attempts, without prompts."""
-        self.scored: set[AnswerKey] = set()
-        """Answers that have a score line."""
+        self._scores: set[bytes] = set()
+        """Digests of all score lines: the lines themselves would fill the memory."""
         self.written = 0
         """Final answers that this attempt added."""
         try:
@@ -173,9 +176,13 @@ class SampleLog:
                 if line.inference_digest != self._digest:
                     continue
                 if isinstance(line, ScoreLine):
-                    self.scored.add((line.id, line.repeat))
+                    self._scores.add(_digest(line))
                 elif line.outcome.final:
                     self.finished.setdefault((line.id, line.repeat), without_prompt(line))
+
+    def holds(self, scores: ScoreLine) -> bool:
+        """Whether this very score is in the log, from this attempt or another."""
+        return _digest(scores) in self._scores
 
     def append(self, *lines: InferenceLine | ScoreLine) -> None:
         """Write the lines of one answer at once; a kill may tear them, and then the reader drops them.
@@ -190,11 +197,15 @@ class SampleLog:
         except OSError as error:
             raise _unusable(self.folder, error) from error
         self.written += sum(isinstance(line, InferenceLine) and line.outcome.final for line in lines)
-        self.scored.update((line.id, line.repeat) for line in lines if isinstance(line, ScoreLine))
+        self._scores |= {_digest(line) for line in lines if isinstance(line, ScoreLine)}
 
     def close(self) -> None:
         """Close the file; everything is written already."""
         self._file.close()
+
+
+def _digest(line: ScoreLine) -> bytes:
+    return hashlib.blake2b(line.to_json().encode(), digest_size=16).digest()
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[InferenceLine | ScoreLine]:
