@@ -163,6 +163,18 @@ def test_the_crd_and_the_aggregated_roles_can_be_left_out(render: Render) -> Non
     assert kinds == {"ServiceAccount", "ConfigMap", "Role", "RoleBinding", "Deployment"}
 
 
+def test_prometheus_finds_the_metrics_where_its_operator_is_asked_for(render: Render, tmp_path: Path) -> None:
+    assert not of_kind(render(), "Service")
+    objects = render("metrics.serviceMonitor=true")
+    (service,), (monitor,) = of_kind(objects, "Service"), of_kind(objects, "ServiceMonitor")
+    (deployment,) = of_kind(objects, "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    ports = {p["name"]: p["containerPort"] for p in container["ports"]}
+    assert ports[service["spec"]["ports"][0]["targetPort"]] == settings(objects, tmp_path).metrics_port
+    assert service["spec"]["selector"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+
+
 def test_viewers_and_editors_get_evaljobs_and_never_their_status(render: Render) -> None:
     roles = {
         label: rights(role)

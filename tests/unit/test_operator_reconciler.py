@@ -6,10 +6,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from prometheus_client import generate_latest
 
 from evaljob import plan, result
 from evaljob.names import ANNOTATION_RESULT, ANNOTATION_RETRY, plan_name
 from evaljob.plan import Settings
+from evaljob.spec import PartitionCounts
 from evaljob_operator.api import (
     ApiError,
     ForbiddenError,
@@ -20,6 +22,7 @@ from evaljob_operator.api import (
 )
 from evaljob_operator.backoff import Backoff
 from evaljob_operator.informer import informers
+from evaljob_operator.metrics import Metrics
 from evaljob_operator.registry import Registry
 from evaljob_operator.world import Timing, World
 from tests.unit.builders import (
@@ -52,6 +55,7 @@ class Stage:
         self.api = FakeApi()
         self.now = NOW
         self._settings, self._timing = settings, timing
+        self.metrics = Metrics()
         self._tasks: list[asyncio.Task[None]] = []
         self._registry = Registry()
 
@@ -73,6 +77,7 @@ class Stage:
             monotonic=time.monotonic,
             random=lambda: 0.0,
             timing=self._timing,
+            metrics=self.metrics,
         )
         registry.open(world)
         self._tasks.append(asyncio.create_task(self._watch(registry)))
@@ -108,6 +113,10 @@ class Stage:
 
     def evaljob(self, name: str = "nightly") -> Json:
         return self.api.of("evaljobs")[name]
+
+    def counts(self) -> list[tuple[str, PartitionCounts]]:
+        """As the metrics show them."""
+        return self._registry.counts()
 
     def status(self) -> Json:
         """Empty before the first write."""
@@ -227,6 +236,19 @@ async def test_a_summary_that_grew_too_large_for_files_is_compressed_in_their_pl
     summary = stage.api.of("configmaps")["nightly-summary"]
     assert summary["data"] == {"format": "Gzip"}
     assert set(summary["binaryData"]) == {"summary.json.gz"}
+
+
+async def test_a_run_is_counted(stage: Stage) -> None:
+    stage.submit(two_shards())
+    await stage.start()
+    await stage.until(lambda: ("evals", PartitionCounts(total=2, pending=2)) in stage.counts())
+    await stage.to_the_end()
+    await stage.settle()
+    text = generate_latest(stage.metrics.registry).decode()
+    assert "evaljob_jobs_created_total 2.0" in text
+    assert 'evaljob_partitions_recorded_total{outcome="Succeeded"} 2.0' in text
+    assert "evaljob_reconcile_seconds_count 0.0" not in text
+    assert stage.counts() == [("evals", PartitionCounts())]
 
 
 async def test_each_partition_costs_two_writes(stage: Stage) -> None:

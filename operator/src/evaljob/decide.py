@@ -13,8 +13,11 @@ from evaljob.names import ANNOTATION_RETRY, Condition, Reason, State, summary_na
 from evaljob.observe import Observation, Observed, Outcome, Phase
 from evaljob.packing import Packed
 from evaljob.plan import Partition, Plan
+from evaljob.result import Failure
 from evaljob.spec import EvalJob, FailureStatus, Status
 from evaljob.standing import Event
+
+SUCCEEDED = "Succeeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,8 @@ class Record:
     job: str
     uid: str
     text: str
+    outcome: str
+    """`Succeeded`, or the reason of a failure."""
     stop_at: str = ""
     """Also end the Job, if this is still its resourceVersion."""
 
@@ -169,7 +174,11 @@ def _no_retry(ended: Status, observed: Observed) -> str | None:
 
 def _endings(seen: Iterable[Observation]) -> Iterable[Record]:
     return (
-        Record(o.job.name, o.job.uid, o.text) for o in seen if o.phase is Phase.ENDED and o.job and o.text
+        Record(
+            o.job.name, o.job.uid, o.text, o.outcome.reason if isinstance(o.outcome, Failure) else SUCCEEDED
+        )
+        for o in seen
+        if o.phase is Phase.ENDED and o.job and o.text
     )
 
 
@@ -184,7 +193,7 @@ def _losses(overdue: Iterable[Observation]) -> Iterable[Record]:
             message = (
                 o.job.message if failed else "the Job completed, but its pod was gone before it was read"
             )
-            yield Record(o.job.name, o.job.uid, result.encode(result.failure(reason, message)))
+            yield Record(o.job.name, o.job.uid, result.encode(result.failure(reason, message)), reason)
 
 
 def _stops(seen: Iterable[Observation], deadline: timedelta, now: datetime) -> Iterable[Record]:
@@ -193,7 +202,7 @@ def _stops(seen: Iterable[Observation], deadline: timedelta, now: datetime) -> I
             message = f"not started within {deadline.total_seconds():.0f} s: {o.waiting.message}"
             text = result.encode(result.failure(o.waiting.reason, message))
             # A pod may have started that we have not been told of yet.
-            yield Record(o.job.name, o.job.uid, text, stop_at=o.job.version)
+            yield Record(o.job.name, o.job.uid, text, o.waiting.reason, stop_at=o.job.version)
 
 
 def _report(plan: Plan, seen: Iterable[Observation], state: State) -> Report | None:

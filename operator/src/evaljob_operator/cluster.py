@@ -68,9 +68,18 @@ def configuration(connections: int) -> Configuration:
 
 
 class Cluster:
-    """An API server, asked by at most `threads` requests at once."""
+    """An API server, asked by at most `threads` requests at once.
 
-    def __init__(self, config: Configuration, threads: int) -> None:
+    Args:
+        config: where it is, and who we are.
+        threads: requests at once.
+        told: called in a thread with method, path and code of each answer; 0 for none.
+    """
+
+    def __init__(
+        self, config: Configuration, threads: int, told: Callable[[str, str, int], None] = lambda *_: None
+    ) -> None:
+        self._told = told
         self._client = ApiClient(config)
         self._client.user_agent = f"evaljob-operator/{__version__}"
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="request")
@@ -167,11 +176,13 @@ class Cluster:
         try:
             response = self._send(method, path, query, READ_TIMEOUT, body, content_type)
             text = response.data
+            self._told(method, path, response.status)
             self._note_time(response.headers.get("Date"))
             if not 200 <= response.status < 300:
                 raise error_of(response.status, text, response.headers.get("Retry-After"))
             return Answer(json.loads(text), warnings_of(response.headers.get("Warning")))
         except _FAULTS as error:
+            self._told(method, path, 0)
             raise UnreachableError(f"{method} {path}: {_words(error)}") from error
 
     def _note_time(self, date: str | None) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import kopf
@@ -17,6 +17,7 @@ from evaljob.names import GROUP, PLURAL, VERSION
 from evaljob_operator.backoff import Backoff
 from evaljob_operator.cluster import Cluster, configuration
 from evaljob_operator.informer import Informers, informers
+from evaljob_operator.metrics import Metrics
 from evaljob_operator.registry import Registry
 from evaljob_operator.settings import Settings, catalogue
 from evaljob_operator.startup import permitted, wait_for_crd
@@ -28,8 +29,9 @@ log = logging.getLogger(__name__)
 class Operator:
     """Everything that lives as long as the process."""
 
-    def __init__(self, settings: Settings, cluster: Cluster, namespaces: list[str]) -> None:
+    def __init__(self, settings: Settings, cluster: Cluster, namespaces: list[str], metrics: Metrics) -> None:
         self._settings = settings
+        self._metrics = metrics
         self._cluster = cluster
         self._registry = Registry()
         self._informers: Mapping[str, Informers] = {
@@ -53,9 +55,19 @@ class Operator:
                 now=self._cluster.now,
                 monotonic=time.monotonic,
                 random=random.random,
+                metrics=self._metrics,
             )
         )
+        self._metrics.watch(self._registry.counts, self._silences)
+        if self._settings.metrics_port:
+            self._metrics.serve(self._settings.metrics_port)
         log.info("ready; namespaces: %s", ", ".join(self._informers))
+
+    def _silences(self) -> Iterator[tuple[str, str, float]]:
+        now = time.monotonic()
+        for namespace, watched in self._informers.items():
+            yield namespace, "jobs", now - watched.jobs.heard_at
+            yield namespace, "pods", now - watched.pods.heard_at
 
     async def take(self, event: kopf.RawEvent, **_: Any) -> None:  # noqa: ANN401 - kopf's arguments
         """An EvalJob was listed, added, changed or deleted."""
@@ -92,10 +104,11 @@ async def serve(settings: Settings) -> None:
     """
     # Each watch holds a connection beside those of the requests.
     connections = settings.threads + 2 * len(settings.namespaces)
-    cluster = Cluster(configuration(connections), settings.threads)
+    metrics = Metrics()
+    cluster = Cluster(configuration(connections), settings.threads, metrics.requested)
     await wait_for_crd(cluster)
     namespaces = await permitted(cluster, settings.namespaces)
-    operator, registry = Operator(settings, cluster, namespaces), kopf.OperatorRegistry()
+    operator, registry = Operator(settings, cluster, namespaces, metrics), kopf.OperatorRegistry()
     kopf.on.startup(registry=registry)(operator.start)
     kopf.on.cleanup(registry=registry)(operator.stop)
     kopf.on.login(registry=registry)(kopf.login_via_client)

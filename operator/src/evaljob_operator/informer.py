@@ -6,6 +6,7 @@ the store, and only projected fields are kept.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -44,6 +45,7 @@ class Informer(Generic[V]):
         project: keeps the fields that matter.
         wake: called with the EvalJob's name whenever one of its objects has changed.
         backoff: between failed attempts.
+        clock: the monotonic one, in seconds.
     """
 
     def __init__(
@@ -54,9 +56,13 @@ class Informer(Generic[V]):
         project: Callable[[Json], V],
         wake: Callable[[str], None],
         backoff: Backoff,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self.ready = asyncio.Event()
         """Set once the first list is complete."""
+        self.heard_at = self._clock()
+        """When the API server last told anything, on the monotonic clock."""
         self._api = api
         self._path = path
         self._query = dict(query)
@@ -117,6 +123,7 @@ class Informer(Generic[V]):
             if not meta.get("continue"):
                 break
             query["continue"] = meta["continue"]
+        self.heard_at = self._clock()
         version = _version(page)
         found |= {name: e for name, e in self._entries.items() if e.version > version}
         self._replace(found)
@@ -136,6 +143,7 @@ class Informer(Generic[V]):
     async def _follow(self) -> None:
         query = {**self._query, "resourceVersion": self._resume, "timeoutSeconds": str(SERVER_TIMEOUT)}
         async for batch in self._api.watch(self._path, query):
+            self.heard_at = self._clock()
             for event in batch:
                 self._take(event)
             self._backoff.reset()

@@ -12,7 +12,7 @@ from evaljob.names import Condition, Reason
 from evaljob.observe import Observed, observe, read_record
 from evaljob.plan import Plan
 from evaljob.policies import retry_asked
-from evaljob.spec import EvalJob, InvalidSpecError, Status, parse_evaljob
+from evaljob.spec import EvalJob, InvalidSpecError, PartitionCounts, Status, parse_evaljob
 from evaljob.standing import Event
 from evaljob_operator.acceptance import rehearsed
 from evaljob_operator.api import (
@@ -54,7 +54,7 @@ class Reconciler:
         self.uid: str = meta["uid"]
         self._world = world
         self._informers = world.informers[self.namespace]
-        self._writer = Writer(world.api, self.namespace, self._informers)
+        self._writer = Writer(world.api, self.namespace, self._informers, world.metrics)
         self._pods = PodLists(world, self.namespace, self.name)
         # A record never changes once written, and each pass sees all of them.
         self._read = functools.cache(read_record)
@@ -67,6 +67,8 @@ class Reconciler:
         self._synced_at = self._status_at = self._summary_at = NEVER
         self._summarized: tuple[str, int] | None = None
         self._trouble = ""
+        self.counts = PartitionCounts()
+        """Where its partitions are, as of the last pass; nowhere once it is finished."""
 
     def __str__(self) -> str:
         """As logs name it."""
@@ -89,6 +91,7 @@ class Reconciler:
             started = self._world.monotonic()
             try:
                 delay = await self._pass()
+                self._world.metrics.passed(self._world.monotonic() - started)
             except ForgottenError:
                 return
             except PredecessorError as error:
@@ -255,6 +258,7 @@ class Reconciler:
         if error is not None and _is_denial(error):
             status, events = denied(evaljob, status, str(error), now), (_denial_event(error),)
         over = status.is_true(Condition.FINISHED)
+        self.counts = PartitionCounts() if over else status.partitions
         # The summary first: an EvalJob that is Finished has one.
         next_summary = await self._write_summary(evaljob, decision, over=over)
         next_status = await self._write_status(evaljob, status, events, now)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from evaljob.names import Condition
 from evaljob.policies import retry_asked
+from evaljob.spec import PartitionCounts
 from evaljob_operator.api import Json
 from evaljob_operator.reconciler import Reconciler
 from evaljob_operator.statuses import known
@@ -57,6 +58,10 @@ class Registry:
         found = self._tasks.get(key)
         if found and found[0].uid == meta["uid"]:
             self._end(key)
+
+    def counts(self) -> list[tuple[str, PartitionCounts]]:
+        """Namespace and partitions of each EvalJob; may be called from any thread."""
+        return [(key[0], found[0].counts) for key, found in list(self._tasks.items())]
 
     def close(self) -> None:
         """End all tasks."""

@@ -28,6 +28,8 @@ class Settings(Frozen):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     health: str | None = None
     """Address of the health endpoint, for example `http://0.0.0.0:8080/healthz`; none by default."""
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port of the endpoint `/metrics` for Prometheus; none by default."""
 
 
 def load(path: Path) -> Settings:

@@ -1,13 +1,14 @@
 """What every reconciler shares, and how often things may happen."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from evaljob.plan import Settings
 from evaljob.task import Task
 from evaljob_operator.api import Api
 from evaljob_operator.informer import Informers
+from evaljob_operator.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +44,4 @@ class World:
     random: Callable[[], float]
     """0 to 1, for jitter."""
     timing: Timing = Timing()
+    metrics: Metrics = field(default_factory=Metrics)

@@ -30,6 +30,7 @@ from evaljob_operator.api import (
 )
 from evaljob_operator.freeze import Ownership, PredecessorError, get, ownership
 from evaljob_operator.informer import OURS, Informers
+from evaljob_operator.metrics import Metrics
 from evaljob_operator.refusals import refusal
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,8 @@ CHUNK = 50
 class Writer:
     """Applies decisions about one EvalJob's objects in one namespace."""
 
-    def __init__(self, api: Api, namespace: str, informers: Informers) -> None:
+    def __init__(self, api: Api, namespace: str, informers: Informers, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._api = api
         self._namespace = namespace
         self._informers = informers
@@ -74,6 +76,7 @@ class Writer:
     async def _create(self, job: Json) -> None:
         try:
             made = await self._api.request("POST", job_path(self._namespace), body=job)
+            self._metrics.created()
         except AlreadyExistsError:
             # Ours, somebody else's or going: the observation tells them apart.
             found = await get(self._api, job_path(self._namespace, job["metadata"]["name"]))
@@ -84,18 +87,21 @@ class Writer:
 
     async def record(self, records: Iterable[Record]) -> None:
         """Write outcomes onto their Jobs."""
-        await _in_chunks(
-            self._patch(r.job, jobs.record_patch(r.uid, r.text, stop_at=r.stop_at)) for r in records
-        )
+        await _in_chunks(self._record(r) for r in records)
+
+    async def _record(self, record: Record) -> None:
+        if await self._patch(record.job, jobs.record_patch(record.uid, record.text, stop_at=record.stop_at)):
+            self._metrics.recorded(record.outcome)
 
     async def suspend(self, suspensions: Iterable[Suspension]) -> None:
         """Stop and continue Jobs."""
-        await _in_chunks(
-            self._patch(s.job, {"metadata": {"uid": s.uid}, "spec": {"suspend": s.suspend}})
-            for s in suspensions
-        )
+        await _in_chunks(self._suspend(s) for s in suspensions)
 
-    async def _patch(self, job: str, patch: Json) -> None:
+    async def _suspend(self, change: Suspension) -> None:
+        await self._patch(change.job, {"metadata": {"uid": change.uid}, "spec": {"suspend": change.suspend}})
+
+    async def _patch(self, job: str, patch: Json) -> bool:
+        """Whether it was still that Job."""
         path = job_path(self._namespace, job)
         try:
             answer = await self._api.request("PATCH", path, body=patch, content_type=MERGE_PATCH)
@@ -104,8 +110,9 @@ class Writer:
             if isinstance(error, InvalidError) and "metadata.uid" not in error.message:
                 raise
             log.info("%s: %s", path, error)
-            return
+            return False
         self._informers.jobs.absorb(answer)
+        return True
 
     async def delete(self, deletions: Iterable[Deletion]) -> None:
         """Delete Jobs, unless they are gone or others by now."""
