@@ -91,6 +91,17 @@ def test_a_malformed_call_is_wrong_and_says_so(answer: Any) -> None:
     assert verdict("tool_call_valid", ADD, target).value == 1
 
 
+def test_parts_of_a_call_are_its_name_and_its_arguments() -> None:
+    target = json.dumps([{"action": "add", "args": {"a": 1, "b": 2}}])
+    assert verdict(
+        "tool_call_parts", {"name": "add", "args": {"a": 1, "b": 3}}, target
+    ).value == pytest.approx(2 / 3)
+    assert verdict("tool_call_parts", {"name": "sub", "args": {}}, target).value == 0
+    assert verdict("tool_call_parts", [], target).value == 0
+    assert verdict("tool_call_parts", "nothing", target) == (0, "malformed")
+    assert verdict("tool_call_parts", {"action": "add", "parameters": {"b": 2, "a": 1}}, target).value == 1
+
+
 def test_the_order_of_calls_counts_unless_told_otherwise() -> None:
     sub = {"name": "sub", "arguments": {}}
     target = json.dumps([ADD, sub])

@@ -4,9 +4,11 @@ Jinja2 in its sandbox. A template holds text and `{{ expressions }}` only; whate
 random numbers is refused, so that equal documents give equal prompts.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, Undefined, meta, nodes
@@ -21,8 +23,13 @@ _ONE_EXPRESSION = re.compile(r"\s*\{\{-?(?P<expression>.*?)-?\}\}\s*", re.DOTALL
 
 
 def environment() -> ImmutableSandboxedEnvironment:
-    """The sandbox. Without `lipsum` and `random`, which give another text each time."""
+    """The sandbox.
+
+    Without `lipsum` and `random`, which give another text each time. `tojson` is that of chat templates: for models,
+    not for HTML, and with keys in the order of the document.
+    """
     env = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    env.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
     env.globals.pop("lipsum")
     env.filters.pop("random")
     return env

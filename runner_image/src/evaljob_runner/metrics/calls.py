@@ -1,14 +1,15 @@
 """Function calls: which, in which order, with which arguments.
 
-An answer is a JSON object or list of them: `{"name": …, "arguments": {…}}`, or OpenAI's tool call around it with
-arguments as JSON in a text. A target is a JSON list of such calls, or of BFCL's `{name: {argument: [accepted
-values]}}`, where the accepted value "" means that the argument may be absent.
+An answer is a JSON object or a list of them: `{"name": …, "arguments": {…}}`, also spelled `action` and `args`
+(T-Eval) or `parameters` (Llama), or OpenAI's tool call around it with arguments as JSON in a text. A target is a JSON
+list of such calls, or of BFCL's `{name: {argument: [accepted values]}}`, where the accepted value "" means that the
+argument may be absent.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import permutations, zip_longest
 from typing import Any
 
 from evaljob.task import Metric
@@ -18,6 +19,7 @@ from evaljob_runner.metrics.base import Compare, Definition, Verdict
 _ANY_ORDER_MAX = 6
 """Calls whose orders are all tried: 720."""
 _ABSENT = ""
+_NAMES, _ARGUMENTS = ("name", "action"), ("arguments", "args", "parameters")
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,15 @@ class Expected:
 
     def accepts(self, call: Call) -> bool:
         """Whether name, arguments and their types are right."""
-        if call.name != self.name or call.arguments.keys() - self.arguments.keys():
-            return False
-        return all(
-            any(same(call.arguments[name], value) for value in accepted)
-            if name in call.arguments
-            else _ABSENT in accepted
+        return not call.arguments.keys() - self.arguments.keys() and all(self.parts(call))
+
+    def parts(self, call: Call) -> list[bool]:
+        """What is right: the name, then each expected argument."""
+        found = call.arguments
+        return [call.name == self.name] + [
+            any(same(found[name], value) for value in accepted) if name in found else _ABSENT in accepted
             for name, accepted in self.arguments.items()
-        )
+        ]
 
 
 def same(a: Json, b: Json) -> bool:
@@ -70,15 +73,16 @@ def calls(value: Json) -> list[Call] | None:
 def _call(item: Json) -> Call | None:
     if isinstance(item, dict) and isinstance(item.get("function"), dict):
         item = item["function"]
-    if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+    if not isinstance(item, dict):
         return None
-    arguments = item.get("arguments", {})
+    name = next((item[k] for k in _NAMES if k in item), None)
+    arguments: Json = next((item[k] for k in _ARGUMENTS if k in item), {})
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
         except ValueError:
             return None
-    return Call(item["name"], arguments) if isinstance(arguments, dict) else None
+    return Call(name, arguments) if isinstance(name, str) and isinstance(arguments, dict) else None
 
 
 def expected(target: str) -> list[Expected]:
@@ -139,6 +143,24 @@ def _tool_call_name(_metric: Metric) -> Compare:
     return compare
 
 
+def _tool_call_parts(_metric: Metric) -> Compare:
+    """The share of names and arguments that are right, call by call; more calls than expected cost nothing."""
+
+    def compare(value: Json, targets: Sequence[str]) -> Verdict:
+        made = calls(value)
+        if made is None:
+            return Verdict(0, "malformed")
+        return Verdict(max(_share(made, expected(t)) for t in targets))
+
+    return compare
+
+
+def _share(made: Sequence[Call], wanted: Sequence[Expected]) -> float:
+    none = Call("", {})
+    parts = [part for e, c in zip_longest(wanted, made[: len(wanted)]) for part in e.parts(c or none)]
+    return sum(parts) / len(parts) if parts else float(not made)
+
+
 def _tool_call_valid(_metric: Metric) -> Compare:
     return lambda value, _targets: Verdict(float(calls(value) is not None))
 
@@ -146,5 +168,6 @@ def _tool_call_valid(_metric: Metric) -> Compare:
 METRICS: Mapping[str, Definition] = {
     "tool_call": Definition(_tool_call, args={"order": "any|strict"}, check=_problem),
     "tool_call_name": Definition(_tool_call_name, check=_problem),
+    "tool_call_parts": Definition(_tool_call_parts, check=_problem, binary=False),
     "tool_call_valid": Definition(_tool_call_valid),
 }

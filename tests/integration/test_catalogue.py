@@ -1,0 +1,71 @@
+"""Every task of the catalogue from rows to a score: a right and a wrong answer to each of its rows."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from evaljob import result as results
+from evaljob.result import PartitionResult
+from evaljob.spec import PromptFormat
+from evaljob.task import RequestType
+from evaljob_runner.assignment import Assignment
+from evaljob_runner.backends.scripted import ScriptedBackend
+from tests.runner_plans import tiny_model
+from tests.unit.test_catalogue import ROWS, TASKS, prompts, work
+from tests.unit.test_runner_evaluate import run
+
+CHAT = tiny_model(promptFormat="Chat")
+
+
+def evaluated(on: Assignment, backend: ScriptedBackend) -> PartitionResult:
+    found = run(on, backend)
+    assert results.decode(results.encode(found)) == found
+    return found
+
+
+def primary(found: PartitionResult) -> float:
+    """The mean over all subsets of the primary metric."""
+    i, metric = next((i, m) for i, m in enumerate(found.metrics) if m.primary)
+    states = [subset.stats[i] for subset in found.subsets]
+    value = sum(states[1:], start=states[0]).value(metric.unit)
+    assert value is not None
+    return value
+
+
+def answers(task: str, which: str) -> list[str]:
+    lines = (ROWS / task / "answers.jsonl").read_text().splitlines()
+    return [json.loads(line)[which] for line in lines]
+
+
+def answering(task: str, which: str) -> ScriptedBackend:
+    """A model that gives the n-th answer to the n-th row."""
+    turn = iter(answers(task, which))
+    assert len(answers(task, which)) == len(prompts(task, PromptFormat.CHAT))
+    return ScriptedBackend(answer=lambda _: next(turn))
+
+
+def weighing(task: str, *, right: bool) -> ScriptedBackend:
+    """A model for which one choice of each row is certain: the right one, or the next."""
+    favoured: Mapping[str, str] = {}
+    for prompt in prompts(task, PromptFormat.CHAT):
+        index = (int(prompt.target) + (not right)) % len(prompt.choices)
+        favoured = {**favoured, prompt.messages[-1]["content"]: prompt.delimiter + prompt.choices[index]}
+
+    def weight(context: str, continuation: str) -> float:
+        wanted = next(choice for question, choice in favoured.items() if question.strip() in context)
+        return 0.0 if continuation.strip() == wanted.strip() else -1000.0
+
+    return ScriptedBackend(weight=weight)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_right_answers_score_one_and_wrong_ones_do_not(task: str, tmp_path: Path) -> None:
+    weighs = TASKS[task].request_type is RequestType.LOG_LIKELIHOOD
+    scores = {}
+    for which in ("right", "wrong"):
+        backend = weighing(task, right=which == "right") if weighs else answering(task, which)
+        scores[which] = primary(evaluated(work(task, CHAT, tmp_path / which), backend))
+    assert scores["right"] == 1
+    assert scores["wrong"] < 0.3

@@ -1,0 +1,68 @@
+"""The catalogue: what each task makes of rows in its dataset's own schema (tests/catalogue/<task>)."""
+
+from pathlib import Path
+
+import pytest
+
+from evaljob.spec import Dataset, Model, PromptFormat
+from evaljob.task import RequestType
+from evaljob_cli.catalogue import catalogue
+from evaljob_runner import data
+from evaljob_runner.assignment import Assignment
+from evaljob_runner.prompts import Prompt, Prompter
+from tests.runner_plans import assignment, planned, tiny_model
+
+ROWS = Path(__file__).parent.parent / "catalogue"
+TASKS = catalogue()
+
+
+def work(task: str, model: Model, out: Path = ROWS) -> Assignment:
+    """A task of the catalogue on its rows."""
+    path = task if TASKS[task].splits else f"{task}/data.jsonl"
+    runs_code = any(metric.program for metric in TASKS[task].metrics)
+    dataset = planned(TASKS[task], name=task, source=f"pvc://rows/{path}", allowCodeExecution=runs_code)
+    return assignment(model, dataset, out, rows=ROWS)
+
+
+def prompts(task: str, prompt_format: PromptFormat) -> list[Prompt]:
+    on = work(task, tiny_model(promptFormat=prompt_format))
+    dataset: Dataset = on.planned.dataset
+    selection = data.select(dataset, on.task, on.partition, on.places)
+    prompter = Prompter(on.task, selection.pools, chat=on.chat)
+    return [prompter.prompt(sample) for sample in selection.samples]
+
+
+def shown(prompt: Prompt) -> str:
+    parts = [prompt.text] if prompt.text else [f"<{m['role']}>\n{m['content']}" for m in prompt.messages]
+    parts += [f"<choice {i}>\n{prompt.delimiter}{choice}" for i, choice in enumerate(prompt.choices)]
+    return "\n".join([*parts, f"<target>\n{prompt.target}"])
+
+
+def rendered(task: str) -> str:
+    formats = [PromptFormat.TEXT, PromptFormat.CHAT]
+    if TASKS[task].request_type is RequestType.CHAT:
+        formats = [PromptFormat.CHAT]
+    return "".join(
+        f"=== {prompt_format}, {prompt.sample.id}\n{shown(prompt)}\n\n"
+        for prompt_format in formats
+        for prompt in prompts(task, prompt_format)
+    )
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_prompts_of_the_catalogue_change_only_on_purpose(task: str, pytestconfig: pytest.Config) -> None:
+    golden = ROWS / task / "prompts.txt"
+    if pytestconfig.getoption("--update-goldens"):
+        golden.write_text(rendered(task))
+    assert rendered(task) == golden.read_text(), f"{golden.name} of {task} (--update-goldens rewrites it)"
+
+
+@pytest.mark.parametrize(("task", "subjects"), [("mmlu", 57), ("ceval", 52), ("cmmlu", 67)])
+def test_the_group_of_a_whole_dataset_holds_every_subject(task: str, subjects: int) -> None:
+    groups = {group.name: group for group in TASKS[task].groups}
+    members = [
+        subject
+        for member in groups[task].members
+        for subject in (groups[member].members if member in groups else [member])
+    ]
+    assert len(members) == len(set(members)) == subjects
