@@ -20,7 +20,8 @@ from evaljob_operator.refusals import refusal
             "InvalidSpec",
         ),
         (ConflictError(409, "Conflict", "changed"), None),
-        (ApiError(500, "InternalError", 'failed calling webhook "w"'), None),
+        (ApiError(500, "InternalError", 'failed calling webhook "w": connection refused'), "AdmissionDenied"),
+        (ApiError(500, "InternalError", "etcdserver: request timed out"), None),
     ],
 )
 def test_only_what_is_said_about_the_object_is_a_refusal(error: ApiError, reason: str | None) -> None:

@@ -11,7 +11,10 @@ from evaljob.names import Reason
 _CAUSES = (
     (r"exceeded quota", Reason.QUOTA_EXCEEDED),
     (r"\bUser \"[^\"]*\" cannot ", Reason.PERMISSION_DENIED),
-    (r"denied the request|denied request:|violates PodSecurity|\bis forbidden:", Reason.ADMISSION_DENIED),
+    (
+        r"denied the request|denied request:|violates PodSecurity|\bis forbidden:|failed calling webhook",
+        Reason.ADMISSION_DENIED,
+    ),
     (r"\bsecret \"[^\"]*\" not found|non-existent secret key", Reason.SECRET_MISSING),
     (r"\bconfigmap \"[^\"]*\" not found|non-existent config key", Reason.CONFIG_MAP_MISSING),
 )

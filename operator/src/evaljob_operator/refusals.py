@@ -13,12 +13,15 @@ from evaljob.result import Failure, failure
 from evaljob.waiting import Waiting
 from evaljob_operator.api import ApiError, ForbiddenError
 
+_UNEXPLAINED = {400: Reason.INVALID_SPEC, 403: Reason.ADMISSION_DENIED, 422: Reason.INVALID_SPEC, 500: None}
+"""What it is when the words say nothing. 500: a webhook that cannot be reached, or no refusal at all."""
+
 
 def refusal(error: ApiError) -> Reason | None:
     """Why the API server does not take an object; None for an error that says nothing about the object."""
-    if error.status not in (400, 403, 422) or (isinstance(error, ForbiddenError) and error.namespace_going):
+    if error.status not in _UNEXPLAINED or (isinstance(error, ForbiddenError) and error.namespace_going):
         return None
-    return cause(error.message) or (Reason.ADMISSION_DENIED if error.status == 403 else Reason.INVALID_SPEC)
+    return cause(error.message) or _UNEXPLAINED[error.status]
 
 
 class Refusals:
