@@ -2,8 +2,11 @@
 
 import pytest
 
+from evaljob.observe import Observation, Observed, Phase
 from evaljob_operator.api import ApiError, ConflictError, ForbiddenError, InvalidError
-from evaljob_operator.refusals import refusal
+from evaljob_operator.refusals import Refusals, refusal
+from tests.unit import builders
+from tests.unit.builders import NOW, dataset, model
 
 
 @pytest.mark.parametrize(
@@ -26,3 +29,24 @@ from evaljob_operator.refusals import refusal
 )
 def test_only_what_is_said_about_the_object_is_a_refusal(error: ApiError, reason: str | None) -> None:
     assert refusal(error) == reason
+
+
+def test_one_refusal_stands_for_a_model_until_a_job_of_it_is_taken() -> None:
+    plan = builders.plan(builders.evaljob([model("a"), model("b")], [dataset(shards=2)]))
+    absent = Observed(tuple(Observation(p, Phase.ABSENT) for p in plan.partitions))
+    first, second, other, _ = plan.partitions
+    refusals = Refusals()
+    refusals.take((first, other), {first: ForbiddenError(403, "Forbidden", "exceeded quota")}, NOW)
+    waits = [o.waiting.reason if o.waiting else None for o in refusals.overlay(absent).observations]
+    assert waits == ["QuotaExceeded", "QuotaExceeded", None, None]
+    refusals.take((second,), {}, NOW)
+    assert refusals.overlay(absent) == absent
+
+
+def test_a_job_that_is_invalid_fails_its_partition_alone() -> None:
+    plan = builders.plan(builders.evaljob(datasets=[dataset(shards=2)]))
+    first, second = plan.partitions
+    refusals = Refusals()
+    refusals.take((first, second), {first: InvalidError(422, "Invalid", "image: Required value")}, NOW)
+    seen = refusals.overlay(Observed(tuple(Observation(p, Phase.ABSENT) for p in plan.partitions)))
+    assert [o.phase for o in seen.observations] == [Phase.FAILED, Phase.ABSENT]

@@ -8,7 +8,6 @@ from evaljob.causes import cause
 from evaljob.names import Reason
 from evaljob.observe import Observation, Observed, Phase
 from evaljob.plan import Partition
-from evaljob.policies import REFUSED_FOR
 from evaljob.result import Failure, failure
 from evaljob.waiting import Waiting
 from evaljob_operator.api import ApiError, ForbiddenError
@@ -33,20 +32,15 @@ class Refusals:
         """By model: its partitions differ in name and data only, so one refusal stands for all."""
 
     def take(self, tried: Iterable[Partition], errors: Mapping[Partition, ApiError], now: datetime) -> None:
-        """Note the answers to creations.
-
-        A model whose Job has been taken again gets the next one at once, but only one: a quota that has room
-        for one more has seldom room for all.
-        """
+        """Note the answers to creations."""
         for partition in tried:
-            error = errors.get(partition)
-            reason = refusal(error) if error else None
-            if error is None and partition.model in self._held:
-                held = self._held[partition.model]
-                self._held[partition.model] = replace(held, since=now - REFUSED_FOR)
-            elif error and reason is Reason.INVALID_SPEC:
+            if partition not in errors:
+                self._held.pop(partition.model, None)
+        for partition, error in errors.items():
+            reason = refusal(error)
+            if reason is Reason.INVALID_SPEC:
                 self._failed[partition] = failure(reason, error.message)
-            elif error and reason:
+            elif reason:
                 self._held[partition.model] = Waiting(reason, error.message, now)
 
     def overlay(self, observed: Observed) -> Observed:
