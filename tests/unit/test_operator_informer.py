@@ -31,7 +31,7 @@ Watch = list[list[Json] | ApiError]
 
 
 class Scripted:
-    """Answers lists and watches from a script; when it is used up the last watch stays silent."""
+    """Answers lists and watches from a script; when it is used up nothing is answered any more."""
 
     def __init__(self, lists: list[Json | ApiError], watches: list[Watch]) -> None:
         self.lists, self.watches = lists, watches
@@ -48,6 +48,9 @@ class Scripted:
         query: Mapping[str, str] | None = None,
         content_type: str = JSON,  # noqa: ARG002
     ) -> Json:
+        if not self.lists:
+            self.done.set()
+            await asyncio.Event().wait()
         self.asked.append(dict(query or {}))
         answer = self.lists.pop(0)
         if isinstance(answer, ApiError):
@@ -80,6 +83,7 @@ async def woken() -> list[str]:
 async def run(woken: list[str], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
     """Runs an informer until its script is used up."""
     monkeypatch.setattr("evaljob_operator.informer.REDIAL", 0.0)
+    monkeypatch.setattr("evaljob_operator.informer.LISTS_APART", 0.0)
     tasks: list[asyncio.Task[None]] = []
 
     async def start(lists: list[Json | ApiError], watches: list[Watch]) -> tuple[Informer[str], Scripted]:
@@ -123,10 +127,24 @@ async def test_an_older_event_is_dropped(run: Run) -> None:
     assert dict(informer.of("nightly")) == {"a": "new"}
 
 
-async def test_a_watch_goes_on_where_the_last_one_ended(run: Run) -> None:
+async def test_a_watch_goes_on_where_a_broken_one_was(run: Run) -> None:
     bookmark = event("BOOKMARK", {"metadata": {"resourceVersion": "40"}})
-    _, api = await run([page(10)], [[[event("ADDED", obj("a", 11))]], [[bookmark]]])
+    reset = UnreachableError("reset")
+    _, api = await run([page(10)], [[[event("ADDED", obj("a", 11))], reset], [[bookmark], reset]])
     assert api.watched_from == ["10", "11", "40"]
+    assert len(api.asked) == 1
+
+
+async def test_an_event_that_was_lost_is_found_when_the_watch_ends(run: Run, woken: list[str]) -> None:
+    """A watch ends every five minutes, or when it falls silent."""
+    informer, _ = await run([page(10, obj("a", 5)), page(50, obj("a", 20, "ended"))], [[]])
+    assert dict(informer.of("nightly")) == {"a": "ended"}
+    assert woken == ["nightly", "nightly"]
+
+
+async def test_watches_that_are_cut_at_once_cost_no_lists(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evaljob_operator.informer.LISTS_APART", 30.0)
+    _, api = await run([page(10)], [[], [], []])
     assert len(api.asked) == 1
 
 
@@ -190,7 +208,9 @@ async def test_what_was_written_after_the_list_was_taken_stays(run: Run) -> None
 async def test_versions_that_are_no_numbers_are_believed(run: Run) -> None:
     thing = obj("a", 0, "new")
     thing["metadata"]["resourceVersion"] = "x7f"
-    informer, api = await run([page(10, obj("a", 5))], [[[event("MODIFIED", thing)]]])
+    informer, api = await run(
+        [page(10, obj("a", 5))], [[[event("MODIFIED", thing)], UnreachableError("reset")]]
+    )
     assert dict(informer.of("nightly")) == {"a": "new"}
     assert api.watched_from[-1] == "x7f"
 

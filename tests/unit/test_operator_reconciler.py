@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from evaljob import plan, result
-from evaljob.names import ANNOTATION_RESULT, ANNOTATION_RETRY, plan_name
+from evaljob.names import ANNOTATION_RESULT, ANNOTATION_RETRY, job_name, plan_name
 from evaljob.plan import Settings
 from evaljob.spec import PartitionCounts
 from evaljob_operator.api import (
@@ -474,6 +474,15 @@ async def test_a_late_status_of_a_deleted_evaljob_never_reaches_the_next_of_its_
     stage.api.late = False
 
 
+async def test_an_evaljob_whose_event_was_lost_is_found_by_looking_again(stage: Stage) -> None:
+    await stage.start()
+    stage.api.late = True
+    stage.submit()
+    await stage._registry.look_again(stage.api, "evals")  # noqa: SLF001 - the handler's timer
+    await stage.until(lambda: stage.api.of("jobs"))
+    stage.api.late = False
+
+
 async def test_after_a_deletion_nothing_is_written(stage: Stage) -> None:
     stage.submit()
     await stage.start()
@@ -562,6 +571,19 @@ async def test_an_evaljob_whose_job_is_invalid_is_refused_before_anything_is_mad
     assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
     assert "requests: must be <= limits" in accepted["message"]
     assert not stage.api.of("configmaps")
+
+
+async def test_somebody_else_s_job_without_our_labels_fails_its_partition(stage: Stage) -> None:
+    """No watch of ours shows it: the answer to the creation is the only news of it."""
+    name = job_name(evaljob="nightly", uid=UID, model="m", dataset="d", shard=0, shards=1)
+    foreign = {"metadata": {}, "spec": {"theirs": 1}}
+    stage.api.put(f"{JOBS}/{name}", foreign)
+    stage.submit()
+    await stage.start()
+    await stage.until(stage.finished)
+    failures = stage.evaljob()["status"]["failures"]
+    assert [f["reason"] for f in failures] == ["NameCollision"]
+    assert stage.api.of("jobs")[name]["spec"] == {"theirs": 1}
 
 
 async def test_a_spec_that_can_never_run_is_finished_with_the_reason(stage: Stage) -> None:

@@ -46,6 +46,10 @@ class AlreadyExistsError(ApiError):
     """409 of a create."""
 
 
+class NameTakenError(AlreadyExistsError):
+    """What has the name is somebody else's."""
+
+
 class GoneError(ApiError):
     """410: the version to watch from, or the list's continue token, has expired."""
 

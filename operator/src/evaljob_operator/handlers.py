@@ -14,6 +14,7 @@ from typing import Any
 import kopf
 
 from evaljob.names import GROUP, PLURAL, VERSION
+from evaljob_operator.api import ApiError
 from evaljob_operator.backoff import Backoff
 from evaljob_operator.cluster import Cluster, configuration
 from evaljob_operator.informer import Informers, informers
@@ -21,7 +22,7 @@ from evaljob_operator.metrics import Metrics
 from evaljob_operator.registry import Registry
 from evaljob_operator.settings import Settings, catalogue
 from evaljob_operator.startup import permitted, wait_for_crd
-from evaljob_operator.world import World
+from evaljob_operator.world import Timing, World
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +39,13 @@ class Operator:
             ns: informers(cluster, ns, self._registry.waker(ns), lambda: Backoff(random.random))
             for ns in namespaces
         }
-        self._watches: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, settings: kopf.OperatorSettings, **_: Any) -> None:  # noqa: ANN401 - kopf's arguments
         """Wait for the first lists, so that the first decision sees what is there."""
         configure(settings)
         both = [i for watched in self._informers.values() for i in (watched.jobs, watched.pods)]
-        self._watches = [asyncio.create_task(informer.run()) for informer in both]
+        self._tasks = [asyncio.create_task(informer.run()) for informer in both]
         await asyncio.gather(*(informer.ready.wait() for informer in both))
         self._registry.open(
             World(
@@ -61,7 +62,18 @@ class Operator:
         self._metrics.watch(self._registry.counts, self._silences)
         if self._settings.metrics_port:
             self._metrics.serve(self._settings.metrics_port)
+        self._tasks.append(asyncio.create_task(self._look_again()))
         log.info("ready; namespaces: %s", ", ".join(self._informers))
+
+    async def _look_again(self) -> None:
+        """Make good, once in a while, for what kopf's watch may have lost."""
+        while True:
+            await asyncio.sleep(Timing().resync)
+            for namespace in self._informers:
+                try:
+                    await self._registry.look_again(self._cluster, namespace)
+                except ApiError as error:
+                    log.warning("namespace %s: %s", namespace, error)
 
     def _silences(self) -> Iterator[tuple[str, str, float]]:
         now = time.monotonic()
@@ -80,8 +92,8 @@ class Operator:
     async def stop(self, **_: Any) -> None:  # noqa: ANN401 - kopf's arguments
         """End what `start` has started. Nothing needs saving: the cluster holds all state."""
         self._registry.close()
-        for watch in self._watches:
-            watch.cancel()
+        for task in self._tasks:
+            task.cancel()
         self._cluster.close()
 
 
@@ -93,6 +105,8 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.server_timeout = 300
     settings.watching.connect_timeout = 30
     settings.watching.chunk_size = 500
+    # kopf waits five minutes for an answer; its first requests would hold up everything for as long.
+    settings.networking.request_timeout = 30
     settings.process.ultimate_exiting_timeout = 30
 
 

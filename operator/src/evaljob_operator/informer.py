@@ -7,7 +7,7 @@ the store, and only projected fields are kept.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -26,6 +26,8 @@ SERVER_TIMEOUT = 300
 """Seconds after which the API server ends a watch, so that no connection lives for ever."""
 REDIAL = 0.2
 """Seconds between the end of one watch and the next."""
+LISTS_APART = 30.0
+"""Seconds between two lists where watches end sooner: some proxies cut them every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,21 @@ class _Entry(Generic[V]):
     version: int
     owner: str
     view: V
+
+
+async def pages(api: Api, path: str, query: Mapping[str, str]) -> AsyncIterator[Json]:
+    """All of a collection, in lists of at most `PAGE` objects.
+
+    Raises:
+        ApiError: of any of the requests.
+    """
+    more: dict[str, str] = {}
+    while True:
+        page = await api.request("GET", path, query={**query, "limit": str(PAGE), **more})
+        yield page
+        if not page["metadata"].get("continue"):
+            return
+        more = {"continue": page["metadata"]["continue"]}
 
 
 class Informer(Generic[V]):
@@ -75,6 +92,7 @@ class Informer(Generic[V]):
         """Everything up to this resourceVersion has been seen."""
         self._resume = ""
         """The resourceVersion to watch from; empty: list first."""
+        self._listed_at = 0.0
 
     def of(self, owner: str) -> Mapping[str, V]:
         """The objects of one EvalJob, by name."""
@@ -95,6 +113,7 @@ class Informer(Generic[V]):
                 if not self._resume:
                     await self._list()
                 await self._follow()
+                self._look_again()
             except GoneError:
                 self._resume = ""
                 await asyncio.sleep(self._backoff.after_failure())
@@ -110,24 +129,27 @@ class Informer(Generic[V]):
             else:
                 await asyncio.sleep(REDIAL)
 
+    def _look_again(self) -> None:
+        """List before the next watch: an event that was lost on the way would otherwise be missed for ever.
+
+        The time is when a watch has ended without an error: every `SERVER_TIMEOUT`, or because it fell silent.
+        """
+        if asyncio.get_running_loop().time() - self._listed_at >= LISTS_APART:
+            self._resume = ""
+
     async def _list(self) -> None:
         """Replace the store. What was written after the list was taken stays."""
-        query = {**self._query, "limit": str(PAGE)}
         found: dict[str, _Entry[V]] = {}
-        while True:
-            page = await self._api.request("GET", self._path, query=query)
+        async for page in pages(self._api, self._path, self._query):
             for obj in page["items"]:
                 if entry := self._entry(obj):
                     found[obj["metadata"]["name"]] = entry
-            meta = page["metadata"]
-            if not meta.get("continue"):
-                break
-            query["continue"] = meta["continue"]
+            meta, version = page["metadata"], _version(page)
         self.heard_at = self._clock()
-        version = _version(page)
         found |= {name: e for name, e in self._entries.items() if e.version > version}
         self._replace(found)
         self._passed, self._resume = version, meta["resourceVersion"]
+        self._listed_at = asyncio.get_running_loop().time()
         self.ready.set()
 
     def _replace(self, found: dict[str, _Entry[V]]) -> None:

@@ -10,7 +10,7 @@ from evaljob.observe import Observation, Observed, Phase
 from evaljob.plan import Partition
 from evaljob.result import Failure, failure
 from evaljob.waiting import Waiting
-from evaljob_operator.api import ApiError, ForbiddenError
+from evaljob_operator.api import ApiError, ForbiddenError, NameTakenError
 
 _UNEXPLAINED = {400: Reason.INVALID_SPEC, 403: Reason.ADMISSION_DENIED, 422: Reason.INVALID_SPEC, 500: None}
 """What it is when the words say nothing. 500: a webhook that cannot be reached, or no refusal at all."""
@@ -18,6 +18,8 @@ _UNEXPLAINED = {400: Reason.INVALID_SPEC, 403: Reason.ADMISSION_DENIED, 422: Rea
 
 def refusal(error: ApiError) -> Reason | None:
     """Why the API server does not take an object; None for an error that says nothing about the object."""
+    if isinstance(error, NameTakenError):
+        return Reason.NAME_COLLISION
     if error.status not in _UNEXPLAINED or (isinstance(error, ForbiddenError) and error.namespace_going):
         return None
     return cause(error.message) or _UNEXPLAINED[error.status]
@@ -38,7 +40,7 @@ class Refusals:
                 self._held.pop(partition.model, None)
         for partition, error in errors.items():
             reason = refusal(error)
-            if reason is Reason.INVALID_SPEC:
+            if reason in (Reason.INVALID_SPEC, Reason.NAME_COLLISION):
                 self._failed[partition] = failure(reason, error.message)
             elif reason:
                 self._held[partition.model] = Waiting(reason, error.message, now)

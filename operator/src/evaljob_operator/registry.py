@@ -7,7 +7,8 @@ from collections.abc import Callable
 from evaljob.names import Condition
 from evaljob.policies import retry_asked
 from evaljob.spec import PartitionCounts
-from evaljob_operator.api import Json
+from evaljob_operator.api import Api, Json, evaljob_path
+from evaljob_operator.informer import pages
 from evaljob_operator.reconciler import Reconciler
 from evaljob_operator.statuses import known
 from evaljob_operator.world import World
@@ -50,6 +51,19 @@ class Registry:
             found[0].update(body)
         elif self._concerns(body):
             self._start(key, body)
+
+    async def look_again(self, api: Api, namespace: str) -> None:
+        """Take all EvalJobs of a namespace as they are now.
+
+        kopf lists once and then believes its watch for ever: an EvalJob of which the one event was lost on the
+        way would never be run.
+
+        Raises:
+            ApiError: when they cannot be listed.
+        """
+        async for page in pages(api, evaljob_path(namespace, ""), {}):
+            for body in page["items"]:
+                self.seen(body)
 
     def gone(self, body: Json) -> None:
         """An EvalJob was deleted; its owner references do the rest."""

@@ -23,6 +23,7 @@ from evaljob_operator.api import (
     ConflictError,
     InvalidError,
     Json,
+    NameTakenError,
     NotFoundError,
     core_path,
     evaljob_path,
@@ -64,7 +65,7 @@ class Writer:
 
         async def make(partition: Partition) -> None:
             try:
-                await self._create(jobs.job(evaljob, plan, partition))
+                await self._create(evaljob, jobs.job(evaljob, plan, partition))
             except ApiError as error:
                 if refusal(error) in (None, Reason.PERMISSION_DENIED):
                     raise
@@ -73,17 +74,18 @@ class Writer:
         await _in_chunks(make(p) for p in partitions)
         return refused
 
-    async def _create(self, job: Json) -> None:
+    async def _create(self, evaljob: EvalJob, job: Json) -> None:
         try:
-            made = await self._api.request("POST", job_path(self._namespace), body=job)
+            found: Json | None = await self._api.request("POST", job_path(self._namespace), body=job)
             self._metrics.created()
-        except AlreadyExistsError:
-            # Ours, somebody else's or going: the observation tells them apart.
-            found = await get(self._api, job_path(self._namespace, job["metadata"]["name"]))
-            if found is None:
-                return
-            made = found
-        self._informers.jobs.absorb(made)
+        except AlreadyExistsError as error:
+            name = job["metadata"]["name"]
+            found = await get(self._api, job_path(self._namespace, name))
+            # Without our labels no watch would ever show it.
+            if found is not None and ownership(found, evaljob.metadata) is Ownership.FOREIGN:
+                raise NameTakenError(409, error.reason, f"Job {name} belongs to somebody else") from error
+        if found is not None:
+            self._informers.jobs.absorb(found)
 
     async def record(self, records: Iterable[Record]) -> None:
         """Write outcomes onto their Jobs."""
