@@ -8,7 +8,7 @@ QUICKSTART := evaljob-quickstart
 export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help quickstart test lint verify unit integration torch chart crd-test e2e crd lock cluster-up cluster-down bench-overhead
+.PHONY: help quickstart test lint verify unit integration faults-test torch chart crd-test e2e crd lock cluster-up cluster-down bench-overhead faults chaos bench-control
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -16,7 +16,7 @@ help:  ## this list
 quickstart:  ## a real model on real data: ON=cluster (default) or ON=local; CONTEXT=kind-... uses your kind cluster
 	python3 -m examples.quickstart --on $(ON) $(if $(CONTEXT),--context $(CONTEXT))
 
-test: lint verify unit integration torch  ## everything, as CI runs it: lint, types, layers, generated files, all tests
+test: lint verify unit integration faults-test torch  ## everything, as CI runs it: lint, types, layers, generated files, all tests
 	$(MAKE) --no-print-directory cluster-tests
 	@echo "make test: all passed"
 
@@ -37,6 +37,15 @@ unit: .venv/.synced  ## pure tests, within 10 seconds: no processes, no cluster,
 
 integration: .venv/.synced  ## real processes and real HTTP: no cluster, no torch
 	.venv/bin/pytest -q tests/integration
+
+faults-test: .venv/.synced  ## the operator under faults, thinned: a real API server without nodes, two minutes
+	.venv/bin/pytest -q tests/faults
+
+faults: .venv/.synced  ## the operator under faults, all of them: 20 minutes; the last line is JSON
+	.venv/bin/python -m tests.faults
+
+chaos: .venv/.synced  ## the operator killed at random moments in runs of 20 partitions; the last line is JSON
+	.venv/bin/python -m tests.faults.chaos
 
 torch: .venv-test/.synced  ## tests of the runner with real weights, and of local runs
 	.venv-test/bin/pytest -q tests/torch

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.cluster.shell import CommandError, run
 
-ALLOWED = frozenset({"kind-evaljob-e2e", "kind-evaljob-quickstart"})
+ALLOWED = frozenset({"kind-evaljob-e2e", "kind-evaljob-quickstart", "evaljob-bare"})
 Manifest = dict[str, Any]
 
 __all__ = ["ALLOWED", "CommandError", "ForeignContextError", "Kubectl", "Manifest"]

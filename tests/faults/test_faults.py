@@ -1,0 +1,42 @@
+"""Whatever goes wrong between the operator and the API server, the end is the same and no promise is broken.
+
+One plane; the thinned sweep (every request of a run, the faults in turn) and the scenarios run at the same time,
+once; each test looks up what came of its part. `make faults` is the full sweep.
+"""
+
+import asyncio
+
+import pytest
+
+from tests.faults import everything, scenarios, sweep
+from tests.faults.everything import Results
+
+AT_ONCE = 4
+"""Operators that compute at the same time, on two processors."""
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    """Everything, run once."""
+    wanted = list(scenarios.names().values())
+    return asyncio.run(everything.run(AT_ONCE, wanted, cases=True, thin=True))
+
+
+def test_every_request_of_a_run_is_hit_once(results: Results) -> None:
+    requests = results.cases[0].requests
+    assert len(results.cases) == 1 + requests + len(sweep.watch_plans(thin=True))
+    assert [c.name for c in results.cases if not c.fired] == []
+
+
+def test_every_case_converges_to_the_end_of_the_undisturbed_run(results: Results) -> None:
+    assert [c.explain() for c in results.cases if not c.converged] == []
+
+
+def test_no_promise_is_broken_on_the_way(results: Results) -> None:
+    assert [c.explain() for c in results.cases if c.violations] == []
+
+
+@pytest.mark.parametrize("name", list(scenarios.names()))
+def test_scenario(results: Results, name: str) -> None:
+    if error := results.scenarios[name]:
+        raise error
