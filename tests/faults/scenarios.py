@@ -190,7 +190,7 @@ async def a_right_taken_away_is_named_and_waited_for(case: Case) -> None:
             case, lambda: any(c["reason"] == "PermissionDenied" for c in status(case).get("conditions", ()))
         )
         denied = next(c for c in status(case)["conditions"] if c["reason"] == "PermissionDenied")
-        assert 'cannot create resource "configmaps"' in denied["message"]
+        assert 'cannot create resource "jobs"' in denied["message"]
         await client.request("PATCH", role, {"rules": before["rules"]}, MERGE)
         await finish(case)
 
@@ -338,7 +338,23 @@ async def an_api_server_that_is_killed_and_comes_back(case: Case) -> None:
         await finish(case, starts=2)
 
 
-ALONE: tuple[Scenario, ...] = (an_api_server_that_is_killed_and_comes_back,)
+async def the_crd_removed_and_installed_again(case: Case) -> None:
+    """All EvalJobs go with it; once it is back the operator runs new ones. Not beside other scenarios."""
+    plane = case.lab.plane
+    async with case.running():
+        await case.submit(evaljob(NAME, ["endless", "one"]))
+        await job_when(case, "endless", running)
+        await asyncio.to_thread(plane.kubectl.run, "delete", "crd", "evaljobs.evaljob.dev")
+        await until_nothing(case)
+        await asyncio.to_thread(plane.install, [])
+        await case.submit(evaljob(NAME, ["one", "two"]))
+        await finish(case, starts=100)
+
+
+ALONE: tuple[Scenario, ...] = (
+    an_api_server_that_is_killed_and_comes_back,
+    the_crd_removed_and_installed_again,
+)
 TOGETHER: tuple[Scenario, ...] = (
     two_replicas,
     an_outage_costs_few_requests_and_no_restart,
