@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_test"
@@ -35,6 +36,8 @@ class Hub:
     root: Path
     requests: list[str] = field(default_factory=list)
     """`METHOD path` of every request, in order."""
+    said: TextIO | None = None
+    """Where each of them is printed too."""
 
     def repository(self, kind: str, name: str) -> "Repository":
         """A repository, which need not exist."""
@@ -82,6 +85,8 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.server.hub.requests.append(f"{self.command} {path}")
+        if self.server.hub.said:
+            print(self.server.hub.requests[-1], file=self.server.hub.said, flush=True)
         asked = API.fullmatch(path) or FILE.fullmatch(path)
         if asked is None:
             self._error(404, "NotFound")
@@ -177,7 +182,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("root", type=Path)
     args = parser.parse_args()
-    Server(("", args.port), Hub(args.root)).serve_forever()  # a pod listens on its own address
+    Server(
+        ("", args.port), Hub(args.root, said=sys.stdout)
+    ).serve_forever()  # a pod listens on its own address
 
 
 if __name__ == "__main__":

@@ -16,7 +16,13 @@ NAMESPACE = "e2e"
 OPERATOR_NAMESPACE = "evaljob-system"
 TINY = REPOSITORY / "tests" / "tiny"
 _MOUNT = "/mnt/evaljob/e2e"
-_CLAIMS = {"models": "ReadOnlyMany", "data": "ReadOnlyMany", "output": "ReadWriteMany"}
+_CLAIMS = {
+    "models": "ReadOnlyMany",
+    "data": "ReadOnlyMany",
+    "hub": "ReadOnlyMany",
+    "cache": "ReadWriteMany",
+    "output": "ReadWriteMany",
+}
 
 
 @dataclass(frozen=True)
@@ -62,17 +68,21 @@ def make(machine: Machine, cluster: kind.Cluster, kubectl: Kubectl) -> World:
 
 
 def _fill(folder: Path) -> None:
-    """The shared folder: the tiny model, one with a NaN, the tiny datasets, an empty output folder."""
+    """The shared folder: the tiny model, one with a NaN, the tiny datasets, both in a hub, two empty folders."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(TINY / "data", folder / "data")
     shutil.copytree(TINY / "model", folder / "models" / "tiny")
     broken = folder / "models" / "nan"
     shutil.copytree(TINY / "model", broken)
     spoil(broken / "model.safetensors")
-    output = folder / "output"
-    output.mkdir()
-    # fsGroup is not applied to hostPath: the runner's user must be able to write as it is.
-    output.chmod(0o1777)
+    shutil.copytree(TINY / "model", folder / "hub" / "models" / "private" / "tiny")
+    shutil.copytree(TINY / "data", folder / "hub" / "datasets" / "org" / "tiny")
+    shutil.copy(REPOSITORY / "tests" / "hub_server.py", folder / "hub")
+    for name in ("cache", "output"):
+        written = folder / name
+        written.mkdir()
+        # fsGroup is not applied to hostPath: the runner's user must be able to write as it is.
+        written.chmod(0o1777)
 
 
 def spoil(weights: Path) -> None:
