@@ -47,10 +47,11 @@ def evaljob() -> str:
     return yaml.safe_dump(document)
 
 
-def call(folder: Path, command: str, *options: str) -> str:
+def call(folder: Path, command: str, *options: str, mount: bool = True) -> str:
     """Standard output of `evaljob` in a process of its own, which must succeed."""
+    given = ["tiny.yaml", "--mount", f"tiny={TINY}"] if mount else []
     ended = subprocess.run(
-        [sys.executable, "-m", "evaljob_cli", command, "tiny.yaml", "--mount", f"tiny={TINY}", *options],
+        [sys.executable, "-m", "evaljob_cli", command, *given, *options],
         cwd=folder,
         env=os.environ,
         capture_output=True,
@@ -90,6 +91,13 @@ def test_the_table_is_printed_and_the_files_are_written(folder: Path) -> None:
     assert "Complete: 3 of 3 partitions succeeded" in table
     assert table.count("excluded") == 2
     assert {"summary.json", "summary.csv", "summary.md"} <= {p.name for p in (folder / "tiny-out").iterdir()}
+
+
+def test_samples_can_be_looked_at_in_a_runners_log(folder: Path) -> None:
+    (log,) = (folder / "tiny-out" / "attempts").glob("tiny-chat-chat-*/runner.log")
+    out = call(folder, "preview", str(log), mount=False)
+    assert out.count("\ntarget: ") >= 5
+    assert ": Answered, " in out
 
 
 def test_a_second_run_computes_only_what_the_sample_logs_lack(folder: Path) -> None:

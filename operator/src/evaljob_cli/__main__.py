@@ -16,7 +16,7 @@ from evaljob.packing import unpack
 from evaljob.plan import Settings
 from evaljob.result import Failure
 from evaljob.summary import Summary, summarize
-from evaljob_cli import planned, rendered, table
+from evaljob_cli import planned, previewed, rendered, table
 from evaljob_cli.catalogue import catalogue
 from evaljob_cli.execute import InterruptedRunError, execute, write
 from evaljob_cli.inputs import InputError, assignments, durable, identified, read_evaljob, resolve
@@ -170,6 +170,17 @@ def summary(
         where = ".".join(map(str, first["loc"])) or "document"
         raise InputError(f"{file.name}: not a summary.json: {where}: {first['msg']}") from error
     table.show(loaded, table.output())
+
+
+@app.command()
+def preview(
+    file: Annotated[
+        typer.FileText, typer.Argument(metavar="FILE|-", help="A runner's log, or - to read it from a pipe.")
+    ],
+) -> None:
+    """Print the samples that a runner showed in its log: the first, wrong ones, and those without an answer."""
+    found = [line for sample in previewed.samples(file) for line in previewed.text(sample)]
+    print("\n".join(found) or "no samples yet")
 
 
 @app.command()

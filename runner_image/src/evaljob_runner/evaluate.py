@@ -16,6 +16,7 @@ from evaljob_runner.backends.base import Backend
 from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.data import Sample
 from evaljob_runner.errors import Fatal, Retry
+from evaljob_runner.preview import Preview
 from evaljob_runner.prompts import Prompt, Prompter
 from evaljob_runner.report import Progress, Scored, Stopwatch
 from evaljob_runner.samples import AnswerKey, InferenceLine, Outcome, SampleLog, ScoreLine, without_prompt
@@ -75,13 +76,14 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
             todo = [ask for ask in asks if ask.key not in log.finished]
             shell.progress.start(done=len(asks) - len(todo), total=len(asks))
             new: dict[AnswerKey, InferenceLine] = {}
+            preview = Preview(shell.progress.out, work.task.primary.key)
             if todo:
                 refuse_asking(shell, len(todo), len(asks), inference_digest)
                 backend = shell.open_backend(work, checkpoint)
                 device = backend.device
                 asker = Asker(work, prompter, sampling, inference_digest, backend, scorer.document)
-                new = _infer(asker, scorer, log, todo, shell)
-            scored = _score(scorer, log, asks, new, shell)
+                new = _infer(asker, scorer, log, todo, shell, preview)
+            scored = _score(scorer, log, asks, new, shell, preview)
         found = _look(first, scored)
         found += lint.outputs(lint.Ended(s.outcome, s.line.requests[0].output) for s in scored)
     for item in found:
@@ -157,6 +159,7 @@ def _score(
     asks: Sequence[Ask],
     new: Mapping[AnswerKey, InferenceLine],
     shell: Shell,
+    preview: Preview,
 ) -> list[Scored]:
     """Score every answer, those of earlier attempts too: the task's metrics may have changed since."""
     scored = []
@@ -165,6 +168,7 @@ def _score(
         for ask, line, (outcome, scores) in zip(asks, lines, _scores(scorer, lines), strict=True):
             if not log.holds(scores):
                 log.append(scores)
+                preview.show(line, scores)
             scored.append(Scored(ask.sample, line, outcome, scores, from_log=ask.key not in new))
     return scored
 
@@ -180,7 +184,7 @@ def _scores(scorer: Scorer, lines: Sequence[InferenceLine]) -> Iterator[tuple[Ou
 
 
 def _infer(
-    asker: Asker, scorer: Scorer, log: SampleLog, todo: Iterable[Ask], shell: Shell
+    asker: Asker, scorer: Scorer, log: SampleLog, todo: Iterable[Ask], shell: Shell, preview: Preview
 ) -> dict[AnswerKey, InferenceLine]:
     """Lines of all answers.
 
@@ -194,6 +198,7 @@ def _infer(
         for line in lines:
             if line.outcome is Outcome.INFRA_ERROR:
                 log.append(line)
+                preview.show(line)
                 left.append(line)
                 in_a_row += 1
                 if in_a_row >= GIVE_UP_AFTER:
@@ -201,11 +206,10 @@ def _infer(
                 continue
             in_a_row = 0
             ended = line.model_copy(update={"outcome": scorer.outcome(line)})
-            if scorer.memory is None:
-                log.append(ended, scorer.scores(line))
-            else:
-                # Programs run when nobody waits for the model any more.
-                log.append(ended)
+            # Programs run when nobody waits for the model any more.
+            scores = scorer.scores(line) if scorer.memory is None else None
+            log.append(ended, *([scores] if scores else []))
+            preview.show(ended, scores)
             finished[line.id, line.repeat] = without_prompt(ended)
             shell.progress.step()
     if left:
