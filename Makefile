@@ -8,7 +8,7 @@ QUICKSTART := evaljob-quickstart
 export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help quickstart test lint verify unit integration faults-test torch chart crd-test e2e crd lock cluster-up cluster-down bench-overhead faults chaos bench-control
+.PHONY: help quickstart test lint verify unit integration faults-test torch test-vllm chart crd-test e2e crd lock cluster-up cluster-down bench-overhead faults chaos bench-control
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -16,7 +16,7 @@ help:  ## this list
 quickstart:  ## a real model on real data: ON=cluster (default) or ON=local; CONTEXT=kind-... uses your kind cluster
 	python3 -m examples.quickstart --on $(ON) $(if $(CONTEXT),--context $(CONTEXT))
 
-test: lint verify unit integration faults-test torch  ## everything, as CI runs it: lint, types, layers, generated files, all tests
+test: lint verify unit integration faults-test torch test-vllm  ## everything, as CI runs it: lint, types, layers, generated files, all tests
 	$(MAKE) --no-print-directory cluster-tests
 	@echo "make test: all passed"
 
@@ -50,6 +50,9 @@ chaos: .venv/.synced  ## the operator killed at random moments in runs of 20 par
 torch: .venv-test/.synced  ## tests of the runner with real weights, and of local runs
 	.venv-test/bin/pytest -q tests/torch
 
+test-vllm: .venv-vllm/.synced  ## tests of the vllm backend with a real engine, on the CPU
+	.venv-vllm/bin/pytest -q tests/vllm
+
 .PHONY: cluster-tests
 cluster-tests: .venv/.synced .venv-test/.synced  ## chart, CRD and end-to-end tests on a cluster of their own
 	.venv/bin/pytest -q tests/chart tests/crd tests/e2e
@@ -78,6 +81,9 @@ lock: .venv/.synced  ## resolve dependencies anew into requirements/*.txt
 
 .venv/.synced: requirements/dev.txt requirements/environment
 	requirements/environment .venv dev.txt
+
+.venv-vllm/.synced: requirements/test-vllm.txt requirements/environment requirements/cpu_stubs.py
+	requirements/environment .venv-vllm test-vllm.txt
 
 .venv-test/.synced: requirements/test-cpu.txt requirements/environment requirements/cpu_stubs.py
 	requirements/environment .venv-test test-cpu.txt

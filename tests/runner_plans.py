@@ -25,6 +25,12 @@ def tiny_model(**changes: Any) -> Model:
     return Model.model_validate({"name": "tiny", "promptFormat": "Text", "transformers": local} | changes)
 
 
+def tiny_vllm(**changes: Any) -> Model:
+    """The tiny model as vLLM computes it."""
+    engine = {"source": "pvc://models/model", "dtype": "float32"} | changes.pop("vllm", {})
+    return Model.model_validate({"name": "tiny", "promptFormat": "Text", "vllm": engine} | changes)
+
+
 def tiny_task(name: str, **changes: Any) -> Task:
     """One of the tiny tasks."""
     document = yaml.safe_load((TINY / "tasks" / f"{name}.yaml").read_text())

@@ -80,7 +80,7 @@ def test_without_namespaces_its_own_is_watched(render: Render, tmp_path: Path) -
 def test_values_reach_the_operator(render: Render, tmp_path: Path) -> None:
     found = settings(
         render(
-            'runner.images={"transformers":"r/t@sha256:1","openai":"r/o:2"}',
+            'runner.images={"vllm":"r/v:3","transformers":"r/t@sha256:1","openai":"r/o:2"}',
             'runner.resources={"requests":{"cpu":2},"limits":{"memory":"8Gi","nvidia.com/gpu":1}}',
             'runner.env=[{"name":"HF_ENDPOINT","value":"https://mirror.example.com"}]',
             'runner.secretPrefix="team-"',
@@ -89,7 +89,7 @@ def test_values_reach_the_operator(render: Render, tmp_path: Path) -> None:
         ),
         tmp_path,
     )
-    assert found.plan.images == {"transformers": "r/t@sha256:1", "openai": "r/o:2"}
+    assert found.plan.images == {"vllm": "r/v:3", "transformers": "r/t@sha256:1", "openai": "r/o:2"}
     assert found.plan.runner.resources.limits == {"memory": "8Gi", "nvidia.com/gpu": 1}
     # Helm merges maps: what is not named keeps its default.
     assert found.plan.runner.resources.requests == {"cpu": 2, "memory": "2Gi"}

@@ -65,6 +65,7 @@ def own_task(**changes: Any) -> Manifest:  # noqa: ANN401
     return {"datasets": [dataset(task=None, taskSpec=task)]}
 
 
+ENGINE = {"source": "pvc://models/m", "dtype": "bfloat16"}
 ENDPOINT = {"url": "https://llm.example.com/v1", "model": "x"}
 ACCEPTED: dict[str, Manifest] = {
     "the smallest": {},
@@ -72,6 +73,15 @@ ACCEPTED: dict[str, Manifest] = {
         "models": [
             model(
                 transformers=None, openai={**ENDPOINT, "apiKeySecretRef": {"name": "eval-x", "key": "token"}}
+            )
+        ]
+    },
+    "a model of vLLM on eight GPUs": {
+        "models": [
+            model(
+                transformers=None,
+                vllm={**ENGINE, "tensorParallelSize": 8, "maxModelLen": 131072, "gpuMemoryUtilization": 0.85},
+                runner={"resources": {"limits": {"nvidia.com/gpu": 8}}},
             )
         ]
     },
@@ -95,13 +105,18 @@ ACCEPTED: dict[str, Manifest] = {
 
 REFUSED: dict[str, tuple[Manifest, tuple[str, ...]]] = {
     "an unknown field": ({"limt": 3}, ("unknown field", "spec.limt")),
-    "an unknown field deep inside": ({"models": [model(vllm={})]}, ("unknown field", "spec.models[0].vllm")),
+    "an unknown field deep inside": ({"models": [model(vlm={})]}, ("unknown field", "spec.models[0].vlm")),
     "no models": ({"models": []}, ("spec.models", "at least 1")),
     "two models of one name": ({"models": [model(), model()]}, ("spec.models[1]", "Duplicate value")),
     "two datasets of one name": ({"datasets": [dataset(), dataset()]}, ("spec.datasets[1]", "Duplicate value")),
     "a pair excluded twice": ({"exclude": [{"model": "m", "dataset": "d"}] * 2}, ("spec.exclude[1]", "Duplicate")),
     "no backend": ({"models": [model(transformers=None)]}, ("spec.models[0]", "exactly one backend")),
     "two backends": ({"models": [model(openai=ENDPOINT)]}, ("spec.models[0]", "exactly one backend")),
+    "two local backends": ({"models": [model(vllm=ENGINE)]}, ("spec.models[0]", "exactly one backend")),
+    "more than all of a GPU's memory": (
+        {"models": [model(transformers=None, vllm={**ENGINE, "gpuMemoryUtilization": 1.1})]},
+        ("spec.models[0].vllm.gpuMemoryUtilization", "less than or equal to 1"),
+    ),
     "no prompt format": ({"models": [model(promptFormat=None)]}, ("promptFormat", "Required value")),
     "a prompt format that does not exist": ({"models": [model(promptFormat="auto")]}, ("promptFormat", '"Chat"')),
     "no dtype": ({"models": [model(transformers={"source": "pvc://a/b"})]}, ("dtype", "Required value")),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from evaljob.spec import Device, Dtype
+from tests.backend_contract import NaiveModel
 from tests.runner_plans import TINY
 
 if TYPE_CHECKING:
@@ -35,3 +36,9 @@ def open_tiny() -> Callable[..., "TransformersBackend"]:
 def tiny(open_tiny: Callable[..., "TransformersBackend"]) -> "TransformersBackend":
     """The tiny model, shared: that this changes nothing is a promise with a test of its own."""
     return open_tiny()
+
+
+@pytest.fixture(scope="session")
+def naive() -> NaiveModel:
+    """The reference."""
+    return NaiveModel()

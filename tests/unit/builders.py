@@ -14,7 +14,7 @@ NOW = dt.datetime(2026, 3, 1, 12, 0, 0, tzinfo=dt.UTC)
 DATE = NOW.date()
 UID = "11111111-2222-4333-8444-555555555555"
 DIGEST = "d" * 64
-SETTINGS = Settings(images={"transformers": "runner:1", "openai": "runner-openai:1"})
+SETTINGS = Settings(images={"vllm": "runner-vllm:1", "transformers": "runner:1", "openai": "runner-openai:1"})
 Document = dict[str, Any]
 
 TASK: Document = {
@@ -39,6 +39,11 @@ def later(seconds: float) -> dt.datetime:
 def model(name: str = "m", **more: object) -> Document:
     source = {"source": f"pvc://models/{name}", "dtype": "float32"}
     return {"name": name, "promptFormat": "Chat", "transformers": source, **more}
+
+
+def vllm(name: str = "v", engine: Document | None = None, **more: object) -> Document:
+    fields = {"source": f"pvc://models/{name}", "dtype": "bfloat16", **(engine or {})}
+    return {"name": name, "promptFormat": "Chat", "vllm": fields, **more}
 
 
 def endpoint(name: str = "served", secret: str | None = None, **more: object) -> Document:

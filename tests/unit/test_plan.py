@@ -23,6 +23,7 @@ from tests.unit.builders import (
     endpoint,
     evaljob,
     model,
+    vllm,
 )
 
 CATALOGUE = {"toy": Task.model_validate(TASK), "other": Task.model_validate(CHAT)}
@@ -164,6 +165,20 @@ class TestRefusals:
         error = refusal(hub={"tokenSecretRef": {"name": "hf", "key": "token"}})
         assert str(error).startswith("spec.hub.tokenSecretRef.name: 'hf' must begin with 'eval-'")
 
+    def test_more_ranks_than_gpus(self) -> None:
+        def limits(gpus: object) -> dict[str, Any]:
+            return {"resources": {"limits": {"nvidia.com/gpu": gpus}}}
+
+        eight = {"tensorParallelSize": 8}
+        error = refusal([vllm("v", eight, runner=limits("4"))])
+        assert str(error) == (
+            "spec.models[v].vllm.tensorParallelSize: 8 ranks need as many GPUs, but "
+            "runner.resources.limits has nvidia.com/gpu: 4"
+        )
+        # Without a limit nothing is known: another key, a CPU build.
+        for model_ in (vllm("v", eight, runner=limits(8)), vllm("v", eight)):
+            assert make_plan(evaljob([model_]), CATALOGUE, SETTINGS, DATE).partitions
+
     def test_a_plan_that_does_not_fit_a_config_map(self) -> None:
         line = '{"q": "' + "x" * 200_000 + '"}'
         datasets = [{"name": f"d{i}", "taskSpec": TASK, "inline": {"jsonl": line}} for i in range(5)]
@@ -184,8 +199,8 @@ def pod(
 
 class TestRunner:
     def test_the_image_comes_with_the_backend(self) -> None:
-        plan = builders.plan(evaljob([model("a"), endpoint("b")]))
-        assert [m.runner.image for m in plan.models] == ["runner:1", "runner-openai:1"]
+        plan = builders.plan(evaljob([model("a"), endpoint("b"), vllm("c")]))
+        assert [m.runner.image for m in plan.models] == ["runner:1", "runner-openai:1", "runner-vllm:1"]
 
     def test_the_models_own_wins_over_the_specs_and_the_charts(self) -> None:
         assert pod({"image": "mine"}, {"image": "ours"}).image == "mine"

@@ -300,7 +300,7 @@ def test_the_digest_of_a_prompt_covers_its_choices() -> None:
 def test_the_window_holds_prompt_and_answer() -> None:
     assert encoded(prompt(prompt="1234")).needs(max_tokens=10) == 15
     made = encoded(prompt(**CHOICE, columns={"q": "1234", "c": ["abc", "b"], "a": 0}))
-    assert made.needs(max_tokens=10) == 5 + 4 - 1
+    assert made.needs(max_tokens=10) == 5 + 4
 
 
 def test_a_server_gets_text_or_messages() -> None:

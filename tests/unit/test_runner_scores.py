@@ -22,7 +22,7 @@ from evaljob_runner.prompts import Prompt
 from evaljob_runner.reducing import majority, pass_at_k
 from evaljob_runner.samples import Choice, InferenceLine, Outcome, Request, Score
 from evaljob_runner.scoring import Scorer
-from tests.runner_plans import assignment, run_plan, tiny_dataset, tiny_model
+from tests.runner_plans import assignment, run_plan, tiny_dataset, tiny_model, tiny_vllm
 from tests.unit.test_runner_data import task
 
 
@@ -287,6 +287,7 @@ def test_the_inference_digest_changes_with_what_changes_tokens(tmp_path: Path) -
     work = assignment(tiny_model(), tiny_dataset("gsm"), tmp_path)
     sampled = dataclasses.replace(GREEDY, temperature=1.0)
     bfloat = tiny_model(transformers={"dtype": "bfloat16"})
+    engines = [{}, {"dtype": "bfloat16"}, {"tensorParallelSize": 2}, {"maxModelLen": 512}]
     other_prompt = dataclasses.replace(
         work, planned=work.planned.model_copy(update={"task": work.task.model_copy(update={"prompt": "x"})})
     )
@@ -307,6 +308,7 @@ def test_the_inference_digest_changes_with_what_changes_tokens(tmp_path: Path) -
         inference(other_prompt),
         inference(random_examples),
         inference(dataclasses.replace(random_examples, run=run_plan(seed=1))),
+        *(inference(dataclasses.replace(work, model=tiny_vllm(vllm=engine))) for engine in engines),
     ]
     assert len(set(different)) == len(different)
 
@@ -325,6 +327,8 @@ def test_the_inference_digest_stays_with_what_does_not(tmp_path: Path) -> None:
         inference(dataclasses.replace(work, run=run_plan(seed=1, uid="other"))),
     ]
     assert len(set(same)) == 1
+    engines = (tiny_vllm(vllm={"gpuMemoryUtilization": share}) for share in (0.5, 0.9))
+    assert len({inference(dataclasses.replace(work, model=engine)) for engine in engines}) == 1
 
 
 def test_answers_of_a_server_are_never_shared_between_evaljobs(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import yaml
 
 from evaljob.names import Reason
 from evaljob.spec import EvalJob, InvalidSpecError, Spec, Status, parse_evaljob
-from tests.unit.builders import Document, dataset, document, endpoint, model
+from tests.unit.builders import Document, dataset, document, endpoint, model, vllm
 
 
 def refusal(doc: object) -> InvalidSpecError:
@@ -51,8 +51,28 @@ M, D = "spec.models.0", "spec.datasets.0"
             at(f"{M}.promptFormat", "Auto"),
             "spec.models[0].promptFormat: Input should be 'Chat' or 'Text' (got",
         ),
-        (at(f"{M}.openai", endpoint()["openai"]), "model m: exactly one backend, transformers or openai"),
-        (at(f"{M}.transformers", None), "model m: exactly one backend, transformers or openai"),
+        (
+            at(f"{M}.openai", endpoint()["openai"]),
+            "model m: exactly one backend, vllm, transformers or openai",
+        ),
+        (at(f"{M}.transformers", None), "model m: exactly one backend, vllm, transformers or openai"),
+        (at(f"{M}.vllm", vllm()["vllm"]), "model m: exactly one backend, vllm, transformers or openai"),
+        (
+            at(f"{M}.vllm.dtype", None, document(models=[vllm()])),
+            "spec.models[0].vllm.dtype: Input should be",
+        ),
+        (
+            at(f"{M}.vllm.gpuMemoryUtilization", 1.5, document(models=[vllm()])),
+            "spec.models[0].vllm.gpuMemoryUtilization: Input should be less than or equal to 1",
+        ),
+        (
+            at(f"{M}.vllm.tensorParallelSize", 0, document(models=[vllm()])),
+            "spec.models[0].vllm.tensorParallelSize: Input should be greater than or equal to 1",
+        ),
+        (
+            at(f"{M}.vllm.maxModelLen", 1, document(models=[vllm()])),
+            "spec.models[0].vllm.maxModelLen: Input should be greater than or equal to 2",
+        ),
         (
             at(f"{M}.transformers.source", "hf://x/y"),
             "spec.models[0].transformers.source: an hf:// source names its revision, hf://<org>/<name>@<revision>",
@@ -178,6 +198,12 @@ def test_defaults_are_those_of_the_documentation() -> None:
     spec = parse_evaljob(document()).spec
     assert (spec.parallelism, spec.backoff_limit, spec.suspend, spec.seed) == (10, 3, False, 0)
     assert (spec.partition_deadline_seconds, spec.pending_deadline_seconds) == (86400, 1800)
+
+
+def test_a_model_knows_its_backend_and_what_it_computes_itself() -> None:
+    models = parse_evaljob(document(models=[model(), vllm(), endpoint()])).spec.models
+    assert [m.backend for m in models] == ["transformers", "vllm", "openai"]
+    assert [m.local.source if m.local else None for m in models] == ["pvc://models/m", "pvc://models/v", None]
 
 
 def test_every_field_but_two_is_immutable() -> None:

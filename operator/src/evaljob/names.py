@@ -93,6 +93,7 @@ class Reason(StrEnum):
     EMPTY_DATASET = "EmptyDataset"
     MODEL_NOT_FOUND = "ModelNotFound"
     MODEL_DOES_NOT_FIT = "ModelDoesNotFit"
+    ENGINE_FAILED = "EngineFailed"
     DEVICE_UNAVAILABLE = "DeviceUnavailable"
     UNSUPPORTED_REQUEST = "UnsupportedRequest"
     SANDBOX_UNAVAILABLE = "SandboxUnavailable"

@@ -40,7 +40,7 @@ class Settings(Frozen):
     """What an installation decides: chart values, or the defaults for a local run."""
 
     images: dict[str, str] = Field(default_factory=dict)
-    """The runner image per backend (`transformers`, `openai`)."""
+    """The runner image per backend (`vllm`, `transformers`, `openai`)."""
     runner: RunnerPod = RunnerPod(
         resources=Resources(requests={"cpu": "1", "memory": "2Gi"}, limits={"memory": "4Gi"})
     )
@@ -185,7 +185,6 @@ def _resolve(dataset: Dataset, catalogue: Mapping[str, Task]) -> PlannedDataset:
 
 def _complete(model: Model, common: RunnerPod, settings: Settings) -> Model:
     """Fill in the model's pod: image by backend, chart defaults < spec.runner < the model's own."""
-    backend = "transformers" if model.transformers else "openai"
     secret = model.openai.api_key_secret_ref if model.openai else None
     if secret:
         _refuse_foreign_secret(f"spec.models[{model.name}].openai.apiKeySecretRef", secret, settings)
@@ -193,7 +192,8 @@ def _complete(model: Model, common: RunnerPod, settings: Settings) -> Model:
     resources = _with_defaults(
         _merge_resources(common.resources, model.runner.resources), settings.runner.resources
     )
-    image = chosen.image or settings.images.get(backend)
+    _refuse_few_gpus(model, resources)
+    image = chosen.image or settings.images.get(model.backend)
     return model.model_copy(
         update={"runner": chosen.model_copy(update={"resources": resources, "image": image})}
     )
@@ -205,6 +205,18 @@ def _refuse_foreign_secret(field: str, secret: SecretKeyRef, settings: Settings)
             f"{field}.name: {secret.name!r} must begin with "
             f"{settings.secret_prefix!r}: only such Secrets may be used by EvalJobs"
         )
+
+
+def _refuse_few_gpus(model: Model, resources: Resources) -> None:
+    """A rank without a GPU would show only when the model loads."""
+    ranks = model.vllm.tensor_parallel_size if model.vllm else 0
+    gpus = {k: v for k, v in resources.limits.items() if k.endswith("/gpu") and str(v).isdecimal()}
+    for key, value in gpus.items():
+        if int(value) < ranks:
+            raise InvalidSpecError(
+                f"spec.models[{model.name}].vllm.tensorParallelSize: {ranks} ranks need as many GPUs, but "
+                f"runner.resources.limits has {key}: {value}"
+            )
 
 
 def _override(base: RunnerPod, over: RunnerPod) -> RunnerPod:

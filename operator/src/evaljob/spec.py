@@ -88,6 +88,8 @@ Quantity = Annotated[
     WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": _QUANTITY}),
 ]
 PARTITIONS_MAX = 10_000
+BACKENDS = ("vllm", "transformers", "openai")
+"""The fields of a model of which exactly one is given."""
 
 
 class PromptFormat(StrEnum):
@@ -127,6 +129,20 @@ class Transformers(Frozen):
     device: Device = Device.AUTO
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
     """Prompts per forward pass."""
+
+
+class VLLM(Frozen):
+    """A local checkpoint computed by vLLM inside the pod."""
+
+    source: Source
+    """Folder of the checkpoint, for example `pvc://models/qwen2-72b`."""
+    dtype: Dtype
+    tensor_parallel_size: Annotated[int, Field(ge=1, le=64)] = 1
+    """GPUs of the pod that share the model."""
+    max_model_len: Annotated[int, Field(ge=2, le=16777216)] | None = None
+    """Tokens that prompt and answer share; the checkpoint's own window by default. Less needs less memory."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of each GPU's memory that vLLM may take. Changes no token and so no digest."""
 
 
 class SecretKeyRef(Frozen):
@@ -245,8 +261,8 @@ class Model(Frozen):
 
     model_config = cel_rules(
         cel(
-            "[has(self.transformers), has(self.openai)].filter(x, x).size() == 1",
-            "a model has exactly one backend: transformers or openai",
+            "[has(self.vllm), has(self.transformers), has(self.openai)].filter(x, x).size() == 1",
+            "a model has exactly one backend: vllm, transformers or openai",
         )
     )
 
@@ -254,6 +270,7 @@ class Model(Frozen):
     display_name: DisplayName | None = None
     """Free text for the summary."""
     prompt_format: PromptFormat
+    vllm: VLLM | None = None
     transformers: Transformers | None = None
     openai: OpenAI | None = None
     generation: Generation = Generation()
@@ -263,9 +280,19 @@ class Model(Frozen):
 
     @model_validator(mode="after")
     def _one_backend(self) -> Self:
-        if (self.transformers is None) == (self.openai is None):
-            raise ValueError(f"model {self.name}: exactly one backend, transformers or openai")
+        if sum(getattr(self, name) is not None for name in BACKENDS) != 1:
+            raise ValueError(f"model {self.name}: exactly one backend, vllm, transformers or openai")
         return self
+
+    @property
+    def backend(self) -> str:
+        """The field that says how the model is computed."""
+        return next(name for name in BACKENDS if getattr(self, name) is not None)
+
+    @property
+    def local(self) -> VLLM | Transformers | None:
+        """The checkpoint that the pod itself computes; None behind an endpoint."""
+        return self.vllm or self.transformers
 
 
 class Inline(Frozen):
@@ -323,7 +350,7 @@ class Dataset(Frozen):
 
 def sources(model: Model, dataset: Dataset) -> list[str]:
     """The URIs that a pair reads."""
-    return [uri for uri in (model.transformers and model.transformers.source, dataset.source) if uri]
+    return [uri for uri in (model.local and model.local.source, dataset.source) if uri]
 
 
 class Pair(Frozen):

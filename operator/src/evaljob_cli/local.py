@@ -64,11 +64,9 @@ def default_parallelism(plan: Plan, wanted: int, cpus: int) -> int:
 
 
 def _wants_gpu(model: Model) -> bool:
-    return (
-        model.transformers is not None
-        and model.transformers.device is not Device.CPU
-        and any("gpu" in name for name in model.runner.resources.limits)
-    )
+    on_cpu = model.transformers is not None and model.transformers.device is Device.CPU
+    asked = any("gpu" in name for name in model.runner.resources.limits)
+    return model.local is not None and not on_cpu and asked
 
 
 async def run_plan(

@@ -8,10 +8,10 @@ import yaml
 
 from evaljob import jobs
 from evaljob.plan import Plan, Settings
-from evaljob.spec import EvalJob
+from evaljob.spec import BACKENDS, EvalJob
 from evaljob_cli.inputs import resolve
 
-PLACEHOLDER_IMAGES = {name: f"set-by-the-chart/{name}" for name in ("transformers", "openai")}
+PLACEHOLDER_IMAGES = {name: f"set-by-the-chart/{name}" for name in BACKENDS}
 """On a cluster the chart's values say which images run; a file alone does not know."""
 
 

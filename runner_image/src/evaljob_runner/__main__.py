@@ -122,7 +122,7 @@ def _evaluate(work: Assignment, ending: Ending, *, score_only: bool) -> int:
     stopwatch = Stopwatch()
     stopwatch.add("start", age)
     shell = Shell(
-        open_backend=partial(open_backend, stopwatch=stopwatch),
+        open_backend=partial(open_backend, stopwatch=stopwatch, leave=ending.leave),
         progress=Progress(sys.stdout),
         stopwatch=stopwatch,
         watch=ending.watch,

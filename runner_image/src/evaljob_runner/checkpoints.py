@@ -46,9 +46,9 @@ def find(work: Assignment) -> Checkpoint | None:
     Raises:
         Fatal: ModelNotFound, when there is none. More where a hub is asked (`hub.open_repository`).
     """
-    if work.model.transformers is None:
+    if work.model.local is None:
         return None
-    source = work.model.transformers.source
+    source = work.model.local.source
     if source.startswith(HUB_SCHEME):
         return _from_hub(source)
     folder = sources.resolve(source, work.places, missing=Reason.MODEL_NOT_FOUND)
@@ -58,9 +58,9 @@ def find(work: Assignment) -> Checkpoint | None:
 
 def tokenizer_folder(work: Assignment) -> Path | None:
     """A folder that holds the tokenizer of a local model, and not necessarily its weights; raises as `find`."""
-    if work.model.transformers is None:
+    if work.model.local is None:
         return None
-    source = work.model.transformers.source
+    source = work.model.local.source
     if not source.startswith(HUB_SCHEME):
         return sources.resolve(source, work.places, missing=Reason.MODEL_NOT_FOUND)
     from evaljob_runner import hub  # noqa: PLC0415 - the library takes 0.4 s

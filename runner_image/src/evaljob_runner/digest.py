@@ -9,6 +9,7 @@ import hashlib
 import json
 from typing import Any
 
+from evaljob.spec import VLLM, Model, OpenAI, Transformers
 from evaljob.task import SCORING_FIELDS, Sampler
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Sampling
@@ -24,19 +25,12 @@ def inference(work: Assignment, sampling: Sampling, model: Checkpoint | None, da
         model: the model's checkpoint; None for a server's model.
         data: digest of the source.
     """
-    local, served = work.model.transformers, work.model.openai
-    engine: dict[str, Any] = {}
-    if local:
-        engine = {"dtype": local.dtype, "batchSize": local.batch_size}
-    if served:
-        # A server may change behind its name, so its answers are never shared between EvalJobs.
-        engine = {"url": served.url, "model": served.model, "uid": work.run.uid}
     few_shot = work.task.few_shot
     random_shots = few_shot is not None and few_shot.sampler is Sampler.RANDOM
     parts = {
         "weights": model.digest if model else "",
         "data": data,
-        "engine": engine,
+        "engine": _engine(work),
         "promptFormat": work.model.prompt_format,
         "task": work.task.model_dump(mode="json", by_alias=True, exclude=SCORING_FIELDS),
         "sampling": dataclasses.asdict(sampling),
@@ -44,3 +38,17 @@ def inference(work: Assignment, sampling: Sampling, model: Checkpoint | None, da
         "date": work.run.date.isoformat() if model and model.dated and work.chat else None,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _engine(work: Assignment) -> dict[str, Any]:
+    """What of a backend's settings can change a token."""
+    match work.model:
+        case Model(vllm=VLLM() as own):
+            shape = {"tensorParallelSize": own.tensor_parallel_size, "maxModelLen": own.max_model_len}
+            return {"backend": "vllm", "dtype": own.dtype, **shape}
+        case Model(transformers=Transformers() as own):
+            return {"dtype": own.dtype, "batchSize": own.batch_size}
+        case Model(openai=OpenAI() as served):
+            # A server may change behind its name, so its answers are never shared between EvalJobs.
+            return {"url": served.url, "model": served.model, "uid": work.run.uid}
+    raise ValueError(f"model {work.model.name} has no backend")

@@ -81,22 +81,22 @@ class Ending:
 
     def _interrupted(self, number: int, _frame: FrameType | None) -> NoReturn:
         name = signal.Signals(number).name
-        self._leave(Retry(Reason.INTERRUPTED, f"ended by {name}; {self._added()}"))
+        self.leave(Retry(Reason.INTERRUPTED, f"ended by {name}; {self._added()}"))
 
     def _too_late(self, _number: int, _frame: FrameType | None) -> NoReturn:
         """Another attempt helps only if it can go on where this one stopped."""
         added = self._log is not None and self._log.written > 0
         kind = Retry if self._durable and added else Fatal
         advice = "" if kind is Retry else "; raise partitionDeadlineSeconds, use more shards, or set output"
-        self._leave(
+        self.leave(
             kind(Reason.DEADLINE_EXCEEDED, f"partitionDeadlineSeconds is over; {self._added()}{advice}")
         )
 
     def _added(self) -> str:
         return f"this attempt added {self._log.written if self._log else 0} samples to the log"
 
-    def _leave(self, end: Stop) -> NoReturn:
-        """Leave from inside a signal handler. Unwinding could wait for a request or a forward pass."""
+    def leave(self, end: Stop) -> NoReturn:
+        """Leave at once, from a signal handler or another thread: unwinding could wait for a forward pass."""
         if self._log:
             self._log.close()
         code = self.stop(end)

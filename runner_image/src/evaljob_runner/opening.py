@@ -1,19 +1,42 @@
 """The one place that knows which backends there are. Each is imported only where it is used."""
 
 import os
+from collections.abc import Callable
 
+from evaljob.spec import VLLM, Transformers
 from evaljob_runner import checkpoints
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Backend, Tokenizer
 from evaljob_runner.checkpoints import Checkpoint
+from evaljob_runner.errors import Stop
 from evaljob_runner.report import Stopwatch
 
 _GPU_SUFFIX = "/gpu"
+VLLM_ENVIRONMENT = {
+    # One process: it starts in a third of the time, and ends as a whole.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_RAISE_ON_LOGIT_NANS": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    # On CPUs: pods share a node, and binding would put the threads of all on the same cores.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    # Standard output holds progress lines.
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+}
 # ruff: noqa: PLC0415 - importing torch takes seconds, and an image for servers does not hold it
 
 
-def open_backend(work: Assignment, checkpoint: Checkpoint | None, stopwatch: Stopwatch) -> Backend:
+def open_backend(
+    work: Assignment, checkpoint: Checkpoint | None, stopwatch: Stopwatch, leave: Callable[[Stop], object]
+) -> Backend:
     """Load the model, or get ready to ask its server (`checkpoint` is None).
+
+    Args:
+        work: whose model.
+        checkpoint: of a local model.
+        stopwatch: told how long it takes.
+        leave: ends the process from another thread, when an engine hangs.
 
     Raises:
         Fatal: when that cannot work.
@@ -22,21 +45,51 @@ def open_backend(work: Assignment, checkpoint: Checkpoint | None, stopwatch: Sto
         from evaljob_runner.backends.openai import OpenAIBackend
 
         return OpenAIBackend(work.model.openai, work.places.api_key_file)
-    if work.model.transformers is None or checkpoint is None:
+    if work.model.local is None or checkpoint is None:
         raise ValueError(f"model {work.model.name} has no backend")
+    limits = work.model.runner.resources.limits
+    gpu = any(k.endswith(_GPU_SUFFIX) and str(v) != "0" for k, v in limits.items())
+    if isinstance(work.model.local, VLLM):
+        return _vllm(work.model.local, checkpoint, stopwatch, leave, gpu_expected=gpu)
+    return _transformers(work.model.local, checkpoint, stopwatch, gpu_expected=gpu)
+
+
+def _transformers(
+    spec: Transformers, checkpoint: Checkpoint, stopwatch: Stopwatch, *, gpu_expected: bool
+) -> Backend:
     with stopwatch.phase("start"):
         from evaljob_runner.backends.transformers import Options, TransformersBackend
-    spec = work.model.transformers
-    limits = work.model.runner.resources.limits
     options = Options(
         dtype=spec.dtype,
         device=spec.device,
         batch_size=spec.batch_size,
-        gpu_expected=any(k.endswith(_GPU_SUFFIX) and str(v) != "0" for k, v in limits.items()),
+        gpu_expected=gpu_expected,
         threads=int(os.environ.get("OMP_NUM_THREADS", "0")) or None,
     )
     with stopwatch.phase("load"):
         return TransformersBackend(checkpoint.load(), options)
+
+
+def _vllm(
+    spec: VLLM,
+    checkpoint: Checkpoint,
+    stopwatch: Stopwatch,
+    leave: Callable[[Stop], object],
+    *,
+    gpu_expected: bool,
+) -> Backend:
+    os.environ |= {k: v for k, v in VLLM_ENVIRONMENT.items() if k not in os.environ}
+    with stopwatch.phase("start"):
+        from evaljob_runner.backends.vllm import Options, VLLMBackend
+    options = Options(
+        dtype=spec.dtype,
+        tensor_parallel_size=spec.tensor_parallel_size,
+        max_model_len=spec.max_model_len,
+        gpu_memory_utilization=spec.gpu_memory_utilization,
+        gpu_expected=gpu_expected,
+    )
+    with stopwatch.phase("load"):
+        return VLLMBackend(checkpoint.load(), options, leave)
 
 
 def open_tokenizer(work: Assignment) -> Tokenizer | None:

