@@ -16,11 +16,12 @@ ROWS = Path(__file__).parent.parent / "catalogue"
 TASKS = catalogue()
 
 
-def work(task: str, model: Model, out: Path = ROWS) -> Assignment:
+def work(task: str, model: Model, out: Path = ROWS, *, limit: int | None = None) -> Assignment:
     """A task of the catalogue on its rows."""
     path = task if TASKS[task].splits else f"{task}/data.jsonl"
     runs_code = any(metric.program for metric in TASKS[task].metrics)
-    dataset = planned(TASKS[task], name=task, source=f"pvc://rows/{path}", allowCodeExecution=runs_code)
+    more = {"source": f"pvc://rows/{path}", "allowCodeExecution": runs_code, "limit": limit}
+    dataset = planned(TASKS[task], name=task, **more)
     return assignment(model, dataset, out, rows=ROWS)
 
 
