@@ -155,7 +155,7 @@ def _retry(evaljob: EvalJob, plan: Plan, observed: Observed, now: datetime) -> D
     failed = [o for o in observed.observations if o.phase is Phase.FAILED and o.job]
     left = tuple(replace(o, phase=Phase.PENDING) if o in failed else o for o in observed.observations)
     status = standing.status(evaljob, plan, left, standing.Progress.of(evaljob, left), now, None)
-    told = Event("Normal", Reason.RETRIED, f"{len(failed)} failed partitions are run again")
+    told = Event("Normal", Reason.RETRIED, f"run again: {standing.size(len(failed))} that failed")
     return Decision(
         status=status,
         deletions=tuple(Deletion(o.job.name, o.job.uid) for o in failed if o.job),

@@ -508,7 +508,7 @@ class Status(Reported):
     """The ConfigMap with the results."""
     start_time: datetime | None = None
     completion_time: datetime | None = None
-    retried: str = ""
+    retried: str | None = None
     """The value of the annotation `evaljob.dev/retry-failed` that was last acted on."""
 
     def condition(self, kind: str) -> ConditionStatus | None:

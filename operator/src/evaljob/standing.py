@@ -122,7 +122,7 @@ def refused(evaljob: EvalJob, reason: str, message: str, now: datetime) -> Statu
     )
 
 
-def _retried(evaljob: EvalJob) -> str:
+def _retried(evaljob: EvalJob) -> str | None:
     return evaljob.metadata.annotations.get(ANNOTATION_RETRY, evaljob.status.retried)
 
 
@@ -144,10 +144,11 @@ def condition(
 
 def _accepted(plan: Plan) -> str:
     warned = f"; warnings: {' | '.join(plan.warnings)}" if plan.warnings else ""
-    return f"{_size(len(plan.partitions))}{warned}"
+    return f"{size(len(plan.partitions))}{warned}"
 
 
-def _size(total: int) -> str:
+def size(total: int) -> str:
+    """So many partitions, in words."""
     return "1 partition" if total == 1 else f"{total} partitions"
 
 
@@ -174,7 +175,7 @@ def _end(
 ) -> Iterator[ConditionStatus]:
     good = not counts.failed and problem is None
     reason = Reason.ALL_SUCCEEDED if good else Reason.PARTITIONS_FAILED
-    message = f"{counts.succeeded} of {_size(counts.total)} succeeded, {counts.failed} failed"
+    message = f"{counts.succeeded} of {size(counts.total)} succeeded, {counts.failed} failed"
     if problem:
         reason, message = Reason(problem.reason), f"{problem.partition}: {problem.message}"
     for kind in (Condition.FINISHED, Condition.COMPLETE if good else Condition.FAILED):
