@@ -8,11 +8,12 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from evaljob.merge import summarize
 from evaljob.plan import Partition, Plan, Settings, make_plan
 from evaljob.result import Failure, Lint, MetricInfo, Outcomes, PartitionResult, SubsetResult
 from evaljob.spec import parse_evaljob
 from evaljob.stats import Stat
-from evaljob.summary import Summary, summarize
+from evaljob.summary import Summary
 from evaljob_cli import table
 from evaljob_cli.display import printable
 

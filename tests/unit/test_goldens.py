@@ -12,12 +12,13 @@ import yaml
 
 import evaljob
 from evaljob import jobs, podsecurity
+from evaljob.merge import summarize
 from evaljob.names import State
 from evaljob.observe import Outcome
 from evaljob.plan import Partition, Plan, from_data, make_plan, to_data
 from evaljob.result import Failure, PartitionResult, decode, encode
 from evaljob.spec import EvalJob, parse_evaljob
-from evaljob.summary import files, summarize
+from evaljob.tables import files
 from evaljob.task import Task
 from tests.unit.builders import DATE, SETTINGS
 

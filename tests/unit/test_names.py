@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaljob import jobs, names
+from evaljob.merge import summarize
 from evaljob.names import job_name
-from evaljob.summary import summarize, table, to_csv, to_markdown
+from evaljob.tables import table, to_csv, to_markdown
 from tests.unit import builders
 from tests.unit.builders import UID, dataset, evaljob, model, scored
 

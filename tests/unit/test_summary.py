@@ -9,20 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaljob.merge import summarize
 from evaljob.plan import Partition, Plan
 from evaljob.result import Failure, Lint, MetricInfo, Outcomes, PartitionResult, Seconds, SubsetResult, Tokens
 from evaljob.stats import UNIT_REAL, Stat, accumulate, estimate, wilson
-from evaljob.summary import (
-    Cell,
-    CellState,
-    Part,
-    Summary,
-    files,
-    summarize,
-    table,
-    to_csv,
-    to_markdown,
-)
+from evaljob.summary import Cell, CellState, Part, Summary
+from evaljob.tables import files, table, to_csv, to_markdown
 from tests.unit import builders
 from tests.unit.builders import TASK, dataset, evaljob, model, scored
 

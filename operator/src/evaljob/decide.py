@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from evaljob import packing, policies, result, standing, summary
+from evaljob import merge, packing, policies, result, standing, tables
 from evaljob.names import ANNOTATION_RETRY, Condition, Reason, State, summary_name
 from evaljob.observe import Observation, Observed, Outcome, Phase
 from evaljob.packing import Packed
@@ -16,6 +16,7 @@ from evaljob.plan import Partition, Plan
 from evaljob.result import Failure
 from evaljob.spec import EvalJob, FailureStatus, Status
 from evaljob.standing import Event
+from evaljob.summary import Summary
 
 SUCCEEDED = "Succeeded"
 
@@ -58,9 +59,9 @@ class Report:
     outcomes: Mapping[Partition, Outcome]
     state: State
 
-    def summarize(self) -> summary.Summary:
+    def summarize(self) -> Summary:
         """The summary as it stands; takes half a second for 1,000 cells."""
-        return summary.summarize(self.plan, self.outcomes, state=self.state)
+        return merge.summarize(self.plan, self.outcomes, state=self.state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Decision:
         Made on each access, because that takes longer than all the rest: ask only when a write is due.
         """
         try:
-            return packing.pack(summary.files(self.report.summarize())) if self.report else None
+            return packing.pack(tables.files(self.report.summarize())) if self.report else None
         except packing.SummaryTooLargeError:
             return None
 
@@ -214,7 +215,7 @@ def _problem(report: Report) -> FailureStatus | None:
     """Why the summary of an EvalJob whose partitions have all ended is not whole, beside failed partitions."""
     found = report.summarize()
     try:
-        packing.pack(summary.files(found))
+        packing.pack(tables.files(found))
     except packing.SummaryTooLargeError as error:
         name = summary_name(report.plan.run.name)
         return FailureStatus(partition=name, reason=Reason.SUMMARY_TOO_LARGE, message=str(error))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-from evaljob.summary import SUMMARY_JSON
+from evaljob.tables import SUMMARY_JSON
 
 BYTES_MAX = 900 * 1024
 """The rest of a ConfigMap's 1 MiB is for its metadata."""

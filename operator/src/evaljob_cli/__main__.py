@@ -11,11 +11,12 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from evaljob.merge import summarize
 from evaljob.names import State
 from evaljob.packing import unpack
 from evaljob.plan import Settings
 from evaljob.result import Failure
-from evaljob.summary import Summary, summarize
+from evaljob.summary import Summary
 from evaljob_cli import planned, previewed, rendered, table
 from evaljob_cli.catalogue import catalogue
 from evaljob_cli.execute import InterruptedRunError, execute, write

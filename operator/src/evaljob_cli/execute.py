@@ -9,7 +9,8 @@ from rich.console import Console
 
 from evaljob.observe import Outcome
 from evaljob.plan import Partition, Plan
-from evaljob.summary import Summary, files
+from evaljob.summary import Summary
+from evaljob.tables import files
 from evaljob_cli.display import display
 from evaljob_cli.launch import Launch
 from evaljob_cli.local import run_plan

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from evaljob.summary import Summary, legend, table
+from evaljob.summary import Summary
+from evaljob.tables import legend, table
 from evaljob_cli.display import printable
 
 LABEL_MAX, HEADER_MAX = 36, 22
