@@ -8,7 +8,7 @@ QUICKSTART := evaljob-quickstart
 export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help quickstart test lint verify unit integration faults-test torch test-vllm chart crd-test e2e crd lock cluster-up cluster-down bench-overhead faults chaos bench-control
+.PHONY: help quickstart test lint verify unit integration faults-test torch test-vllm chart crd-test e2e crd lock cluster-up cluster-down bench-overhead kill-test faults chaos bench-control
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -68,6 +68,9 @@ e2e: .venv/.synced .venv-test/.synced  ## end to end on a cluster that stays up 
 
 bench-overhead: .venv/.synced .venv-test/.synced  ## what isolation costs per partition, by phase
 	.venv-test/bin/python -m tests.benchmarks.overhead
+
+kill-test: .venv-test/.synced  ## 65 random kill -9 of a partition; SEED=n for others
+	.venv-test/bin/python -m tests.benchmarks.kill --seed $(or $(SEED),0)
 
 cluster-up:  ## a real cluster with two workers and simulated GPUs
 	python3 -m tests.cluster up $(E2E) --workers 2 --gpus 8

@@ -88,30 +88,6 @@ def test_the_soft_deadline_asks_for_another_attempt_only_if_that_can_help(
     assert ("raise partitionDeadlineSeconds" in found.failure.message) == (code == 78)
 
 
-def test_a_local_model_killed_in_mid_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    """SIGKILL: no handler runs, a line may be torn."""
-    model = tiny_model(transformers={"batchSize": 1})
-    dataset = tiny_dataset("gsm")
-    process = start(tmp_path, model, dataset)
-    when_logged(tmp_path, 8)
-    process.kill()
-    with process:
-        process.communicate(timeout=20)
-    done = answered(tmp_path)
-    assert 0 < len(done) < 64
-    again = run(tmp_path, model, dataset, attempt="a-2")
-    assert again.code == 0
-    assert again.result.outcomes.from_log == len(done)
-    assert again.result.outcomes.completed == 64
-    with_answers = [json.loads(t) for t in (tmp_path / "out/tiny/gsm/a-2.jsonl").read_text().splitlines()]
-    assert {x["id"] for x in with_answers if x["kind"] == "inference"}.isdisjoint(done)
-    scores = json.loads((TINY / "scores.json").read_text())["gsm/Text"]
-    assert {s.name: [s.stats[0].total, s.stats[0].n] for s in again.result.subsets} == scores
-    assert again.result.seconds.start > 0
-    assert again.result.seconds.load > 0
-    assert json.loads(again.said.splitlines()[-1])["done"] == 64
-
-
 def test_a_report_that_cannot_be_written_is_never_a_success(tmp_path: Path) -> None:
     with serve(Script()) as url:
         process = start(tmp_path, slow(url), CAPITALS, "--result", str(tmp_path / "no" / "such" / "folder"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runner_plans import tiny_dataset, tiny_model
+from tests.runner_plans import TINY, tiny_dataset, tiny_model
 from tests.torch.processes import Ended, end, lines, run, start
 
 pytestmark = pytest.mark.torch
@@ -26,6 +26,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
     """A partition that is done, and its result."""
     folder = tmp_path_factory.mktemp("finished")
     return folder, run(folder, MODEL, tiny_dataset("gsm"))
+
+
+def test_a_run_says_how_far_it_is_and_where_its_time_went(finished: tuple[Path, Ended]) -> None:
+    """And its scores are the reference's (tests/tiny/scores.json), which every other test here compares with."""
+    found = finished[1]
+    assert json.loads(found.said.splitlines()[-1])["done"] == 64
+    assert found.result.seconds.start > 0
+    assert found.result.seconds.load > 0
+    reference = json.loads((TINY / "scores.json").read_text())["gsm/Text"]
+    assert {s.name: [s.stats[0].total, s.stats[0].n] for s in found.result.subsets} == reference
 
 
 @pytest.mark.parametrize("options", [(), ("--score-only",)], ids=["resumed", "score only"])
