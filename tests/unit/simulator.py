@@ -232,8 +232,8 @@ class Cluster:
 
     def advance(self, to: float) -> None:
         """Let everything happen that is due by then, in order."""
-        while self.next_event() <= to:
-            self.now = max(self.now, self.next_event())
+        while (due := self.next_event()) <= to:
+            self.now = max(self.now, due)
             for job in list(self.jobs.values()):
                 self._happen(job)
         self.now = to

@@ -74,7 +74,7 @@ class Stage:
             catalogue={},
             settings=settings or self._settings,
             now=lambda: self.now,
-            monotonic=time.monotonic,
+            monotonic=asyncio.get_running_loop().time,
             random=lambda: 0.0,
             timing=self._timing,
             metrics=self.metrics,

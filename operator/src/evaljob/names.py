@@ -140,4 +140,4 @@ def job_name(*, evaljob: str, uid: str, model: str, dataset: str, shard: int, sh
 def _digest(*identity: str) -> str:
     """Ten base32 characters, 50 bits, of a SHA-256."""
     sha = hashlib.sha256("\0".join(identity).encode())
-    return base64.b32encode(sha.digest()).decode().lower()[:_HASH_LENGTH]
+    return base64.b32encode(sha.digest()[:_HASH_LENGTH]).decode().lower()[:_HASH_LENGTH]
