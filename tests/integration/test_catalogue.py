@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from evaljob import result as results
+from evaljob.backends import PromptFormat
 from evaljob.result import PartitionResult
-from evaljob.spec import PromptFormat
 from evaljob.task import RequestType
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.scripted import ScriptedBackend

@@ -13,8 +13,9 @@ import yaml
 import evaljob
 from evaljob.names import Reason
 from evaljob.plan import PlannedDataset
+from evaljob.scoring import Reduce
 from evaljob.spec import Dataset
-from evaljob.task import Reduce, Task
+from evaljob.task import Task
 from evaljob_runner.backends.base import GenerateRequest
 from evaljob_runner.errors import Fatal
 from evaljob_runner.sandbox import room

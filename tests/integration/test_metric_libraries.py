@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from evaljob.task import Metric
+from evaljob.scoring import Metric
 from evaljob_runner.metrics import REGISTRY, instructions, mathematics
 from evaljob_runner.metrics.base import Compare
 from tests.unit.test_runner_metrics import ifeval, verdict

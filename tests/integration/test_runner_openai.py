@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from evaljob.backends import OpenAI
 from evaljob.names import Reason
-from evaljob.spec import OpenAI
 from evaljob_runner.backends import openai
 from evaljob_runner.backends.base import (
     Answer,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from evaljob.spec import Device, Dtype
+from evaljob.backends import Device, Dtype
 from tests.backend_contract import NaiveModel
 from tests.runner_plans import TINY
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from evaljob.backends import Device, Dtype
 from evaljob.names import Reason
-from evaljob.spec import Device, Dtype
 from evaljob_runner.backends.base import LogLikelihoodRequest, Sampling
 from evaljob_runner.errors import Fatal
 from tests.backend_contract import BackendContract, changed, generated, sampling

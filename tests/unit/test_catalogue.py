@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from evaljob.spec import Dataset, Model, PromptFormat
+from evaljob.backends import PromptFormat
+from evaljob.spec import Dataset, Model
 from evaljob.task import RequestType
 from evaljob_cli.catalogue import catalogue
 from evaljob_runner import data

@@ -14,8 +14,9 @@ from evaljob.decide import Decision, Report, decide
 from evaljob.jobs import record_patch
 from evaljob.observe import Observation, Observed, observe, read_record
 from evaljob.plan import Partition, Plan
-from evaljob.spec import EvalJob, Status
+from evaljob.spec import EvalJob
 from evaljob.standing import count
+from evaljob.status import Status
 from evaljob.views import job_view, pod_view
 from tests.unit.builders import UID, dataset, evaljob, later, model, plan
 from tests.unit.simulator import NEVER, Cluster, Object

@@ -13,9 +13,10 @@ from evaljob.names import Reason
 from evaljob.observe import Observation, Observed, Phase, observe
 from evaljob.plan import Plan
 from evaljob.result import Failure, SubsetResult
-from evaljob.spec import EvalJob, Status
+from evaljob.spec import EvalJob
 from evaljob.standing import count
 from evaljob.stats import Stat
+from evaljob.status import Status
 from evaljob.views import PodView
 from evaljob.waiting import Waiting
 from tests.unit import builders

@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import generate_latest
 
-from evaljob.spec import PartitionCounts
+from evaljob.status import PartitionCounts
 from evaljob_operator.metrics import Metrics, verb_and_resource
 
 JOBS = "/apis/batch/v1/namespaces/evals/jobs"

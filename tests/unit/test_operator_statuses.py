@@ -3,7 +3,7 @@
 import pytest
 
 from evaljob.names import Condition, State
-from evaljob.spec import ConditionStatus, FailureStatus, PartitionCounts, Status
+from evaljob.status import ConditionStatus, FailureStatus, PartitionCounts, Status
 from evaljob_operator.statuses import denied, due_in, known
 from tests.unit.builders import NOW, UID, document, evaljob, later
 

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from evaljob import plan as plans
 from evaljob.names import Reason
 from evaljob.plan import PLAN_BYTES_MAX, Partition, Settings, from_data, make_plan, to_data
-from evaljob.spec import InvalidSpecError, RunnerPod, parse_evaljob
+from evaljob.podfields import RunnerPod
+from evaljob.spec import InvalidSpecError, parse_evaljob
 from evaljob.task import Task
 from tests.unit import builders
 from tests.unit.builders import (

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from evaljob import result as results
+from evaljob.backends import PromptFormat
 from evaljob.names import Reason
 from evaljob.result import Failure, PartitionResult
-from evaljob.spec import Model, PromptFormat
+from evaljob.spec import Model
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Overflow, Reply, Unavailable
 from evaljob_runner.backends.scripted import ScriptedBackend

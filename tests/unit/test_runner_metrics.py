@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from evaljob.scoring import Metric
 from evaljob.stats import Clusters, Stat, Weighted, accumulate_weighted
-from evaljob.task import Metric
 from evaljob_runner.metrics import REGISTRY, calls, instructions
 from evaljob_runner.metrics.base import Verdict
 from evaljob_runner.metrics.overlap import f1

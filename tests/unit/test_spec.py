@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from evaljob.names import Reason
-from evaljob.spec import EvalJob, InvalidSpecError, Spec, Status, parse_evaljob
+from evaljob.spec import EvalJob, InvalidSpecError, Spec, parse_evaljob
+from evaljob.status import Status
 from tests.unit.builders import Document, dataset, document, endpoint, model, vllm
 
 

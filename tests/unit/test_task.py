@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from evaljob.task import Step, Task
+from evaljob.scoring import Step
+from evaljob.task import Task
 from tests.unit.builders import CHAT, LOG_LIKELIHOOD, TASK
 
 GROUP = {"name": "g", "members": ["a", "b"]}

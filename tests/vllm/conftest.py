@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from evaljob.spec import Dtype
+from evaljob.backends import Dtype
 from tests.backend_contract import NaiveModel
 from tests.runner_plans import TINY
 

@@ -14,8 +14,9 @@ from evaljob.observe import Observation, Observed, Outcome, Phase
 from evaljob.packing import Packed
 from evaljob.plan import Partition, Plan
 from evaljob.result import Failure
-from evaljob.spec import EvalJob, FailureStatus, Status
+from evaljob.spec import EvalJob
 from evaljob.standing import Event
+from evaljob.status import FailureStatus, Status
 from evaljob.summary import Summary
 
 SUCCEEDED = "Succeeded"

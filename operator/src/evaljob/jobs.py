@@ -6,6 +6,7 @@ Order of power in a pod: defaults < chart < user < forced security fields; then 
 from typing import Any
 
 from evaljob import podsecurity
+from evaljob.fields import HUB_SCHEME, SecretKeyRef
 from evaljob.names import (
     ANNOTATION_RESULT,
     API_VERSION,
@@ -23,7 +24,8 @@ from evaljob.names import (
 )
 from evaljob.packing import Packed
 from evaljob.plan import RUN_KEY, Partition, Plan, dataset_key, model_key, to_data
-from evaljob.spec import HUB_SCHEME, EvalJob, Model, Resources, SecretKeyRef, sources
+from evaljob.podfields import Resources
+from evaljob.spec import EvalJob, Model, sources
 
 PLAN_DIR = "/etc/evaljob/plan"
 KEY_DIR = "/etc/evaljob/key"

@@ -7,9 +7,9 @@ from evaljob.model import Frozen
 from evaljob.names import Reason, State
 from evaljob.plan import Partition, Plan, PlannedDataset
 from evaljob.result import Failure, Lint, MetricInfo, Outcomes, PartitionResult, Seconds, Tokens
+from evaljob.scoring import Group, Weighting
 from evaljob.stats import EMPTY, Estimate, Stat, estimate, weighted
 from evaljob.summary import Cell, CellState, Column, Part, Row, Score, Summary
-from evaljob.task import Group, Weighting
 
 
 def summarize(plan: Plan, outcomes: Mapping[Partition, PartitionResult | Failure], *, state: str) -> Summary:

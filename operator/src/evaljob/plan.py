@@ -11,22 +11,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from evaljob.backends import PromptFormat
+from evaljob.fields import SecretKeyRef
 from evaljob.model import Frozen
 from evaljob.names import Reason, job_name
-from evaljob.spec import (
-    Dataset,
-    EvalJob,
-    Hub,
-    InvalidSpecError,
-    Model,
-    ModelCache,
-    Output,
-    PromptFormat,
-    Resources,
-    RunnerPod,
-    SecretKeyRef,
-    Spec,
-)
+from evaljob.podfields import Resources, RunnerPod
+from evaljob.spec import Dataset, EvalJob, Hub, InvalidSpecError, Model, ModelCache, Output, Spec
 from evaljob.task import RequestType, Task
 
 PLAN_VERSION: Literal[1] = 1

@@ -1,259 +1,31 @@
-"""The EvalJob resource: its spec and status, as users write and read them.
+"""The EvalJob resource, as users write it. Its parts: `backends`, `task` with `scoring`, `podfields`, `status`.
 
 These models are the source of the CRD (`evaljob.crd`). Rules that need two fields stand twice: as CEL, so that
 `kubectl apply` answers at once, and as validators here, for files that never meet an API server.
 """
 
-import re
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    PlainValidator,
     StringConstraints,
     ValidationError,
-    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import ErrorDetails
 
+from evaljob.backends import BACKENDS, VLLM, OpenAI, PromptFormat, Transformers
+from evaljob.fields import REVISION_RULE, DisplayName, DnsLabel40, ObjectName, SecretKeyRef, Source
 from evaljob.model import Frozen, cel, cel_rules, list_map
-from evaljob.names import API_VERSION, KIND, Reason, State
+from evaljob.names import API_VERSION, KIND, Reason
+from evaljob.podfields import RunnerPod
+from evaljob.status import Status
 from evaljob.task import Generation, Task
 
-DnsLabel40 = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
-DisplayName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
-ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=253)]
-
-
-HUB_SCHEME = "hf://"
-_WITH_REVISION = "^hf://[^/@]+/[^/@]+@"
-_NEEDS_REVISION = (
-    "an hf:// source names its revision, hf://<org>/<name>@<revision>: a branch moves, and numbers move with it; "
-    "best is a commit"
-)
-
-
-def _stays_inside(source: str) -> str:
-    if {".", ".."} & set(source.split("/")):
-        raise ValueError("a path without . and ..")
-    return source
-
-
-def _names_revision(source: str) -> str:
-    if source.startswith(HUB_SCHEME) and not re.match(_WITH_REVISION, source):
-        raise ValueError(_NEEDS_REVISION)
-    return source
-
-
-Source = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^((pvc|configmap)://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(/[^/]+)+"
-        r"|hf://[A-Za-z0-9][-.\w]*/[A-Za-z0-9][-.\w]*(@[A-Za-z0-9][-.\w]*)?(/[^/]+)*)$",
-        max_length=1024,
-    ),
-    AfterValidator(_stays_inside),
-    AfterValidator(_names_revision),
-]
-"""`pvc://<claim>/<path>` or `configmap://<name>/<key>` in the EvalJob's own namespace, or a repository of a Hugging
-Face hub, `hf://<org>/<name>@<revision>[/<path>]`."""
-
-
-_REVISION_RULE = cel(
-    f"!has(self.source) || !self.source.startsWith('{HUB_SCHEME}') || self.source.matches('{_WITH_REVISION}')",
-    _NEEDS_REVISION,
-    fieldPath=".source",
-)
-_QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
-
-
-def _quantity(value: object) -> int | str:
-    """Checked here, because a Job with a wrong one is refused only when it is created."""
-    if isinstance(value, bool) or not isinstance(value, int | str) or not re.match(_QUANTITY, str(value)):
-        raise ValueError(
-            "not a quantity of Kubernetes, which are like 2, 500m or 4Gi (in quotes with a point: '0.5')"
-        )
-    return value
-
-
-Quantity = Annotated[
-    int | str,
-    PlainValidator(_quantity),
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": _QUANTITY}),
-]
 PARTITIONS_MAX = 10_000
-BACKENDS = ("vllm", "transformers", "openai")
-"""The fields of a model of which exactly one is given."""
-
-
-class PromptFormat(StrEnum):
-    """Whether prompts go through the model's chat template.
-
-    Required: many base checkpoints ship a chat template, and a guess would score them wrongly in silence.
-    """
-
-    CHAT = "Chat"
-    TEXT = "Text"
-
-
-class Dtype(StrEnum):
-    """The precision of weights and arithmetic; never a checkpoint's own default."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-
-
-class Device(StrEnum):
-    """Where a model computes. `Auto` with a GPU limit and no visible GPU is an error, never a silent CPU run."""
-
-    AUTO = "Auto"
-    CPU = "CPU"
-    CUDA = "CUDA"
-
-
-class Transformers(Frozen):
-    """A local checkpoint computed by Hugging Face transformers inside the pod."""
-
-    model_config = cel_rules(_REVISION_RULE)
-
-    source: Source
-    """The checkpoint, for example `pvc://models/smollm2` or `hf://org/name@commit`."""
-    dtype: Dtype
-    device: Device = Device.AUTO
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
-    """Prompts per forward pass."""
-
-
-class VLLM(Frozen):
-    """A local checkpoint computed by vLLM inside the pod."""
-
-    source: Source
-    """Folder of the checkpoint, for example `pvc://models/qwen2-72b`."""
-    dtype: Dtype
-    tensor_parallel_size: Annotated[int, Field(ge=1, le=64)] = 1
-    """GPUs of the pod that share the model."""
-    max_model_len: Annotated[int, Field(ge=2, le=16777216)] | None = None
-    """Tokens that prompt and answer share; the checkpoint's own window by default. Less needs less memory."""
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Share of each GPU's memory that vLLM may take. Changes no token and so no digest."""
-
-
-class SecretKeyRef(Frozen):
-    """One key of a Secret in the EvalJob's namespace. The operator never reads it; the kubelet mounts it."""
-
-    name: ObjectName
-    key: Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
-
-
-class OpenAI(Frozen):
-    """An endpoint that speaks OpenAI's completions and chat completions API.
-
-    LogLikelihood needs promptFormat Text and a server that returns log-probabilities of a prompt, as vLLM's does.
-    """
-
-    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=2048)]
-    """Base address with version, for example `https://llm.example.com/v1`."""
-    model: Annotated[str, Field(min_length=1, max_length=253)]
-    """The name that the server serves."""
-    max_concurrency: Annotated[int, Field(ge=1, le=4096)] = 8
-    """Requests in flight, per pod."""
-    request_timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
-    api_key_secret_ref: SecretKeyRef | None = None
-
-
-class LocalObjectReference(Frozen):
-    """An object of the EvalJob's namespace, by name."""
-
-    name: ObjectName
-
-
-_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-_NO_TOKEN = "a token is no plain variable: name its Secret in spec.hub.tokenSecretRef"  # noqa: S105 - advice
-
-
-class EnvVar(Frozen):
-    """A plain environment variable of the runner. Names that change how programs load code are refused."""
-
-    model_config = cel_rules(
-        cel(
-            "!self.name.startsWith('LD_') && !self.name.startsWith('PYTHON') && !self.name.startsWith('KUBE')"
-            " && !self.name.startsWith('NVIDIA_')",
-            "names starting with LD_, PYTHON, KUBE or NVIDIA_ are not allowed",
-            fieldPath=".name",
-        ),
-        cel(f"!(self.name in {list(_TOKEN_VARIABLES)})", _NO_TOKEN, fieldPath=".name"),
-    )
-
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
-    value: Annotated[str, Field(max_length=4096)]
-
-    @model_validator(mode="after")
-    def _harmless(self) -> Self:
-        if self.name.startswith(("LD_", "PYTHON", "KUBE", "NVIDIA_")):
-            raise ValueError(
-                f"env: {self.name}: names starting with LD_, PYTHON, KUBE or NVIDIA_ are not allowed"
-            )
-        if self.name in _TOKEN_VARIABLES:
-            raise ValueError(f"env: {self.name}: {_NO_TOKEN}")
-        return self
-
-
-class Toleration(Frozen):
-    """A toleration of the runner's pods, as in a Pod."""
-
-    model_config = cel_rules(
-        cel("has(self.key) || self.operator == 'Exists'", "without key, operator must be Exists"),
-        cel("!has(self.value) || self.operator == 'Equal'", "value: only with operator Equal"),
-        cel(
-            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
-            "tolerationSeconds: only with effect NoExecute",
-        ),
-    )
-
-    key: str | None = None
-    operator: Literal["Exists", "Equal"] = "Equal"
-    value: str | None = None
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: Annotated[int, Field(ge=0)] | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.key is None and self.operator != "Exists":
-            raise ValueError("without key, operator must be Exists")
-        if self.value is not None and self.operator != "Equal":
-            raise ValueError("value: only with operator Equal")
-        if self.toleration_seconds is not None and self.effect != "NoExecute":
-            raise ValueError("tolerationSeconds: only with effect NoExecute")
-        return self
-
-
-class Resources(Frozen):
-    """Requests and limits of the runner's container, as in a Pod."""
-
-    limits: Annotated[dict[str, Quantity], Field(max_length=32)] = Field(default_factory=dict)
-    requests: Annotated[dict[str, Quantity], Field(max_length=32)] = Field(default_factory=dict)
-
-
-class RunnerPod(Frozen):
-    """What users may set of the runner's pods: a closed list, so that no field loosens their security."""
-
-    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
-    image_pull_secrets: Annotated[
-        tuple[LocalObjectReference, ...], Field(max_length=8, json_schema_extra=list_map("name"))
-    ] = ()
-    resources: Resources = Resources()
-    env: Annotated[tuple[EnvVar, ...], Field(max_length=32, json_schema_extra=list_map("name"))] = ()
-    node_selector: Annotated[dict[str, str], Field(max_length=32)] = Field(default_factory=dict)
-    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
-    priority_class_name: ObjectName | None = None
 
 
 class Model(Frozen):
@@ -308,7 +80,7 @@ class Dataset(Frozen):
     model_config = cel_rules(
         cel("has(self.task) != has(self.taskSpec)", "exactly one of task and taskSpec"),
         cel("has(self.source) != has(self.inline)", "exactly one of source and inline"),
-        _REVISION_RULE,
+        REVISION_RULE,
         cel(
             "!has(self.taskSpec) || (has(self.allowCodeExecution) && self.allowCodeExecution)"
             " || !self.taskSpec.metrics.exists(m, has(m.program))",
@@ -453,72 +225,6 @@ class Spec(Frozen):
         if partitions > PARTITIONS_MAX:
             raise ValueError(f"{partitions} partitions, at most {PARTITIONS_MAX}: split the EvalJob")
         return self
-
-
-class Reported(Frozen):
-    """A part of the status. Unknown fields of another version of the operator are no reason to refuse a spec."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class ConditionStatus(Reported):
-    """A condition, as in every Kubernetes object."""
-
-    type: str
-    status: Literal["True", "False", "Unknown"]
-    reason: str
-    message: str = ""
-    last_transition_time: datetime
-    observed_generation: int = 0
-
-
-class PartitionCounts(Reported):
-    """How many partitions are where; the four add up to `total`."""
-
-    total: int = 0
-    pending: int = 0
-    running: int = 0
-    succeeded: int = 0
-    failed: int = 0
-
-
-class FailureStatus(Reported):
-    """One failed or waiting partition, with the reason to act on."""
-
-    partition: str
-    reason: str
-    message: str = ""
-
-
-class Status(Reported):
-    """What the operator has seen. Written by the operator only."""
-
-    observed_generation: int = 0
-    state: State = State.PENDING
-    progress: str = ""
-    """Finished partitions / all, for example `3/12`."""
-    failed: int = 0
-    conditions: Annotated[
-        tuple[ConditionStatus, ...], Field(max_length=16, json_schema_extra=list_map("type"))
-    ] = ()
-    partitions: PartitionCounts = PartitionCounts()
-    failures: Annotated[tuple[FailureStatus, ...], Field(max_length=10)] = ()
-    """The first ten failures; the summary has all."""
-    summary: str | None = None
-    """The ConfigMap with the results."""
-    start_time: datetime | None = None
-    completion_time: datetime | None = None
-    retried: str | None = None
-    """The value of the annotation `evaljob.dev/retry-failed` that was last acted on."""
-
-    def condition(self, kind: str) -> ConditionStatus | None:
-        """The condition of that type, if present."""
-        return next((c for c in self.conditions if c.type == kind), None)
-
-    def is_true(self, kind: str) -> bool:
-        """Whether the condition is present and True."""
-        found = self.condition(kind)
-        return found is not None and found.status == "True"
 
 
 class Metadata(BaseModel):

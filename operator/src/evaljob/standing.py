@@ -15,7 +15,8 @@ from evaljob.names import ANNOTATION_RETRY, Condition, Reason, State, summary_na
 from evaljob.observe import Observation, Phase
 from evaljob.plan import Plan
 from evaljob.result import Failure
-from evaljob.spec import ConditionStatus, EvalJob, FailureStatus, PartitionCounts, Status
+from evaljob.spec import EvalJob
+from evaljob.status import ConditionStatus, FailureStatus, PartitionCounts, Status
 
 FAILURES_SHOWN = 10
 MESSAGE_MAX = 1024

@@ -4,18 +4,14 @@ One structural schema without unions (a step is an object with exactly one key),
 in `taskSpec`. No conditionals, no loops, no Python. Words follow lm-eval's task YAML where it has one.
 """
 
-import re
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, model_validator
 
+from evaljob.fields import Name, Template
 from evaljob.model import Frozen, cel, cel_rules
-
-Template = Annotated[str, StringConstraints(max_length=32768)]
-"""A Jinja2 template over the columns of one document (sandboxed, undefined variables are errors)."""
-Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$", max_length=63)]
+from evaljob.scoring import Group, Metric, Step, weight_problems
 
 
 class RequestType(StrEnum):
@@ -136,205 +132,6 @@ class FewShot(Frozen):
         if (self.ids is not None) != (self.sampler is Sampler.FIXED):
             raise ValueError("fewShot.ids: needed by sampler Fixed, and only there")
         return self
-
-
-class Take(StrEnum):
-    """Which of several matches counts."""
-
-    FIRST = "First"
-    LAST = "Last"
-
-
-class Empty(Frozen):
-    """A step without arguments, written `{}`."""
-
-
-_OPERATIONS = (
-    "regex", "remove", "strip", "last_number", "boxed", "code_fence", "first_capital", "json",
-)  # fmt: skip
-
-
-class Step(Frozen):
-    """One step of an extraction pipeline: an object with exactly one operation."""
-
-    model_config = cel_rules(
-        cel(
-            f"[{', '.join(f'has(self.{to_camel(n)})' for n in _OPERATIONS)}].filter(x, x).size() == 1",
-            f"a step has exactly one operation: {', '.join(map(to_camel, _OPERATIONS))}",
-        ),
-        cel("!has(self.take) || has(self.regex)", "take belongs to regex", fieldPath=".take"),
-    )
-
-    regex: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    """Keep group 1 (or the whole match without groups); no match is `NoAnswer`."""
-    take: Take | None = None
-    """With `regex`: which match, default First."""
-    remove: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    """Delete every match of this pattern."""
-    last_number: Empty | None = None
-    """The last number in the text, without thousands separators."""
-    strip: Empty | None = None
-    """Without white space at both ends."""
-    boxed: Empty | None = None
-    """What the last `\\boxed{…}` or `\\fbox{…}` holds."""
-    code_fence: Empty | None = None
-    """What the first Markdown code fence holds, to the end where it is not closed; without one the whole text."""
-    first_capital: Empty | None = None
-    """The first capital letter A to Z."""
-    json_value: Annotated[Empty | None, Field(alias="json")] = None
-    """The first JSON value in the text, a code fence around it is ignored."""
-
-    @field_validator("regex", "remove")
-    @classmethod
-    def _compiles(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"not a regular expression of Python: {error}") from error
-        return pattern
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        fields = ("json_value" if n == "json" else n for n in _OPERATIONS)
-        given = [n for n in fields if getattr(self, n) is not None]
-        if len(given) != 1:
-            raise ValueError(f"extract: a step has exactly one operation, this one has {given or 'none'}")
-        if self.take is not None and self.regex is None:
-            raise ValueError("extract: take belongs to regex")
-        return self
-
-
-class Reduce(Frozen):
-    """How the scores of a sample's repeats become one: an object with exactly one operation."""
-
-    model_config = cel_rules(
-        cel("has(self.passAtK) != has(self.majority)", "exactly one of passAtK and majority")
-    )
-
-    pass_at_k: (
-        Annotated[
-            tuple[Annotated[int, Field(ge=1, le=10000)], ...],
-            Field(min_length=1, max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"}),
-        ]
-        | None
-    ) = None
-    """The chance that one of k answers is right (unbiased), for each k up to `repeats`; keys are `pass@k`."""
-    majority: Empty | None = None
-    """The score of the most frequent extracted answer; the key is `majority`."""
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.pass_at_k is None) == (self.majority is None):
-            raise ValueError("reduce: give exactly one of passAtK and majority")
-        if self.pass_at_k and list(self.pass_at_k) != sorted(set(self.pass_at_k)):
-            raise ValueError(f"reduce.passAtK: must ascend, got {list(self.pass_at_k)}")
-        return self
-
-
-_MEBIBYTE = 2**20
-_MEMORY_MIN = 128 * _MEBIBYTE
-
-
-class ExecutionLimits(Frozen):
-    """What one run of a program may use. The program and its tests are two processes, with as much memory each."""
-
-    wall_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
-    memory: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,5}(Mi|Gi)$")] = "512Mi"
-    """Of address space, at least 128Mi."""
-
-    @property
-    def memory_bytes(self) -> int:
-        """`memory` as a number."""
-        return int(self.memory[:-2]) * _MEBIBYTE * (1024 if self.memory.endswith("Gi") else 1)
-
-    @model_validator(mode="after")
-    def _enough(self) -> Self:
-        if self.memory_bytes < _MEMORY_MIN:
-            raise ValueError(f"limits.memory: {self.memory} holds no Python, at least 128Mi")
-        return self
-
-
-class Metric(Frozen):
-    """One score per answer. The key in results is `name` or `name,extract`, as in lm-eval."""
-
-    model_config = cel_rules(
-        cel("has(self.program) == has(self.tests)", "program and tests belong together"),
-        cel("!has(self.limits) || has(self.program)", "limits: only with program", fieldPath=".limits"),
-    )
-
-    name: Name
-    extract: Name | None = None
-    """The pipeline whose output is scored; without it the whole answer is."""
-    primary: bool = False
-    args: Annotated[dict[Name, Annotated[str, Field(max_length=1024)]], Field(max_length=8)] = Field(
-        default_factory=dict
-    )
-    reduce: Reduce | None = None
-    """With repeats: how a sample's scores become one. Default: their mean."""
-    program: Template | None = None
-    """For `code_exec`: the program to run, over the document and `answer`, which is what `extract` found."""
-    tests: Template | None = None
-    """For `code_exec`: Python over the document that raises unless the program is right. Names that it does not
-    define are the program's."""
-    limits: ExecutionLimits | None = None
-    """Of one run; default 10 seconds and 512Mi."""
-
-    @model_validator(mode="after")
-    def _execution(self) -> Self:
-        if (self.program is None) != (self.tests is None):
-            raise ValueError(f"metric {self.name}: program and tests belong together")
-        if self.limits and self.program is None:
-            raise ValueError(f"metric {self.name}: limits only with program")
-        return self
-
-    @property
-    def key(self) -> str:
-        """The name of the score of one answer."""
-        return self._named(self.name)
-
-    @property
-    def result_keys(self) -> tuple[str, ...]:
-        """The names in results and summaries, one per number."""
-        if self.reduce is None:
-            return (self.key,)
-        if self.reduce.pass_at_k:
-            return tuple(self._named(f"pass@{k}") for k in self.reduce.pass_at_k)
-        return (self._named("majority"),)
-
-    def _named(self, name: str) -> str:
-        return f"{name},{self.extract}" if self.extract else name
-
-
-class Weighting(StrEnum):
-    """How a group averages its members: by their full size, all alike, or by weights of its own."""
-
-    BY_SIZE = "BySize"
-    EQUAL = "Equal"
-    WEIGHTS = "Weights"
-
-
-class Group(Frozen):
-    """A named average over subsets or other groups."""
-
-    model_config = cel_rules(
-        cel(
-            "has(self.weights) == (has(self.weighting) && self.weighting == 'Weights')",
-            "weights: needed by weighting Weights, and only there",
-            fieldPath=".weights",
-        )
-    )
-
-    name: Name
-    members: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=253)], ...], Field(min_length=1, max_length=256)
-    ]
-    """Subsets, as the subset column spells them, or groups defined before."""
-    weighting: Weighting = Weighting.BY_SIZE
-    weights: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(max_length=256)] = Field(
-        default_factory=dict
-    )
-    """With `Weights`: one per member; only their ratios count."""
 
 
 class DescriptionRole(StrEnum):
@@ -506,16 +303,5 @@ def _group_problems(task: Task) -> list[str]:
         found += [f"groups: {group.name} uses {m}, which must be defined before it" for m in sorted(later)]
         twice = sorted({m for m in group.members if group.members.count(m) > 1})
         found += [f"groups: {group.name} holds {m} twice" for m in twice]
-        found += _weight_problems(group)
+        found += weight_problems(group)
     return found
-
-
-def _weight_problems(group: Group) -> list[str]:
-    if group.weighting is not Weighting.WEIGHTS:
-        return [f"groups: {group.name}: weights: only with weighting Weights"] if group.weights else []
-    wrong = sorted(group.weights.keys() ^ set(group.members))
-    return (
-        [f"groups: {group.name}: weights: exactly one per member, look at {', '.join(wrong)}"]
-        if wrong
-        else []
-    )

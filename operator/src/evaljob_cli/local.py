@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from evaljob import result
+from evaljob.backends import Device
 from evaljob.names import Reason
 from evaljob.observe import Outcome
 from evaljob.plan import Partition, Plan
-from evaljob.spec import Device, Model
+from evaljob.spec import Model
 from evaljob_cli.attempt import Progress, run_attempt
 from evaljob_cli.launch import Launch, threads
 from evaljob_cli.verdict import Ended

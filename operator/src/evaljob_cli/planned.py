@@ -7,8 +7,9 @@ from typing import Any
 import yaml
 
 from evaljob import jobs
+from evaljob.backends import BACKENDS
 from evaljob.plan import Plan, Settings
-from evaljob.spec import BACKENDS, EvalJob
+from evaljob.spec import EvalJob
 from evaljob_cli.inputs import resolve
 
 PLACEHOLDER_IMAGES = {name: f"set-by-the-chart/{name}" for name in BACKENDS}

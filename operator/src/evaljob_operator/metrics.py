@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 
 from evaljob.decide import SUCCEEDED
 from evaljob.names import Reason
-from evaljob.spec import PartitionCounts
+from evaljob.status import PartitionCounts
 
 _PASS_SECONDS = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
 _STATES = ("pending", "running", "succeeded", "failed")

@@ -12,8 +12,9 @@ from evaljob.names import Condition, Reason
 from evaljob.observe import Observed, observe, read_record
 from evaljob.plan import Plan
 from evaljob.policies import retry_asked
-from evaljob.spec import EvalJob, InvalidSpecError, PartitionCounts, Status, parse_evaljob
+from evaljob.spec import EvalJob, InvalidSpecError, parse_evaljob
 from evaljob.standing import Event
+from evaljob.status import PartitionCounts, Status
 from evaljob_operator.acceptance import rehearsed
 from evaljob_operator.api import (
     ApiError,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from evaljob.names import Condition
 from evaljob.policies import retry_asked
-from evaljob.spec import PartitionCounts
+from evaljob.status import PartitionCounts
 from evaljob_operator.api import Api, Json, evaljob_path
 from evaljob_operator.informer import pages
 from evaljob_operator.reconciler import Reconciler

@@ -5,7 +5,8 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from evaljob.names import Condition, Reason
-from evaljob.spec import ConditionStatus, EvalJob, Metadata, Spec, Status
+from evaljob.spec import EvalJob, Metadata, Spec
+from evaljob.status import ConditionStatus, Status
 from evaljob_operator.api import Json
 
 

@@ -12,8 +12,9 @@ from evaljob.decide import Deletion, Record, Suspension
 from evaljob.names import API_VERSION, KIND, LABEL_NAME, MANAGED_BY, Reason, summary_name
 from evaljob.packing import Packed
 from evaljob.plan import Partition, Plan
-from evaljob.spec import EvalJob, Status
+from evaljob.spec import EvalJob
 from evaljob.standing import Event
+from evaljob.status import Status
 from evaljob_operator.api import (
     JSON_PATCH,
     MERGE_PATCH,

@@ -8,11 +8,13 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from evaljob.backends import PromptFormat
+from evaljob.fields import HUB_SCHEME
 from evaljob.jobs import ATTEMPT_FILE
 from evaljob.model import Frozen
 from evaljob.names import Reason
 from evaljob.plan import RUN_KEY, Partition, PlannedDataset, RunPlan, dataset_key, model_key
-from evaljob.spec import HUB_SCHEME, Model, PromptFormat, sources
+from evaljob.spec import Model, sources
 from evaljob.task import Generation, Task
 from evaljob_runner.errors import Fatal
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from evaljob.fields import HUB_SCHEME
 from evaljob.names import Reason
-from evaljob.spec import HUB_SCHEME
 from evaljob_runner import sources
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.errors import Fatal

@@ -9,7 +9,8 @@ import hashlib
 import json
 from typing import Any
 
-from evaljob.spec import VLLM, Model, OpenAI, Transformers
+from evaljob.backends import VLLM, OpenAI, Transformers
+from evaljob.spec import Model
 from evaljob.task import SCORING_FIELDS, Sampler
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Sampling

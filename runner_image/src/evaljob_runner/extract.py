@@ -6,7 +6,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, NoReturn
 
-from evaljob.task import Empty, Step, Take, Task
+from evaljob.scoring import Empty, Step, Take
+from evaljob.task import Task
 
 Json = Any
 """A JSON value."""

@@ -28,8 +28,8 @@ from huggingface_hub.errors import (
     XetDownloadError,
 )
 
+from evaljob.fields import HUB_SCHEME
 from evaljob.names import Reason
-from evaljob.spec import HUB_SCHEME
 from evaljob_runner.errors import Fatal, Retry, Stop
 
 CACHE = Path(constants.HF_HUB_CACHE)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 
-from evaljob.spec import VLLM, Transformers
+from evaljob.backends import VLLM, Transformers
 from evaljob_runner import checkpoints
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Backend, Tokenizer

@@ -8,7 +8,7 @@ from math import comb
 from typing import NamedTuple
 
 from evaljob.result import MetricInfo
-from evaljob.task import Metric
+from evaljob.scoring import Metric
 from evaljob_runner.metrics.base import Definition
 from evaljob_runner.samples import Score
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from evaljob.task import Metric, Task
+from evaljob.scoring import Metric
+from evaljob.task import Task
 from evaljob_runner import extract, metrics, reducing
 from evaljob_runner.data import Sample
 from evaljob_runner.extract import Json

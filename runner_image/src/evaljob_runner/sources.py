@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaljob.fields import HUB_SCHEME
 from evaljob.names import Reason
-from evaljob.spec import HUB_SCHEME
 from evaljob_runner.assignment import Places
 from evaljob_runner.errors import Fatal
 from evaljob_runner.rows import JsonLines, RowFile, Rows

@@ -13,8 +13,8 @@ from typing import Any, Protocol, TypeVar
 import httpx
 import stamina
 
+from evaljob.backends import OpenAI
 from evaljob.names import Reason
-from evaljob.spec import OpenAI
 from evaljob_runner.backends.base import Overflow, Unavailable
 from evaljob_runner.errors import Fatal
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
+from evaljob.backends import OpenAI
 from evaljob.names import Reason
-from evaljob.spec import OpenAI
 from evaljob_runner.backends import echo
 from evaljob_runner.backends.base import (
     Answer,

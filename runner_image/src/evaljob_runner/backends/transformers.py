@@ -17,8 +17,8 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from evaljob.backends import Device, Dtype
 from evaljob.names import Reason
-from evaljob.spec import Device, Dtype
 from evaljob_runner.backends import decoding
 from evaljob_runner.backends.base import (
     Answer,

@@ -22,8 +22,8 @@ from vllm.sampling_params import MAX_LOGPROB_TOKEN_IDS, RequestOutputKind
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.llm_engine import LLMEngine
 
+from evaljob.backends import Dtype
 from evaljob.names import Reason
-from evaljob.spec import Dtype
 from evaljob_runner.backends.base import (
     GenerateRequest,
     LogLikelihoodRequest,

@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 
 from evaljob.names import Reason
-from evaljob.task import Metric, RequestType, Task
+from evaljob.scoring import Metric
+from evaljob.task import RequestType, Task
 from evaljob_runner.errors import Fatal
 from evaljob_runner.metrics import (
     calls,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from evaljob.names import Reason
-from evaljob.task import Metric
+from evaljob.scoring import Metric
 from evaljob_runner.errors import Fatal
 from evaljob_runner.extract import Json
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import permutations, zip_longest
 from typing import Any
 
-from evaljob.task import Metric
+from evaljob.scoring import Metric
 from evaljob_runner.extract import Json, first_json
 from evaljob_runner.metrics.base import Compare, Definition, Verdict
 

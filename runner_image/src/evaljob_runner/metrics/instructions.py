@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from evaljob.task import Metric
+from evaljob.scoring import Metric
 from evaljob_runner.extract import Json
 from evaljob_runner.metrics.base import Compare, Definition, Verdict, as_text, library
 

@@ -13,7 +13,7 @@ from selectors import EVENT_READ, DefaultSelector
 from subprocess import PIPE, Popen
 
 from evaljob.names import Reason
-from evaljob.task import Metric
+from evaljob.scoring import Metric
 from evaljob_runner.errors import Retry
 from evaljob_runner.extract import Json
 from evaljob_runner.metrics.base import Compare, Definition, Verdict, as_text, library

@@ -8,7 +8,7 @@ import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from evaljob.task import Metric
+from evaljob.scoring import Metric
 from evaljob_runner.extract import Json
 from evaljob_runner.metrics.base import FLAG, Compare, Definition, Verdict, as_text, best_of, library
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from evaljob.names import Reason
-from evaljob.task import ExecutionLimits, Metric
+from evaljob.scoring import ExecutionLimits, Metric
 from evaljob_runner import templates
 from evaljob_runner.errors import Fatal, Retry
 from evaljob_runner.extract import Json

@@ -1,0 +1,81 @@
+"""How a model is asked and computed: exactly one of these backends for each model."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from evaljob.fields import REVISION_RULE, SecretKeyRef, Source
+from evaljob.model import Frozen, cel_rules
+
+BACKENDS = ("vllm", "transformers", "openai")
+"""The fields of a model of which exactly one is given."""
+
+
+class PromptFormat(StrEnum):
+    """Whether prompts go through the model's chat template.
+
+    Required: many base checkpoints ship a chat template, and a guess would score them wrongly in silence.
+    """
+
+    CHAT = "Chat"
+    TEXT = "Text"
+
+
+class Dtype(StrEnum):
+    """The precision of weights and arithmetic; never a checkpoint's own default."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+class Device(StrEnum):
+    """Where a model computes. `Auto` with a GPU limit and no visible GPU is an error, never a silent CPU run."""
+
+    AUTO = "Auto"
+    CPU = "CPU"
+    CUDA = "CUDA"
+
+
+class Transformers(Frozen):
+    """A local checkpoint computed by Hugging Face transformers inside the pod."""
+
+    model_config = cel_rules(REVISION_RULE)
+
+    source: Source
+    """The checkpoint, for example `pvc://models/smollm2` or `hf://org/name@commit`."""
+    dtype: Dtype
+    device: Device = Device.AUTO
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Prompts per forward pass."""
+
+
+class VLLM(Frozen):
+    """A local checkpoint computed by vLLM inside the pod."""
+
+    source: Source
+    """Folder of the checkpoint, for example `pvc://models/qwen2-72b`."""
+    dtype: Dtype
+    tensor_parallel_size: Annotated[int, Field(ge=1, le=64)] = 1
+    """GPUs of the pod that share the model."""
+    max_model_len: Annotated[int, Field(ge=2, le=16777216)] | None = None
+    """Tokens that prompt and answer share; the checkpoint's own window by default. Less needs less memory."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of each GPU's memory that vLLM may take. Changes no token and so no digest."""
+
+
+class OpenAI(Frozen):
+    """An endpoint that speaks OpenAI's completions and chat completions API.
+
+    LogLikelihood needs promptFormat Text and a server that returns log-probabilities of a prompt, as vLLM's does.
+    """
+
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=2048)]
+    """Base address with version, for example `https://llm.example.com/v1`."""
+    model: Annotated[str, Field(min_length=1, max_length=253)]
+    """The name that the server serves."""
+    max_concurrency: Annotated[int, Field(ge=1, le=4096)] = 8
+    """Requests in flight, per pod."""
+    request_timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
+    api_key_secret_ref: SecretKeyRef | None = None
