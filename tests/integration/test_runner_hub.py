@@ -102,6 +102,12 @@ def test_a_dataset_of_a_hub_is_the_one_in_its_files(world: World, tmp_path: Path
     assert offline.inference_digest == first.inference_digest
 
 
+def test_a_split_of_several_files_is_a_table_too(world: World, tmp_path: Path) -> None:
+    table = dataset("hf://org/qa@main/all/test", splits=None, fewShot=None, subsets=None)
+    assert world.run(tmp_path / "x", table).result.outcomes.expected == 8
+    assert fetched(world.hub) == ["test-00000-of-00002.parquet", "test-00001-of-00002.parquet"]
+
+
 def test_a_branch_that_moves_is_another_dataset(world: World, tmp_path: Path) -> None:
     before = world.run(tmp_path / "before", dataset("hf://org/qa@main/all")).result
     readme = world.hub.root / "datasets" / "org" / "qa" / "README.md"
@@ -126,9 +132,7 @@ CASES = {
     "no repository": Case("hf://org/none@main", 78, "BadData", "no such dataset repository: check the name"),
     "no revision": Case("hf://org/qa@1af63c6/all", 78, "BadData", "no revision '1af63c6': a commit is 40"),
     "no folder": Case("hf://org/qa@main/some", 78, "BadData", "hf://org/qa@main/some: nothing is there"),
-    "no split": Case(
-        "hf://org/qa@main", 78, "BadData", "no split 'test'.*data files there: all/auxiliary_train-00000"
-    ),
+    "all folders": Case("hf://org/qa@main", 78, "BadData", "has a column 's' already.*name one folder"),
     "private": Case("hf://private/qa@main/all", 78, "BadData", "a private one needs a token .*tokenSecretRef"),
     "wrong token": Case(
         "hf://org/qa@main/all", 78, "Unauthorized", "answers 401: check spec.hub", {"HF_TOKEN": "hf_old"}

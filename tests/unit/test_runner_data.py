@@ -142,6 +142,49 @@ def test_splits_are_files_of_a_folder(tmp_path: Path) -> None:
     )
 
 
+def test_folders_are_the_subsets_where_the_rows_do_not_say(tmp_path: Path) -> None:
+    """C-Eval has a folder per subject, each with its own splits."""
+    for subject in ("law", "art"):
+        (tmp_path / "ceval" / subject).mkdir(parents=True)
+        for split in ("val", "dev"):
+            (tmp_path / "ceval" / subject / f"{split}.jsonl").write_text(
+                lines([{"q": f"{subject} {split}", "a": 1}])
+            )
+    settings = task(
+        splits={"eval": "val", "fewShot": "dev"}, subsets={"column": "subject"}, fewShot={"count": 1}
+    )
+    found = select(planned(settings, source="pvc://data/ceval"), places=mounted(tmp_path))
+    assert [(s.id, s.columns["q"], s.columns["subject"]) for s in found.samples] == [
+        ("art/0", "art val", "art"),
+        ("law/1", "law val", "law"),
+    ]
+    assert {subset: [s.columns["q"] for s in pool] for subset, pool in found.pools.items()} == {
+        "art": ["art dev"],
+        "law": ["law dev"],
+    }
+    assert list(found.counts) == ["art", "law"]
+
+
+def test_folders_are_no_subsets_of_rows_that_name_theirs(tmp_path: Path) -> None:
+    """MMLU has a folder per subject and one with all: every question would count twice."""
+    for folder in ("all", "law"):
+        (tmp_path / "mmlu" / folder).mkdir(parents=True)
+        (tmp_path / "mmlu" / folder / "test.jsonl").write_text(lines([{"q": "1", "subject": "law"}]))
+    settings = task(splits={"eval": "test"}, subsets={"column": "subject"})
+    dataset = planned(settings, source="pvc://data/mmlu")
+    refused(dataset, Reason.BAD_DATA, "has a column 'subject' already.*name one folder", mounted(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "source", ["pvc://data/set/test", "pvc://data/set/test.jsonl", "pvc://data/link.jsonl"]
+)
+def test_a_table_is_named_with_or_without_the_end_of_its_name(tmp_path: Path, source: str) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "test.jsonl").write_text(lines(QA))
+    (tmp_path / "link.jsonl").symlink_to("set/test.jsonl")
+    assert len(select(planned(task(), source=source), places=mounted(tmp_path)).samples) == 7
+
+
 def test_splits_may_be_values_of_a_column() -> None:
     rows: Rows = [*QA, {"q": "shot", "a": "y", "s": "dev"}]
     splits = {"eval": "odd", "fewShot": "dev", "column": "s"}

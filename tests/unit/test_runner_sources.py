@@ -7,7 +7,7 @@ import pytest
 from evaljob_runner import sources
 from evaljob_runner.assignment import Places
 from evaljob_runner.errors import Fatal
-from evaljob_runner.sources import split_files
+from evaljob_runner.layouts import split_files, split_folders
 
 MMLU = ["README.md", "auxiliary_train-00000-of-00001.parquet", "dev-00000-of-00001.parquet"]
 MMLU += ["test-00000-of-00001.parquet", "validation-00000-of-00001.parquet"]
@@ -54,6 +54,14 @@ def test_a_numbered_file_that_is_missing_is_no_smaller_split(numbers: tuple[int,
         split_files([f"test-0000{n}-of-00003.parquet" for n in numbers], "test", "s")
 
 
+def test_each_folder_may_have_the_split_for_itself() -> None:
+    names = ["README.md", "law/val-00000-of-00001.parquet", "art/val.jsonl", "art/test.jsonl", "misc/x.txt"]
+    assert split_folders(names, "val", "s") == {
+        "art": ["art/val.jsonl"],
+        "law": ["law/val-00000-of-00001.parquet"],
+    }
+
+
 def test_a_name_with_signs_of_a_pattern_is_no_pattern() -> None:
     assert split_files(["testXv1.jsonl", "test.v1.jsonl"], "test.v1", "s") == ["test.v1.jsonl"]
 
@@ -63,8 +71,12 @@ def test_what_is_read_is_what_counts_in_the_digest(tmp_path: Path) -> None:
     places = Places({"data": tmp_path}, {}, tmp_path)
     for name in ("test", "train"):
         (tmp_path / f"{name}.jsonl").write_text('{"a": 1}')
-    before = sources.open_source("pvc://data/.", None, places).rows("test").digest()
+
+    def digest() -> str:
+        return sources.open_source("pvc://data/.", None, places).split("test", None).digest()
+
+    before = digest()
     (tmp_path / "train.jsonl").write_text('{"a": 2}')
-    assert sources.open_source("pvc://data/.", None, places).rows("test").digest() == before
+    assert digest() == before
     (tmp_path / "test.jsonl").write_text('{"a": 2}')
-    assert sources.open_source("pvc://data/.", None, places).rows("test").digest() != before
+    assert digest() != before

@@ -110,15 +110,16 @@ def _digest(rows: Rows, shots: Rows | None) -> str:
 
 
 def _rows(source: Source, task: Task, split: str | None) -> Rows:
-    """The rows that hold a split: its files, or the one file that has them all."""
-    in_column = task.splits is None or task.splits.column is not None
-    if source.file is not None and not in_column:
+    """The rows that hold a split: its files, or the one table that has them all."""
+    if task.splits is None or split is None or task.splits.column is not None:
+        return source.table()
+    if source.files:
         raise Fatal(
             Reason.BAD_DATA,
             f"{source.name}: one file, but the task has splits: name the column that holds the split "
             f"(splits.column), or use a folder with {split}.jsonl",
         )
-    return source.rows(None if in_column else split)
+    return source.split(split, task.subsets.column if task.subsets else None)
 
 
 def _shot_rows(source: Source, task: Task) -> Rows | None:

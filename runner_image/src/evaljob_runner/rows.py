@@ -92,6 +92,47 @@ class JsonLines:
         return open_file(self.path, self.name)
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """A file whose rows lack a column for which the name of its folder stands."""
+
+    file: RowFile
+    column: str
+    label: str
+
+    @property
+    def name(self) -> str:
+        """In messages and nowhere else."""
+        return self.file.name
+
+    def where(self, number: int) -> str:
+        """How messages name a row."""
+        return self.file.where(number)
+
+    def digest(self) -> str:
+        """SHA-256 over the file and what is added to it."""
+        return hashlib.sha256(f"{self.file.digest()} {self.column} {self.label}".encode()).hexdigest()
+
+    def rows(self) -> Iterator[Found]:
+        """All rows in order.
+
+        Raises:
+            Fatal: BadData, when the rows have the column: then they need no folders, and one folder may hold all.
+        """
+        for found in self.file.rows():
+            if self.column in found.data:
+                raise Fatal(
+                    Reason.BAD_DATA,
+                    f"{self.where(found.number)}: has a column {self.column!r} already, so folders are no subsets: "
+                    "name one folder as source",
+                )
+            yield found._replace(data={**found.data, self.column: self.label})
+
+    def read(self, found: Iterable[tuple[int, int]]) -> Iterator[Row]:
+        """As the file's, with the column."""
+        return ({**row, self.column: self.label} for row in self.file.read(found))
+
+
 def open_file(path: Path, name: str) -> io.BufferedReader:
     """A file's bytes.
 

@@ -1,18 +1,15 @@
-"""URIs -> files, and which files are a split. Nothing is opened here."""
+"""URIs -> files. Nothing is opened here."""
 
-import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaljob.fields import HUB_SCHEME
 from evaljob.names import Reason
 from evaljob_runner.assignment import Places
 from evaljob_runner.errors import Fatal
-from evaljob_runner.rows import JsonLines, RowFile, Rows
-
-SUFFIXES = (".jsonl", ".parquet")
-_NAMES = "SPLIT.jsonl, SPLIT.parquet, SPLIT-00000-of-00001.parquet or SPLIT/*.parquet, also below data/"
+from evaljob_runner.layouts import FORMS, SUFFIXES, split_files, split_folders
+from evaljob_runner.rows import JsonLines, Labelled, RowFile, Rows
 
 
 def resolve(uri: str, places: Places, missing: Reason = Reason.BAD_DATA) -> Path:
@@ -61,14 +58,14 @@ def inside(root: Path, path: Path, name: str) -> Path:
 
 @dataclass(frozen=True)
 class Source:
-    """What a dataset is read from: one file, or a folder with files by split."""
+    """What a dataset is read from: the files of one table, or a folder in which splits are looked for."""
 
     name: str
     """In messages and nowhere else."""
     fetch: Callable[[Sequence[str]], Sequence[RowFile]]
     """Names -> files that can be opened."""
-    file: str | None = None
-    """The one file; None for a folder."""
+    files: tuple[str, ...] = ()
+    """Of the one table; none for a folder."""
     names: tuple[str, ...] = ()
     """What is there."""
     folder: str = ""
@@ -76,59 +73,46 @@ class Source:
     commit: str | None = None
     """Of a hub's repository: with a file's name it says which bytes that is."""
 
-    def rows(self, split: str | None) -> Rows:
-        """The rows of a split (None: of the one file).
+    def table(self) -> Rows:
+        """The rows of the one table.
+
+        Raises:
+            Fatal: BadData, for a folder.
+        """
+        if not self.files:
+            raise Fatal(Reason.BAD_DATA, f"{self.name}: a folder, but the task needs one file{self._there()}")
+        return self._rows(self.name, self.files, self.fetch(self.files))
+
+    def split(self, split: str, subset_column: str | None) -> Rows:
+        """The rows of a split.
+
+        Args:
+            split: its name.
+            subset_column: where each folder has a split of its own, the column in which the folder's name stands.
 
         Raises:
             Fatal: BadData, when the source does not have it, or in a form that says nothing sure.
         """
-        if self.file is not None:
-            return self._opened(self.name, [self.file])
-        if split is None:
-            raise Fatal(Reason.BAD_DATA, f"{self.name}: a folder, but the task needs one file{self._there()}")
-        inner = [name.removeprefix(self.folder) for name in self.names]
-        names = [self.folder + name for name in split_files(inner, split, self.name)]
-        if not names:
-            forms = _NAMES.replace("SPLIT", split)
+        name = f"{self.name} split {split}"
+        inner = [n.removeprefix(self.folder) for n in self.names]
+        if names := [self.folder + n for n in split_files(inner, split, self.name)]:
+            return self._rows(name, names, self.fetch(names))
+        folders = split_folders(inner, split, self.name) if subset_column else {}
+        if not folders or not subset_column:
+            forms = FORMS.replace("SPLIT", split)
             raise Fatal(Reason.BAD_DATA, f"{self.name}: no split {split!r} ({forms}){self._there()}")
-        return self._opened(f"{self.name} split {split}", names)
+        labels = {self.folder + n: folder for folder, files in folders.items() for n in files}
+        files = zip(self.fetch(list(labels)), labels.values(), strict=True)
+        return self._rows(name, labels, [Labelled(file, subset_column, label) for file, label in files])
 
-    def _opened(self, name: str, names: list[str]) -> Rows:
+    def _rows(self, name: str, names: Iterable[str], files: Sequence[RowFile]) -> Rows:
         identity = " ".join([self.commit, *names]) if self.commit else None
-        return Rows(name, tuple(self.fetch(names)), identity)
+        return Rows(name, tuple(files), identity)
 
     def _there(self) -> str:
         found = [name for name in self.names if name.endswith(SUFFIXES)]
         more = f" and {len(found) - 10} more" if len(found) > 10 else ""
         return f"; data files there: {', '.join(found[:10]) or 'none'}{more}"
-
-
-def split_files(names: Iterable[str], split: str, source: str) -> list[str]:
-    """The files of a split, in order.
-
-    The forms are those of a Hugging Face hub's dataset repositories: `test.jsonl`, `test-00000-of-00002.parquet`
-    (older ones end in a hash), and `test/0000.parquet`, which the hub's own conversion to Parquet writes.
-
-    Raises:
-        Fatal: BadData, when two forms are there, or a numbered file is missing.
-    """
-    form = re.compile(
-        rf"(?P<where>(?:data/)?){re.escape(split)}"
-        r"(?:-(?P<number>\d+)-of-(?P<of>\d+)(?:-[0-9a-f]{16})?|(?P<folder>/)[^/]+)?(?P<suffix>\.jsonl|\.parquet)"
-    )
-    found = [match for name in sorted(names) if (match := form.fullmatch(name))]
-    forms = {(m["where"], m["of"], m["folder"], m["suffix"]): m[0] for m in found}
-    if len(forms) > 1:
-        raise Fatal(
-            Reason.BAD_DATA,
-            f"{source}: split {split!r} is there more than once ({', '.join(forms.values())}): name one file",
-        )
-    numbers = [int(m["number"]) for m in found if m["number"]]
-    if numbers and numbers != list(range(int(found[0]["of"]))):
-        raise Fatal(
-            Reason.BAD_DATA, f"{source}: split {split!r} has {len(numbers)} of {int(found[0]['of'])} files"
-        )
-    return [m[0] for m in found]
 
 
 def open_source(uri: str | None, inline: str | None, places: Places) -> Source:
@@ -138,41 +122,65 @@ def open_source(uri: str | None, inline: str | None, places: Places) -> Source:
         Fatal: as `resolve`. More where a hub is asked (`hub.open_repository`).
     """
     if uri is None:
-        return Source("inline.jsonl", lambda _: [JsonLines("inline.jsonl", inline=inline or "")], file="")
-    if uri.startswith(HUB_SCHEME):
-        return _on_hub(uri)
-    root, _ = mount(uri, places)
-    path = resolve(uri, places)
+        return Source("inline", lambda _: [JsonLines("inline.jsonl", inline=inline or "")], files=("",))
+    return _on_hub(uri) if uri.startswith(HUB_SCHEME) else _mounted(uri, places)
+
+
+def _mounted(uri: str, places: Places) -> Source:
+    """A file, a folder, or the beginning of the names of a split's files."""
+    root, name = mount(uri, places)
+    path = root / name
+    inside(root, path, uri)
+    at, inner, base = path.parent, path.name, uri.rpartition("/")[0]
+    if path.is_dir():
+        at, inner, base = path, "", uri
 
     def fetch(names: Sequence[str]) -> list[RowFile]:
-        found = ((f"{uri}/{name}" if name else uri, path / name) for name in names)
-        return [row_file(label, inside(root, file, label)) for label, file in found]
+        labels = {name: f"{base}/{name}" for name in names}
+        return [row_file(label, inside(root, at / name, label)) for name, label in labels.items()]
 
     if path.is_file():
-        return Source(uri, fetch, file="")
-    names = (f.relative_to(path).as_posix() for pattern in ("*", "*/*") for f in path.glob(pattern))
-    return Source(uri, fetch, names=tuple(sorted(names)))
+        return Source(uri, fetch, files=(inner,))
+    names = (f.relative_to(at).as_posix() for pattern in ("*", "*/*") for f in at.glob(pattern))
+    return _located(uri, inner, sorted(names), fetch)
 
 
 def _on_hub(uri: str) -> Source:
-    """A file or a folder of a hub's repository. Only the files that a task needs are fetched."""
+    """As `_mounted`, in a repository. Only the files that a task needs are fetched."""
     from evaljob_runner import hub  # noqa: PLC0415 - the library takes 0.4 s
 
     repository = hub.Repository(uri, "dataset")
-    snapshot, path = hub.open_repository(repository), repository.path
+    snapshot = hub.open_repository(repository)
 
     def fetch(names: Sequence[str]) -> list[RowFile]:
         folder = snapshot.fetch(names)
         labels = {name: f"{HUB_SCHEME}{repository.name}@{repository.revision}/{name}" for name in names}
         return [row_file(label, inside(hub.CACHE, folder / name, label)) for name, label in labels.items()]
 
-    if path in snapshot.names:
-        return Source(uri, fetch, file=path, commit=snapshot.commit)
+    found = _located(uri, repository.path, snapshot.names, fetch)
+    return replace(found, commit=snapshot.commit)
+
+
+def _located(
+    uri: str, path: str, names: Sequence[str], fetch: Callable[[Sequence[str]], Sequence[RowFile]]
+) -> Source:
+    """What a path means among these names.
+
+    Raises:
+        Fatal: BadData, when it means nothing.
+    """
+    if path in names:
+        return Source(uri, fetch, files=(path,))
     folder = f"{path}/" if path else ""
-    names = tuple(name for name in snapshot.names if name.startswith(folder))
-    if not names:
+    if not path or any(name.startswith(folder) for name in names):
+        below = tuple(name for name in names if name.startswith(folder))
+        return Source(uri, fetch, names=below, folder=folder)
+    parent, slash, split = path.rpartition("/")
+    beside = [n.removeprefix(parent + slash) for n in names if n.startswith(parent + slash)]
+    files = tuple(parent + slash + name for name in split_files(beside, split, uri))
+    if not files:
         raise Fatal(Reason.BAD_DATA, f"{uri}: nothing is there")
-    return Source(uri, fetch, names=names, folder=folder, commit=snapshot.commit)
+    return Source(uri, fetch, files=files)
 
 
 def row_file(name: str, path: Path) -> RowFile:
