@@ -50,6 +50,8 @@ class Script:
 
     mode: str = "ok"
     answer: str = "Paris"
+    thoughts: str | None = None
+    """What a reasoning parser takes out of the answer of a chat."""
     delay: float = 1.0
     retry_after: str = "0"
     message: str = "this stub always answers so"
@@ -112,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
         elif mode in ("echo", "infinite"):
             self._send(200, _echo(request["body"]["prompt"], infinite=mode == "infinite"))
         else:
-            self._send(200, _completion(request, script.answer))
+            self._send(200, _completion(request, script.answer, script.thoughts))
 
     def _send(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         self._send_bytes(status, json.dumps(body).encode(), headers)
@@ -128,9 +130,10 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def _completion(request: dict[str, Any], answer: str) -> dict[str, Any]:
+def _completion(request: dict[str, Any], answer: str, thoughts: str | None) -> dict[str, Any]:
     chat = request["path"].endswith("/chat/completions")
-    said: dict[str, Any] = {"message": {"role": "assistant", "content": answer}} if chat else {"text": answer}
+    message = {"role": "assistant", "content": answer or None, "reasoning_content": thoughts}
+    said: dict[str, Any] = {"message": message} if chat else {"text": answer}
     usage = {"prompt_tokens": 7, "completion_tokens": len(answer.split())}
     return {"choices": [{"index": 0, "finish_reason": "stop", **said}], "usage": usage}
 

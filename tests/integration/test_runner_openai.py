@@ -3,6 +3,7 @@
 Log-probabilities of real weights: tests/torch/test_serve.py.
 """
 
+import json
 import socket
 import time
 from collections.abc import Sequence
@@ -90,6 +91,25 @@ def test_messages_go_to_chat_completions() -> None:
     assert reply.text == "Paris"
     assert script.requests[0]["path"] == "/v1/chat/completions"
     assert script.requests[0]["body"]["messages"] == [{"role": "user", "content": "Capital of France?"}]
+
+
+def test_thoughts_that_the_server_took_out_come_apart_from_the_answer() -> None:
+    (reply,) = ask(Script(answer="Paris", thoughts="hm"), CHAT)
+    assert isinstance(reply, Answer)
+    assert (reply.text, reply.thoughts) == ("Paris", "hm")
+    (silent,) = ask(Script(answer="", thoughts="hm"), CHAT)
+    assert isinstance(silent, Answer)
+    assert (silent.text, silent.thoughts) == ("", "hm")
+
+
+def test_variables_of_the_chat_template_go_with_the_messages() -> None:
+    script = Script()
+    ask(script, ChatPrompt(CHAT.messages, {"enable_thinking": False}), CHAT)
+    bodies = [request["body"] for request in script.requests]
+    assert {json.dumps(b.get("chat_template_kwargs")) for b in bodies} == {
+        '{"enable_thinking": false}',
+        "null",
+    }
 
 
 def test_what_openai_does_not_know_is_sent_only_when_it_is_set() -> None:

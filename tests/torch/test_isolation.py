@@ -67,7 +67,7 @@ def test_a_backend_that_remembers_the_last_template_is_caught(
                 text = render(({"role": "user", "content": text},), remembered[-1])
             return encode(text, special=special)
 
-        backend.tokenizer.render = rendering  # type: ignore[method-assign]
+        backend.tokenizer.render = rendering  # type: ignore[method-assign, assignment]
         backend.tokenizer.encode = encoding  # type: ignore[method-assign]
         return backend
 

@@ -86,7 +86,7 @@ def test_a_backend_that_remembers_a_conversation_is_caught(
             text = render(({"role": "user", "content": text},), conversations[-1])
         return encode(text, special=special)
 
-    backend.tokenizer.render = rendering  # type: ignore[method-assign]
+    backend.tokenizer.render = rendering  # type: ignore[method-assign, assignment]
     backend.tokenizer.encode = encoding  # type: ignore[method-assign]
     found = leaking(open_tiny(), backend, ["gsm8k", "bfcl", "gsm8k", "arc"], tmp_path)
     assert found == {("bfcl", "gsm8k"), ("gsm8k", "arc")}

@@ -243,6 +243,14 @@ def test_messages_that_are_none_are_refused(turns: object, words: str) -> None:
         prompt(**CHAT, columns={"m": turns, "a": ""}, chat=True)
 
 
+def test_the_variables_of_a_chat_template_reach_it_and_its_server() -> None:
+    made, args = prompt(prompt="hi", chat=True), {"think": False}
+    assert tokens.encode(made, Characters(), DATE, args).text == "<think=False><user>hi<assistant>"
+    sent = tokens.send(made, args)
+    assert sent.prompt.template_args == args  # type: ignore[union-attr]
+    assert sent.digest != tokens.send(made, {}).digest
+
+
 class Merging(Characters):
     """Characters, but "e w" is one token, as merges across a border are; BOS is 1."""
 
@@ -255,7 +263,7 @@ class Merging(Characters):
 
 
 def encoded(made: Prompt) -> Encoded:
-    return tokens.encode(made, Merging(), DATE)
+    return tokens.encode(made, Merging(), DATE, {})
 
 
 def pair(question: str, choice: str, *, chat: bool = False) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -304,20 +312,20 @@ def test_the_window_holds_prompt_and_answer() -> None:
 
 
 def test_a_server_gets_text_or_messages() -> None:
-    assert tokens.send(prompt(prompt="hi")).prompt.text == "hi"  # type: ignore[union-attr]
-    sent = tokens.send(prompt(prompt="hi", chat=True))
+    assert tokens.send(prompt(prompt="hi"), {}).prompt.text == "hi"  # type: ignore[union-attr]
+    sent = tokens.send(prompt(prompt="hi", chat=True), {})
     assert sent.prompt.messages == ({"role": "user", "content": "hi"},)  # type: ignore[union-attr]
-    assert sent.digest != tokens.send(prompt(prompt="hi")).digest
+    assert sent.digest != tokens.send(prompt(prompt="hi"), {}).digest
 
 
 def test_a_server_gets_choices_cut_where_a_local_engine_cuts_them() -> None:
     columns = {"q": "Name: ", "c": ["Bo", "Al"], "a": 0}
-    sent = tokens.send(prompt(**CHOICE, columns=columns))
+    sent = tokens.send(prompt(**CHOICE, columns=columns), {})
     assert sent.pairs == TextPairs("Name:", ("  Bo", "  Al"))
-    assert sent.digest != tokens.send(prompt(**CHOICE, columns=columns | {"c": ["Bo", "Cy"]})).digest
+    assert sent.digest != tokens.send(prompt(**CHOICE, columns=columns | {"c": ["Bo", "Cy"]}), {}).digest
 
 
 def test_choices_without_a_prompt_are_no_question_to_a_server() -> None:
     """A local engine begins with the prefix token, which only the server could add here."""
     with pytest.raises(Fatal, match=r"the prompt is empty \(f line 1\)"):
-        tokens.send(prompt(**CHOICE, columns={"q": " ", "c": ["a", "b"], "a": 0}))
+        tokens.send(prompt(**CHOICE, columns={"q": " ", "c": ["a", "b"], "a": 0}), {})

@@ -305,6 +305,8 @@ def incompatible(model: Model, task: Task) -> str | None:
             f"assistantPrefix on the openai backend needs promptFormat Text, model {model.name} has Chat: "
             "chat completions begin answers by themselves"
         )
+    if model.reasoning and request is RequestType.LOG_LIKELIHOOD:
+        return f"requestType LogLikelihood weighs answers without thoughts, model {model.name} has reasoning"
     if request is RequestType.CHAT and model.prompt_format is PromptFormat.TEXT:
         return f"requestType Chat needs promptFormat Chat, model {model.name} has Text"
     if request is RequestType.LOG_LIKELIHOOD and model.openai and model.prompt_format is PromptFormat.CHAT:

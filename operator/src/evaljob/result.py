@@ -103,6 +103,9 @@ class Tokens(Frozen):
 
     prompt: Count = 0
     output: Count = 0
+    """Thoughts included."""
+    reasoning: Count = 0
+    """Of these, thoughts."""
 
 
 class Seconds(Frozen):

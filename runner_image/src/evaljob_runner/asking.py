@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from evaljob.task import RequestType
-from evaljob_runner import generation, tokens
+from evaljob_runner import generation, reasoning, tokens
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import (
     Answer,
@@ -77,11 +77,16 @@ class Asker:
     document: Callable[[Sample], dict[str, Any] | None]
     """What scoring needs of a sample's document, written to every line."""
 
+    @property
+    def engine(self) -> Sampling:
+        """What the engine is told."""
+        return reasoning.engine(self.sampling, self.work.model.reasoning)
+
     def form(self, prompt: Prompt) -> Encoded | Sent:
         """A prompt in the form that the backend takes."""
         if self.backend.tokenizer is None:
-            return tokens.send(prompt)
-        return tokens.encode(prompt, self.backend.tokenizer, self.work.run.date)
+            return tokens.send(prompt, self.work.template_args)
+        return tokens.encode(prompt, self.backend.tokenizer, self.work.run.date, self.work.template_args)
 
     def lines(self, asks: Iterable[Ask]) -> Generator[InferenceLine]:
         """The inference lines of all questions, as they finish. Prompts are made when the backend has room."""
@@ -113,8 +118,9 @@ class Asker:
     def _replies(self, asked: Iterator[_Asked]) -> Iterator[Reply | LogLikelihoods]:
         if self.work.task.request_type is RequestType.LOG_LIKELIHOOD:
             return self._weighed(LogLikelihoodRequest(a.ask.request_key, a.form.pairs) for a in asked)
+        engine = self.engine
         return self.backend.generate(
-            GenerateRequest(a.ask.request_key, a.form.prompt, self.sampling, self._seed(a.ask)) for a in asked
+            GenerateRequest(a.ask.request_key, a.form.prompt, engine, self._seed(a.ask)) for a in asked
         )
 
     def _weighed(self, requests: Iterator[LogLikelihoodRequest]) -> Iterator[Reply | LogLikelihoods]:
@@ -136,7 +142,7 @@ class Asker:
         window = self.backend.window
         if window is None or isinstance(asked, Sent):
             return None
-        needs = asked.needs(self.sampling.max_tokens)
+        needs = asked.needs(self.engine.max_tokens)
         return f"prompt and answer take {needs} tokens, the window has {window}" if needs > window else None
 
     def _line(self, asked: _Asked, reply: Reply | LogLikelihoods) -> InferenceLine:
@@ -161,7 +167,7 @@ class Asker:
         prompt, form = asked.prompt, asked.form
         fields: dict[str, Any] = {"few_shot_ids": [s.id for s in prompt.few_shot] or None}
         if not prompt.choices:
-            fields["params"] = dataclasses.asdict(self.sampling)
+            fields["params"] = dataclasses.asdict(self.engine)
             fields["seed"] = self._seed(asked.ask) if self.sampling.temperature else None
         if isinstance(form, Encoded):
             fields |= {"rendered_by": "Runner", "prompt": form.text, "prompt_tokens": len(form.ids)}
@@ -170,6 +176,10 @@ class Asker:
             messages = [dict(m) for m in prompt.messages] or None
             fields |= {"rendered_by": "Server", "prompt": prompt.text or None, "messages": messages}
         return Request(prompt_digest=form.digest, **fields)
+
+    def _count(self, thoughts: str) -> int | None:
+        tokenizer = self.backend.tokenizer
+        return len(tokenizer.encode(thoughts, special=False)) if thoughts and tokenizer else None
 
     def _doubled_bos(self, form: Encoded) -> bool:
         bos = self.backend.tokenizer.bos_id if self.backend.tokenizer else None
@@ -183,14 +193,20 @@ class Asker:
             known = {} if reply.prompt_tokens is None else {"prompt_tokens": reply.prompt_tokens}
             return Outcome.ANSWERED, None, {"logprobs": _choices(prompt, reply), **known}
         if isinstance(reply, Answer):
+            said = reasoning.split(reply, self.work.model.reasoning, self.sampling.stop)
+            outcome = _FINISHED[said.finish]
+            if said.answer is None and outcome is Outcome.ANSWERED:
+                outcome = Outcome.NO_ANSWER
             fields = {
-                "output": reply.text,
-                "finish_reason": reply.finish.value,
+                "output": said.answer,
+                "reasoning": said.thoughts or None,
+                "reasoning_tokens": self._count(said.thoughts),
+                "finish_reason": said.finish.value,
                 "prompt_tokens": reply.prompt_tokens,
                 "output_tokens": reply.output_tokens,
                 "seconds": reply.seconds,
             }
-            return _FINISHED[reply.finish], None, fields
+            return outcome, None, fields
         outcome = Outcome.CONTEXT_OVERFLOW if isinstance(reply, Overflow) else Outcome.INFRA_ERROR
         return outcome, Error(kind=outcome, message=reply.message[:ERROR_MESSAGE_MAX]), {}
 

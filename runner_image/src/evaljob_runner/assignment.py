@@ -1,10 +1,11 @@
 """What this process was told to do: the plan's three files and the command line."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -59,6 +60,11 @@ class Assignment:
         return any(uri.startswith(HUB_SCHEME) for uri in sources(self.model, self.planned.dataset))
 
     @property
+    def template_args(self) -> dict[str, Any]:
+        """The variables of the model's chat template: JSON where it reads so, else text."""
+        return {name: _json_or_text(value) for name, value in self.model.chat_template_args.items()}
+
+    @property
     def chat(self) -> bool:
         """Whether prompts go through a chat template."""
         return self.model.prompt_format is PromptFormat.CHAT
@@ -73,6 +79,13 @@ class Assignment:
         return Fatal(
             Reason.UNSUPPORTED_REQUEST, f"{why}; to leave the pair out, add to the spec: exclude: [{pair}]"
         )
+
+
+def _json_or_text(value: str) -> Any:  # noqa: ANN401 - JSON
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def read_attempt(plan: Path) -> str:

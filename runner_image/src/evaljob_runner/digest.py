@@ -34,6 +34,8 @@ def inference(work: Assignment, sampling: Sampling, model: Checkpoint | None, da
         "engine": _engine(work),
         "promptFormat": work.model.prompt_format,
         "task": work.task.model_dump(mode="json", by_alias=True, exclude=SCORING_FIELDS),
+        "reasoning": work.model.reasoning.model_dump(mode="json") if work.model.reasoning else None,
+        "templateArgs": work.template_args if work.chat else None,
         "sampling": dataclasses.asdict(sampling),
         "seed": [work.run.seed, work.planned.task_name] if sampling.temperature or random_shots else None,
         "date": work.run.date.isoformat() if model and model.dated and work.chat else None,

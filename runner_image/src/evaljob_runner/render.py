@@ -41,7 +41,7 @@ def _rendered(prompt: Prompt, work: Assignment, tokenizer: Tokenizer | None) -> 
         sent = {"messages": [dict(m) for m in prompt.messages]} if prompt.messages else {"text": prompt.text}
         texts = {"choices": [{"text": text} for text in prompt.choices]} if prompt.choices else {}
         return {"renderedBy": "Server", **sent, **texts}
-    encoded = tokens.encode(prompt, tokenizer, work.run.date)
+    encoded = tokens.encode(prompt, tokenizer, work.run.date, work.template_args)
     choices = [
         {"text": text, "contextTokenIds": context, "tokenIds": continuation}
         for text, (context, continuation) in zip(prompt.choices, encoded.pairs, strict=True)

@@ -211,7 +211,9 @@ def _state(scores: Sequence[tuple[Reduced, str | None]], metric: MetricInfo) -> 
 def _tokens(scored: Sequence[Scored]) -> Tokens:
     requests = [r for s in scored if not s.from_log for r in s.line.requests]
     return Tokens(
-        prompt=sum(r.prompt_tokens or 0 for r in requests), output=sum(r.output_tokens or 0 for r in requests)
+        prompt=sum(r.prompt_tokens or 0 for r in requests),
+        output=sum(r.output_tokens or 0 for r in requests),
+        reasoning=sum(r.reasoning_tokens or 0 for r in requests),
     )
 
 

@@ -78,6 +78,10 @@ class Request(Frozen):
     """Whether the token ids begin with BOS twice; left out where they do not."""
     few_shot_ids: list[str] | None = None
     output: str | None = None
+    """What is scored; None where the model's thoughts do not end."""
+    reasoning: str | None = None
+    """What the model thought before its answer."""
+    reasoning_tokens: int | None = None
     finish_reason: str | None = None
     output_tokens: int | None = None
     seed: int | None = None
@@ -225,7 +229,9 @@ def _end_torn_line(file: Any, path: Path) -> None:  # noqa: ANN401 - a raw binar
 
 def without_prompt(line: InferenceLine) -> InferenceLine:
     """What scoring and reporting need of a line: prompts of a large shard would fill the memory."""
-    requests = [r.model_copy(update={"prompt": None, "messages": None}) for r in line.requests]
+    requests = [
+        r.model_copy(update={"prompt": None, "messages": None, "reasoning": None}) for r in line.requests
+    ]
     return line.model_copy(update={"requests": requests})
 
 

@@ -103,7 +103,9 @@ class Scorer:
         if definition.choose is not None:
             weighed = [Choice(c.sum, c.characters, c.bytes) for c in request.logprobs or ()]
             return choices.best(weighed, definition.choose)
-        output = request.output or ""
+        output = request.output
+        if output is None:
+            return None
         return self._pipelines[metric.extract](output) if metric.extract else output
 
     def _score(self, metric: Metric, line: InferenceLine) -> Score:

@@ -7,8 +7,9 @@ a chat template made gets no special tokens from the tokenizer, for both request
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from evaljob.names import Reason
 from evaljob_runner.backends.base import (
@@ -70,7 +71,8 @@ class Sent:
     def digest(self) -> str:
         """SHA-256 of what is sent."""
         if isinstance(self.prompt, ChatPrompt):
-            return _sha256([*map(dict, self.prompt.messages)])
+            args = [dict(self.prompt.template_args)] if self.prompt.template_args else []
+            return _sha256([*map(dict, self.prompt.messages), *args])
         return _sha256([self.prompt.text, *self.continuations] if self.continuations else self.prompt.text)
 
 
@@ -83,14 +85,15 @@ def combined(digests: Iterable[str]) -> str:
     return _sha256(list(digests))
 
 
-def send(prompt: Prompt) -> Sent:
+def send(prompt: Prompt, template_args: Mapping[str, Any]) -> Sent:
     """The prompt for a server.
 
     Raises:
         Fatal: BadData, for choices without a prompt before them: only the server knows what begins a text.
     """
     if not prompt.choices:
-        return Sent(ChatPrompt(prompt.messages) if prompt.messages else TextPrompt(prompt.text))
+        chat = ChatPrompt(prompt.messages, template_args) if prompt.messages else None
+        return Sent(chat or TextPrompt(prompt.text))
     context, space = _trimmed(prompt.text)
     if not context:
         raise Fatal(
@@ -100,14 +103,14 @@ def send(prompt: Prompt) -> Sent:
     return Sent(TextPrompt(context), tuple(space + prompt.delimiter + choice for choice in prompt.choices))
 
 
-def encode(prompt: Prompt, tokenizer: Tokenizer, date: dt.date) -> Encoded:
+def encode(prompt: Prompt, tokenizer: Tokenizer, date: dt.date, template_args: Mapping[str, Any]) -> Encoded:
     """Render and tokenise a prompt.
 
     Raises:
         Fatal: when the chat template refuses the messages.
     """
     chat = bool(prompt.messages)
-    text = tokenizer.render(prompt.messages, date) + prompt.prefix if chat else prompt.text
+    text = tokenizer.render(prompt.messages, date, **template_args) + prompt.prefix if chat else prompt.text
     ids = tokenizer.encode(text, special=not chat)
     pairs = tuple(
         _pair(tokenizer, text, prompt.delimiter + choice, special=not chat) for choice in prompt.choices

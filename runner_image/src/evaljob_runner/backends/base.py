@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -43,6 +43,8 @@ class ChatPrompt:
     """Messages, for a server that renders and tokenises."""
 
     messages: tuple[Mapping[str, Any], ...]
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    """Variables of the chat template."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class Answer:
     output_tokens: int
     seconds: float | None = None
     """Of this request alone, where known."""
+    thoughts: str | None = None
+    """What a server took out of the output as the model's reasoning; None where it does not do that."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ class Tokenizer(Protocol):
     def decode(self, ids: TokenIds) -> str:
         """Text without special tokens."""
 
-    def render(self, messages: tuple[Mapping[str, Any], ...], date: dt.date) -> str:
+    def render(self, messages: tuple[Mapping[str, Any], ...], date: dt.date, **template_args: Any) -> str:  # noqa: ANN401
         """The conversation as text, ready for the assistant's answer; `date` is the template's clock.
 
         Raises:

@@ -108,7 +108,8 @@ def _body(request: GenerateRequest) -> tuple[str, dict[str, Any]]:
     }
     body = {name: value for name, value in body.items() if value is not None}
     if isinstance(prompt, ChatPrompt):
-        return "chat/completions", body | {"messages": [dict(m) for m in prompt.messages]}
+        args = {"chat_template_kwargs": dict(prompt.template_args)} if prompt.template_args else {}
+        return "chat/completions", body | args | {"messages": [dict(m) for m in prompt.messages]}
     return "completions", body | {"prompt": prompt.text}
 
 
@@ -116,7 +117,8 @@ def _answer(request: GenerateRequest, response: httpx.Response) -> Answer:
     body = response.json()
     choice = body["choices"][0]
     chat = isinstance(request.prompt, ChatPrompt)
-    text = (choice["message"]["content"] or "") if chat else choice["text"]
+    message = choice["message"] if chat else {}
+    text = (message["content"] or "") if chat else choice["text"]
     text, stopped = cut(text, request.sampling.stop)
     usage = body.get("usage") or {}
     said = _FINISHED.get(choice.get("finish_reason") or "stop", Finish.STOP)
@@ -127,6 +129,8 @@ def _answer(request: GenerateRequest, response: httpx.Response) -> Answer:
         prompt_tokens=int(usage.get("prompt_tokens") or 0),
         output_tokens=int(usage.get("completion_tokens") or 0),
         seconds=round(response.elapsed.total_seconds(), 3),
+        # vLLM's name, then its newer one.
+        thoughts=message.get("reasoning_content") or message.get("reasoning"),
     )
 
 

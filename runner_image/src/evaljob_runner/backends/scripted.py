@@ -33,9 +33,15 @@ class Characters:
         """The characters."""
         return "".join(map(chr, ids))
 
-    def render(self, messages: tuple[Mapping[str, Any], ...], date: dt.date) -> str:  # noqa: ARG002 - no clock
-        """The turns, one after another."""
-        return "".join(f"<{m['role']}>{m['content']}" for m in messages) + "<assistant>"
+    def render(
+        self,
+        messages: tuple[Mapping[str, Any], ...],
+        date: dt.date,  # noqa: ARG002 - no clock
+        **template_args: Any,  # noqa: ANN401 - as in the protocol
+    ) -> str:
+        """The turns, one after another, behind the template's variables."""
+        head = "".join(f"<{name}={value}>" for name, value in template_args.items())
+        return head + "".join(f"<{m['role']}>{m['content']}" for m in messages) + "<assistant>"
 
 
 @dataclass

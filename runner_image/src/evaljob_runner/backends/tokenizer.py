@@ -72,7 +72,7 @@ class HuggingFaceTokenizer:
         )
         return text
 
-    def render(self, messages: tuple[Mapping[str, Any], ...], date: dt.date) -> str:
+    def render(self, messages: tuple[Mapping[str, Any], ...], date: dt.date, **template_args: Any) -> str:  # noqa: ANN401
         """The conversation through the chat template, with its clock stopped at `date`."""
         if not self._inner.chat_template:
             raise Fatal(
@@ -84,7 +84,7 @@ class HuggingFaceTokenizer:
                 [dict(m) for m in messages],
                 tokenize=False,
                 add_generation_prompt=True,
-                strftime_now=date.strftime,
+                **template_args | {"strftime_now": date.strftime},
             )
         except TemplateError as error:
             raise Fatal(
