@@ -16,7 +16,7 @@ from tests.cluster.paths import REPOSITORY
 from tests.cluster.shell import CommandError
 from tests.e2e.conftest import Submit
 from tests.e2e.evaljobs import SLOW, Handle, Manifest, endpoint, evaljob, questions
-from tests.e2e.world import NAMESPACE, World
+from tests.e2e.world import NAMESPACE, OPERATOR_NAMESPACE, World
 from tests.kube import Kubectl
 
 pytestmark = pytest.mark.cluster
@@ -117,6 +117,7 @@ def test_every_reason_to_wait_is_told_within_a_minute_and_passes(world: World, s
     assert "count/jobs.batch" in found["more"][1]
     _was_rehearsed(handle)
     _shows_why(handle)
+    _is_measured(world.kubectl)
     _clear(world.kubectl)
     world.kubectl.run("create", "secret", "generic", "eval-late", "--from-literal=token=x", "-n", NAMESPACE)
     for each in (handle, late):
@@ -141,6 +142,16 @@ def _shows_why(handle: Handle) -> None:
         "items"
     ]
     assert [e["reason"] for e in events] == ["Accepted"]
+
+
+def _is_measured(kubectl: Kubectl) -> None:
+    """What Prometheus reads, through the API server's proxy."""
+    (pod,) = kubectl.get_json("get", "pods", "-n", OPERATOR_NAMESPACE)["items"]
+    path = f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods/{pod['metadata']['name']}:8081/proxy/metrics"
+    text = kubectl.run("get", "--raw", path)
+    assert f'evaljob_partitions{{namespace="{NAMESPACE}",state="pending"}} 4.0' in text
+    assert 'evaljob_api_requests_total{code="403",resource="jobs",verb="create"}' in text
+    assert f'evaljob_watch_silence_seconds{{namespace="{NAMESPACE}",resource="pods"}}' in text
 
 
 def test_a_job_that_can_never_be_created_refuses_its_evaljob_at_once(submit: Submit) -> None:

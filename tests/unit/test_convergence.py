@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from evaljob.decide import Decision, Report, decide
 from evaljob.jobs import record_patch
+from evaljob.names import ANNOTATION_RETRY
 from evaljob.observe import Observation, Observed, observe, read_record
 from evaljob.plan import Partition, Plan
+from evaljob.policies import retry_asked
 from evaljob.spec import EvalJob
 from evaljob.standing import count
 from evaljob.status import Status
@@ -136,7 +138,7 @@ class Operator:
         self._seen(name)
 
     def _delete(self, name: str, uid: str) -> None:
-        assert self.evaljob.spec.suspend, "a Job is deleted while it may run"
+        assert self.evaljob.spec.suspend or retry_asked(self.evaljob), "a Job is deleted while it may run"
         self.cluster.delete(name, uid)
         self._seen(name)
 
@@ -150,7 +152,7 @@ class Operator:
         self.listed |= {self.jobs[name]["metadata"]["uid"]}
 
     def _store(self, decision: Decision) -> None:
-        if decision.status.is_true("Finished") and self.report is None:
+        if decision.status.is_true("Finished") and not self.evaljob.status.is_true("Finished"):
             self.report = decision.report
         self.evaljob = self.evaljob.model_copy(update={"status": decision.status})
 
@@ -160,7 +162,9 @@ class Operator:
         parts = counts.pending + counts.running + counts.succeeded + counts.failed
         assert parts == counts.total == len(self.plan.partitions)
         assert decision.again_after is None or decision.again_after > 0
-        if before.is_true("Finished"):
+        if retry_asked(self.evaljob):
+            assert not decision.create, "a Job is created before the old one is gone"
+        elif before.is_true("Finished"):
             assert status == before, "Finished is sticky"
             acts = (decision.create, decision.records, decision.suspensions, decision.deletions)
             assert acts == ((), (), (), ())
@@ -189,11 +193,20 @@ class Run:
         self.operator.step(self.rng.choice([NEVER, NEVER, 0, 1, 3]))
 
     def _user(self) -> None:
+        if self.rng.random() < 0.1:
+            self._ask_for_a_retry()
+            return
         finished = self.operator.evaljob.status.is_true("Finished")
         if self.cluster.jobs and not finished and self.rng.random() < 0.3:
             self.cluster.delete_by_hand(self.rng.choice(list(self.cluster.jobs.values())))
             return
         self._change(suspend=self.rng.random() < 0.4, parallelism=self.rng.choice([1, 2, 3, 50]))
+
+    def _ask_for_a_retry(self) -> None:
+        of = self.operator.evaljob
+        asked = {ANNOTATION_RETRY: str(self.cluster.now)}
+        metadata = of.metadata.model_copy(update={"annotations": asked})
+        self.operator.evaljob = of.model_copy(update={"metadata": metadata})
 
     def _change(self, **spec: object) -> None:
         of = self.operator.evaljob

@@ -760,7 +760,7 @@ async def test_a_missing_secret_is_read_from_the_events_of_a_pod_that_waits_in_s
     stage.now = later(30)
     stage.api.put(f"{JOBS}/{name}", {**job, "status": {"startTime": CREATED, "active": 1}})
     await stage.settle()
-    assert not stage.evaljob()["status"]["failures"]
+    assert not stage.status().get("failures")
     stage.now = later(31)
     stage.wake()
     await stage.until(lambda: stage.status().get("failures"))
@@ -769,6 +769,21 @@ async def test_a_missing_secret_is_read_from_the_events_of_a_pod_that_waits_in_s
         "SecretMissing",
         'waiting: secret "eval-llm" not found',
     )
+
+
+async def test_without_the_right_to_read_events_only_the_reason_is_less_precise(stage: Stage) -> None:
+    stage.api.faults = [(f"GET /api/v1{NS}/events", forbidden())] * 99
+    stage.submit()
+    await stage.start()
+    await stage.until(lambda: stage.api.of("jobs"))
+    ((name, job),) = stage.api.of("jobs").items()
+    stage.now = later(61)
+    stage.api.put(f"{JOBS}/{name}", {**job, "status": {"startTime": CREATED}})
+    await stage.until(lambda: stage.status().get("failures"))
+    assert stage.status()["failures"][0]["reason"] == "PodNotStarted"
+    stage.run_job(name)
+    await stage.until(stage.finished)
+    assert "PermissionDenied" not in [e["reason"] for e in stage.api.of("events").values()]
 
 
 async def test_a_pod_that_does_not_end_is_looked_for_by_its_job(stage: Stage) -> None:

@@ -1,14 +1,16 @@
 """What the informers do not show: pods that wait or do not end, Warnings about them, pods of a finished Job."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from evaljob.names import LABEL_NAME
 from evaljob.views import JobView, PodView, pod_view
-from evaljob_operator.api import JOB_LABEL, Json, core_path
+from evaljob_operator.api import JOB_LABEL, ApiError, Json, core_path
 from evaljob_operator.informer import OURS
 from evaljob_operator.world import World
 
+log = logging.getLogger(__name__)
 UNEXPLAINED_AFTER = 30.0
 """Seconds after which the Events of a pod or Job that waits without a word are asked for."""
 ASKED_MAX = 5
@@ -84,7 +86,12 @@ class PodLists:
 
     async def _warning(self, uid: str) -> str:
         query = {"fieldSelector": f"involvedObject.uid={uid},type=Warning"}
-        answer = await self._world.api.request("GET", self._event_path, query=query)
+        try:
+            answer = await self._world.api.request("GET", self._event_path, query=query)
+        except ApiError as error:
+            # Events make a reason more precise; nothing depends on them.
+            log.info("%s: %s", self._event_path, error)
+            return ""
         newest: Json = max(answer["items"], key=_event_time, default={})
         return str(newest.get("message") or "")
 
