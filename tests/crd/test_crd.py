@@ -65,6 +65,11 @@ def own_task(**changes: Any) -> Manifest:  # noqa: ANN401
     return {"datasets": [dataset(task=None, taskSpec=task)]}
 
 
+def programs(**dataset_: Any) -> Manifest:  # noqa: ANN401
+    metric = {"name": "code_exec", "primary": True, "program": "{{ answer }}", "tests": "{{ t }}"}
+    return {"datasets": [{**own_task(metrics=[metric])["datasets"][0], **dataset_}]}
+
+
 ENGINE = {"source": "pvc://models/m", "dtype": "bfloat16"}
 ENDPOINT = {"url": "https://llm.example.com/v1", "model": "x"}
 ACCEPTED: dict[str, Manifest] = {
@@ -86,6 +91,7 @@ ACCEPTED: dict[str, Manifest] = {
         ]
     },
     "a task of one's own": own_task(),
+    "programs, where the dataset allows them": programs(allowCodeExecution=True),
     "inline samples": {"datasets": [dataset(source=None, inline={"jsonl": '{"q": 1}'})]},
     "any display name": {"models": [model(displayName="[basene][chat-128k] Qwen2-72B-Instruct 模型 🦙")]},
     "253 characters of display name": {"datasets": [dataset(displayName="名" * 253)]},
@@ -148,6 +154,14 @@ REFUSED: dict[str, tuple[Manifest, tuple[str, ...]]] = {
     ),
     "a Chat task without messages": (own_task(requestType="Chat"), ("taskSpec", "messages: needed")),
     "choices without LogLikelihood": (own_task(choices={"values": ["A", "B"]}), ("taskSpec", "choices: needed")),
+    "programs, where the dataset does not allow them": (
+        programs(),
+        ("spec.datasets[0]", "add allowCodeExecution: true to the dataset"),
+    ),
+    "a program without tests": (
+        own_task(metrics=[{"name": "code_exec", "primary": True, "program": "x"}]),
+        ("metrics[0]", "program and tests belong together"),
+    ),
     "two primary metrics": (
         own_task(metrics=[{"name": "a", "primary": True}, {"name": "b", "primary": True}]),
         ("taskSpec", "exactly one must be primary"),

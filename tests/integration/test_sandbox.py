@@ -128,7 +128,7 @@ def _children(pid: int) -> list[int]:
 def test_numbers_of_system_calls_are_those_that_libseccomp_knows(machine: str) -> None:
     """A part of every Debian; the table is for kernels that are not here to be asked."""
     library = ctypes.CDLL("libseccomp.so.2")
-    audit, column = syscalls.ARCHITECTURES[machine].audit, syscalls.ARCHITECTURES[machine].column
+    audit, column = syscalls.AUDIT[machine], syscalls.COLUMN[machine]
 
     def number(name: str) -> int | None:
         found: int = library.seccomp_syscall_resolve_name_arch(ctypes.c_uint32(audit), name.encode())

@@ -58,6 +58,18 @@ def test_the_core_imports_neither_frameworks_nor_engines() -> None:
     assert roots & heavy <= {"threading"}
 
 
+def test_confined_processes_import_the_standard_library_only() -> None:
+    """They run with -S and without the runner's packages, and each start pays for each import."""
+    code = "import sys; before = set(sys.modules); import evaljob_runner.sandbox.confined; "
+    code += "print(*(set(sys.modules) - before))"
+    command = [sys.executable, "-S", "-P", "-s", "-c", code]
+    path = {"PYTHONPATH": str(TOP / "runner_image/src")}
+    done = subprocess.run(command, env=path, capture_output=True, text=True, check=True)
+    roots = {name.split(".")[0] for name in done.stdout.split()}
+    assert roots - sys.stdlib_module_names == {"evaljob_runner"}
+    assert not roots & {"dataclasses", "pathlib", "subprocess", "inspect"}
+
+
 def test_versions_agree() -> None:
     chart = yaml.safe_load((TOP / "charts/evaljob/Chart.yaml").read_text())
     assert chart["version"] == chart["appVersion"] == evaljob.__version__

@@ -11,7 +11,7 @@ import os
 import struct
 from collections.abc import Iterable
 
-from evaljob_runner.sandbox.syscalls import ARCHITECTURES, CLONE, CLONE3, IOCTL, PRLIMIT64, Architecture
+from evaljob_runner.sandbox.syscalls import ALLOWED, AUDIT, CLONE, CLONE3, COLUMN, IOCTL, PRLIMIT64
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.syscall.restype = ctypes.c_long
@@ -102,9 +102,9 @@ def restrict_calls() -> None:
         OSError: when the kernel refuses, or the architecture is not known.
     """
     machine = os.uname().machine
-    if machine not in ARCHITECTURES:
+    if machine not in AUDIT:
         raise OSError(errno.ENOSYS, f"no table of system calls for {machine}")
-    code = call_filter(ARCHITECTURES[machine])
+    code = call_filter(machine)
     buffer = ctypes.create_string_buffer(code, len(code))
     # struct sock_fprog: a count, padding, a pointer.
     program = struct.pack("=H6xQ", len(code) // 8, ctypes.addressof(buffer))
@@ -112,22 +112,23 @@ def restrict_calls() -> None:
     _prctl(_SET_SECCOMP, _FILTER, ctypes.create_string_buffer(program, len(program)))
 
 
-def call_filter(machine: Architecture) -> bytes:
+def call_filter(machine: str) -> bytes:
     """The allow-list as a classic BPF program, one test after the other."""
-    refuse = _RET_ERRNO | errno.EPERM
-    own, clone = PRLIMIT64[machine.column], CLONE[machine.column]
+    column = COLUMN[machine]
     found = [
         _instruction(_LOAD, _ARCHITECTURE_AT),
-        _instruction(_EQUAL, machine.audit, skip=1),
+        _instruction(_EQUAL, AUDIT[machine], skip=1),
         _instruction(_RETURN, _RET_KILL_PROCESS),
         _instruction(_LOAD, _NUMBER_AT),
     ]
-    for number in machine.allowed:
-        found += _answer(number, _RET_ALLOW)
-    found += _answer(IOCTL[machine.column], _RET_ERRNO | errno.ENOTTY)
-    found += _answer(CLONE3[machine.column], _RET_ERRNO | errno.ENOSYS)
-    found += _if_argument(own, _EQUAL, 0) + _if_argument(clone, _ANY_BIT, _CLONE_THREAD)
-    return b"".join([*found, _instruction(_RETURN, refuse)])
+    for pair in ALLOWED.values():
+        number = pair[column]
+        found += _answer(number, _RET_ALLOW) if number is not None else []
+    found += _answer(IOCTL[column], _RET_ERRNO | errno.ENOTTY)
+    found += _answer(CLONE3[column], _RET_ERRNO | errno.ENOSYS)
+    found += _if_argument(PRLIMIT64[column], _EQUAL, 0)
+    found += _if_argument(CLONE[column], _ANY_BIT, _CLONE_THREAD)
+    return b"".join([*found, _instruction(_RETURN, _RET_ERRNO | errno.EPERM)])
 
 
 def _answer(number: int, answer: int) -> list[bytes]:

@@ -5,8 +5,6 @@ signals to others, ptrace, everything that makes, changes or removes a file, mem
 io_uring.
 """
 
-from dataclasses import dataclass
-
 # Number of each call on x86_64 and aarch64; None where the architecture has not got it (linux/unistd.h).
 # A test compares with libseccomp's tables.
 ALLOWED: dict[str, tuple[int | None, int | None]] = {
@@ -89,23 +87,7 @@ IOCTL = (16, 29)
 """ENOTTY: Python only asks whether a file is a terminal."""
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """A machine whose numbers are known.
-
-    Args:
-        audit: AUDIT_ARCH_*, which the filter compares, so that 32-bit calls cannot slip in under other meanings.
-        column: in the table above.
-    """
-
-    audit: int
-    column: int
-
-    @property
-    def allowed(self) -> list[int]:
-        """The numbers of the allow-list."""
-        return [pair[self.column] for pair in ALLOWED.values() if pair[self.column] is not None]  # type: ignore[misc]
-
-
-ARCHITECTURES = {"x86_64": Architecture(0xC000003E, 0), "aarch64": Architecture(0xC00000B7, 1)}
-"""By `uname -m`."""
+AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+"""By `uname -m`: AUDIT_ARCH_*, which the filter compares, so that 32-bit calls cannot slip in by other numbers."""
+COLUMN = {"x86_64": 0, "aarch64": 1}
+"""By `uname -m`: which number of each pair above."""
