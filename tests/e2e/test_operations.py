@@ -137,6 +137,7 @@ def _shows_why(handle: Handle) -> None:
     head, line = handle.world.kubectl.run("get", "ej", handle.name, "-n", NAMESPACE).splitlines()
     assert head.split() == ["NAME", "STATE", "DONE", "FAILED", "REASON", "AGE"]
     assert line.split()[4] in {"SecretMissing", "AdmissionDenied", "QuotaExceeded"}
+    assert "waiting: " in handle.world.kubectl.run("get", "ej", handle.name, "-n", NAMESPACE, "-o", "wide")
     about = f"involvedObject.uid={handle.body()['metadata']['uid']}"
     events = handle.world.kubectl.get_json("get", "events", "-n", NAMESPACE, "--field-selector", about)[
         "items"

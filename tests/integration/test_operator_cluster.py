@@ -228,6 +228,22 @@ async def test_a_watch_that_nobody_listens_to_gives_its_thread_back(server: Serv
     pytest.fail("the thread still reads")
 
 
+async def test_each_answer_is_told_to_who_counts_them(server: Server) -> None:
+    told: list[tuple[str, str, int]] = []
+    config = Configuration(host=f"http://127.0.0.1:{server.http.server_port}")
+    config.retries = False
+    cluster = Cluster(config, 1, lambda *answer: told.append(answer))
+    server.answers = [reply(200, {}), reply(403, status("Forbidden")), reply(200, b"no JSON"), stream()]
+    await cluster.request("GET", "/a")
+    for _ in range(2):
+        with pytest.raises(ApiError):
+            await cluster.request("PATCH", "/b", body={})
+    assert [batch async for batch in cluster.watch("/c", {})] == []
+    cluster.close()
+    assert told[:2] == [("GET", "/a", 200), ("PATCH", "/b", 403)]
+    assert told[-1] == ("WATCH", "/c", 200)
+
+
 async def test_a_dry_run_brings_its_warnings(server: Server, cluster: Cluster) -> None:
     warning = '299 - "spec: \\"x\\", not good", 299 - "and another"'
     server.answers = [reply(201, {"kind": "Job"}, Warning=warning)]

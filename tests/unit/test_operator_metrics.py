@@ -19,6 +19,7 @@ def lines(metrics: Metrics) -> set[str]:
     [
         ("GET", JOBS, "list", "jobs"),
         ("GET", f"{JOBS}/x", "get", "jobs"),
+        ("WATCH", JOBS, "watch", "jobs"),
         ("POST", JOBS, "create", "jobs"),
         ("PATCH", f"{JOBS}/x", "patch", "jobs"),
         ("DELETE", f"{JOBS}/x", "delete", "jobs"),

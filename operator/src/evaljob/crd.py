@@ -21,13 +21,15 @@ _KEPT = {
 _DROPPED = {"title", "$defs", "propertyNames"}
 _CHILDREN = {"properties", "items", "additionalProperties", "patternProperties"}
 _COLUMNS = (
-    ("State", "string", ".status.state"),
-    ("Done", "string", ".status.progress"),
-    ("Failed", "integer", ".status.failed"),
+    ("State", "string", ".status.state", 0),
+    ("Done", "string", ".status.progress", 0),
+    ("Failed", "integer", ".status.failed", 0),
     # Why a partition failed or waits: the first of the list, failures before waits.
-    ("Reason", "string", ".status.failures[0].reason"),
-    ("Age", "date", ".metadata.creationTimestamp"),
+    ("Reason", "string", ".status.failures[0].reason", 0),
+    ("Age", "date", ".metadata.creationTimestamp", 0),
+    ("Message", "string", ".status.failures[0].message", 1),
 )
+"""Name, type, path, priority; those above 0 are shown by `kubectl get -o wide`."""
 
 
 class UnsupportedSchemaError(Exception):
@@ -60,7 +62,8 @@ def crd() -> Schema:
                     "storage": True,
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": [
-                        {"name": name, "type": kind, "jsonPath": path} for name, kind, path in _COLUMNS
+                        {"name": name, "type": kind, "jsonPath": path, "priority": priority}
+                        for name, kind, path, priority in _COLUMNS
                     ],
                     "schema": {"openAPIV3Schema": schema},
                 }

@@ -198,6 +198,7 @@ class Cluster:
         """The thread of one watch: lines of JSON to events."""
         try:
             response = self._send("GET", path, query, SILENCE)
+            self._told("WATCH", path, response.status)
             try:
                 if response.status != 200:
                     raise error_of(response.status, response.data, response.headers.get("Retry-After"))
