@@ -142,6 +142,15 @@ def test_a_pod_that_asks_no_hub_gets_neither_cache_nor_token() -> None:
     assert [e["name"] for e in container(job)["env"]] == ["OMP_NUM_THREADS"]
 
 
+def test_a_bucket_is_reached_by_the_variables_of_its_own_library() -> None:
+    secret: dict[str, Any] = {"s3": {"credentialsSecretRef": {"name": "eval-s3", "key": "credentials"}}}
+    job = made(document(datasets=[dataset(source="s3://evals/set")], **secret))
+    (variable,) = [e for e in container(job)["env"] if e["name"].startswith("AWS_")]
+    assert variable == {"name": "AWS_SHARED_CREDENTIALS_FILE", "value": "/etc/evaljob/s3/credentials"}
+    assert volume(job, "s3")["secret"]["secretName"] == "eval-s3"
+    assert "s3" not in {v["name"] for v in made(document(**secret))["spec"]["template"]["spec"]["volumes"]}
+
+
 def test_a_pod_sees_three_keys_of_the_plan_and_its_own_uid() -> None:
     sources = volume(made(), "plan")["projected"]["sources"]
     assert [i["key"] for i in sources[0]["configMap"]["items"]] == [

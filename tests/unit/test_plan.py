@@ -162,9 +162,10 @@ class TestRefusals:
             "only such Secrets may be used by EvalJobs"
         )
 
-    def test_a_hub_token_without_the_prefix(self) -> None:
-        error = refusal(hub={"tokenSecretRef": {"name": "hf", "key": "token"}})
-        assert str(error).startswith("spec.hub.tokenSecretRef.name: 'hf' must begin with 'eval-'")
+    @pytest.mark.parametrize(("field", "key"), [("hub", "tokenSecretRef"), ("s3", "credentialsSecretRef")])
+    def test_a_secret_of_a_source_without_the_prefix(self, field: str, key: str) -> None:
+        error = refusal(**{field: {key: {"name": "own", "key": "token"}}})
+        assert str(error).startswith(f"spec.{field}.{key}.name: 'own' must begin with 'eval-'")
 
     def test_more_ranks_than_gpus(self) -> None:
         def limits(gpus: object) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_what_is_read_is_what_counts_in_the_digest(tmp_path: Path) -> None:
         (tmp_path / f"{name}.jsonl").write_text('{"a": 1}')
 
     def digest() -> str:
-        return sources.open_source("pvc://data/.", None, places).split("test", None).digest()
+        return sources.open_source("pvc://data/.", None, places, tmp_path).split("test", None).digest()
 
     before = digest()
     (tmp_path / "train.jsonl").write_text('{"a": 2}')

@@ -87,6 +87,10 @@ M, D = "spec.models.0", "spec.datasets.0"
             "spec.models[0].transformers.source: String should match",
         ),
         (
+            at(f"{M}.transformers.source", "s3://models/x"),
+            "spec.models[0].transformers.source: String should match",
+        ),
+        (
             at(f"{D}.source", "hf://cais/mmlu/all@main"),
             "spec.datasets[0].source: an hf:// source names its revision",
         ),
@@ -154,12 +158,13 @@ def test_refused(doc: object, words: str) -> None:
 @pytest.mark.parametrize(
     "source",
     [
+        "s3://evals/qa/test.jsonl",
         "hf://openai/gsm8k@main/main",
         "hf://01-ai/Yi-1.5_x@v1.0",
         "hf://cais/mmlu@c30699e8356da336a370243923dbaf21066bb9fe/all/test-00000-of-00001.parquet",
     ],
 )
-def test_repositories_of_a_hub_are_sources(source: str) -> None:
+def test_repositories_and_buckets_are_sources_of_data(source: str) -> None:
     found = parse_evaljob(at(f"{D}.source", source))
     assert found.spec.datasets[0].source == source
 

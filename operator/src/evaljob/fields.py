@@ -11,6 +11,7 @@ DnsLabel40 = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z
 DisplayName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=253)]
 HUB_SCHEME = "hf://"
+S3_SCHEME = "s3://"
 _WITH_REVISION = "^hf://[^/@]+/[^/@]+@"
 _NEEDS_REVISION = (
     "an hf:// source names its revision, hf://<org>/<name>@<revision>: a branch moves, and numbers move with it; "
@@ -30,18 +31,24 @@ def _names_revision(source: str) -> str:
     return source
 
 
+_MOUNTED = r"(pvc|configmap)://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(/[^/]+)+"
+_REPOSITORY = r"hf://[A-Za-z0-9][-.\w]*/[A-Za-z0-9][-.\w]*(@[A-Za-z0-9][-.\w]*)?(/[^/]+)*"
+_OBJECT = r"s3://[a-z0-9][-.a-z0-9]*[a-z0-9](/[^/]+)+"
 Source = Annotated[
     str,
-    StringConstraints(
-        pattern=r"^((pvc|configmap)://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(/[^/]+)+"
-        r"|hf://[A-Za-z0-9][-.\w]*/[A-Za-z0-9][-.\w]*(@[A-Za-z0-9][-.\w]*)?(/[^/]+)*)$",
-        max_length=1024,
-    ),
+    StringConstraints(pattern=f"^({_MOUNTED}|{_REPOSITORY})$", max_length=1024),
     AfterValidator(_stays_inside),
     AfterValidator(_names_revision),
 ]
 """`pvc://<claim>/<path>` or `configmap://<name>/<key>` in the EvalJob's own namespace, or a repository of a Hugging
 Face hub, `hf://<org>/<name>@<revision>[/<path>]`."""
+DataSource = Annotated[
+    str,
+    StringConstraints(pattern=f"^({_MOUNTED}|{_REPOSITORY}|{_OBJECT})$", max_length=1024),
+    AfterValidator(_stays_inside),
+    AfterValidator(_names_revision),
+]
+"""As `Source`, or `s3://<bucket>/<key>`."""
 REVISION_RULE = cel(
     f"!has(self.source) || !self.source.startsWith('{HUB_SCHEME}') || self.source.matches('{_WITH_REVISION}')",
     _NEEDS_REVISION,

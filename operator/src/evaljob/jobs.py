@@ -6,7 +6,7 @@ Order of power in a pod: defaults < chart < user < forced security fields; then 
 from typing import Any
 
 from evaljob import podsecurity
-from evaljob.fields import HUB_SCHEME, SecretKeyRef
+from evaljob.fields import SecretKeyRef
 from evaljob.names import (
     ANNOTATION_RESULT,
     API_VERSION,
@@ -33,6 +33,7 @@ HUB_TOKEN_DIR = "/etc/evaljob/hub"  # noqa: S105 - a folder
 SOURCE_DIR = "/mnt/source"
 CONFIG_DIR = "/mnt/config"
 HUB_DIR = "/mnt/hub"
+S3_DIR = "/etc/evaljob/s3"
 OUTPUT_DIR = "/mnt/output"
 ATTEMPT_FILE = "attempt"
 """The pod's own uid beside the plan's files: which attempt this is."""
@@ -150,6 +151,8 @@ def _pod(plan: Plan, partition: Partition) -> Manifest:
     runner = model.runner
     volumes = [*_scratch(), _plan_volume(plan, partition), *_claims(plan, partition), *_key_volume(model)]
     volumes += _hub_volumes(plan, partition)
+    if credentials := _bucket_secret(plan, partition):
+        volumes.append(_secret("s3", S3_DIR, credentials))
     return {
         # The runner's soft deadline comes a grace period earlier, so that it can still close its log.
         "activeDeadlineSeconds": plan.run.partition_deadline_seconds + plan.run.grace_period_seconds,
@@ -179,6 +182,7 @@ def _container(plan: Plan, partition: Partition, mounts: list[Manifest]) -> Mani
         "env": [
             *_environment(runner.resources),
             *_hub_environment(plan, partition),
+            *_bucket_environment(plan, partition),
             *(e.model_dump() for e in runner.env),
         ],
         "resources": _given(limits=runner.resources.limits, requests=runner.resources.requests),
@@ -219,8 +223,18 @@ def _hub_environment(plan: Plan, partition: Partition) -> list[Manifest]:
 
 
 def _uses_hub(plan: Plan, partition: Partition) -> bool:
-    uris = sources(plan.model(partition.model), plan.dataset(partition.dataset).dataset)
-    return any(uri.startswith(HUB_SCHEME) for uri in uris)
+    return any(scheme == "hf" for scheme, _ in _sources(plan, partition))
+
+
+def _bucket_secret(plan: Plan, partition: Partition) -> SecretKeyRef | None:
+    uses = any(scheme == "s3" for scheme, _ in _sources(plan, partition))
+    return plan.run.s3.credentials_secret_ref if plan.run.s3 and uses else None
+
+
+def _bucket_environment(plan: Plan, partition: Partition) -> list[Manifest]:
+    """The AWS SDK's own variable."""
+    ref = _bucket_secret(plan, partition)
+    return [{"name": "AWS_SHARED_CREDENTIALS_FILE", "value": f"{S3_DIR}/{ref.key}"}] if ref else []
 
 
 def _sources(plan: Plan, partition: Partition) -> list[tuple[str, str]]:

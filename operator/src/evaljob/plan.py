@@ -16,7 +16,7 @@ from evaljob.fields import SecretKeyRef
 from evaljob.model import Frozen
 from evaljob.names import Reason, job_name
 from evaljob.podfields import Resources, RunnerPod
-from evaljob.spec import Dataset, EvalJob, Hub, InvalidSpecError, Model, ModelCache, Output, Spec
+from evaljob.spec import S3, Dataset, EvalJob, Hub, InvalidSpecError, Model, ModelCache, Output, Spec
 from evaljob.task import RequestType, Task
 
 PLAN_VERSION: Literal[1] = 1
@@ -58,6 +58,7 @@ class RunPlan(Frozen):
     grace_period_seconds: int
     job_ttl_seconds: int
     hub: Hub | None = None
+    s3: S3 | None = None
     model_cache: ModelCache | None = None
     output: Output | None = None
 
@@ -124,6 +125,8 @@ def make_plan(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Setting
     spec, meta = evaljob.spec, evaljob.metadata
     if spec.hub:
         _refuse_foreign_secret("spec.hub.tokenSecretRef", spec.hub.token_secret_ref, settings)
+    if spec.s3:
+        _refuse_foreign_secret("spec.s3.credentialsSecretRef", spec.s3.credentials_secret_ref, settings)
     datasets = tuple(_resolve(d, catalogue) for d in spec.datasets)
     models = tuple(_complete(m, spec.runner, settings) for m in spec.models)
     _refuse_unknown_pairs(spec)
@@ -146,6 +149,7 @@ def make_plan(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Setting
             grace_period_seconds=settings.grace_period_seconds,
             job_ttl_seconds=settings.job_ttl_seconds,
             hub=spec.hub,
+            s3=spec.s3,
             model_cache=spec.model_cache,
             output=spec.output,
         ),

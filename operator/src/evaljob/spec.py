@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from evaljob.backends import BACKENDS, VLLM, OpenAI, PromptFormat, Transformers
-from evaljob.fields import REVISION_RULE, DisplayName, DnsLabel40, ObjectName, SecretKeyRef, Source
+from evaljob.fields import REVISION_RULE, DataSource, DisplayName, DnsLabel40, ObjectName, SecretKeyRef
 from evaljob.model import Frozen, cel, cel_rules, list_map
 from evaljob.names import API_VERSION, KIND, Reason
 from evaljob.podfields import RunnerPod
@@ -118,7 +118,7 @@ class Dataset(Frozen):
     """A task of the catalogue."""
     task_spec: Task | None = None
     """A task written here."""
-    source: Source | None = None
+    source: DataSource | None = None
     """A file of JSON lines or Parquet, or a folder with files by split (docs/sources.md)."""
     inline: Inline | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -167,6 +167,13 @@ class Hub(Frozen):
     """A token that may read the repositories, for private and gated ones."""
 
 
+class S3(Frozen):
+    """How `s3://` sources are reached; region and address are the runner's AWS_REGION and AWS_ENDPOINT_URL."""
+
+    credentials_secret_ref: SecretKeyRef
+    """A credentials file, as the AWS tools keep it in `~/.aws/credentials`."""
+
+
 class ModelCache(Frozen):
     """Where what comes from `hf://` sources is kept. Without it each pod fetches its own, into at most 64 GiB."""
 
@@ -183,6 +190,7 @@ _IMMUTABLE = (
     "pendingDeadlineSeconds",
     "runner",
     "hub",
+    "s3",
     "modelCache",
     "output",
 )
@@ -232,6 +240,7 @@ class Spec(Frozen):
     """A pod that has not started after this many seconds fails its partition."""
     runner: RunnerPod = RunnerPod()
     hub: Hub | None = None
+    s3: S3 | None = None
     model_cache: ModelCache | None = None
     output: Output | None = None
 

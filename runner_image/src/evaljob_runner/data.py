@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from evaljob.names import Reason
@@ -78,10 +80,17 @@ def select(dataset: Dataset, task: Task, partition: Partition, places: Places) -
     """Read a dataset and cut out a shard.
 
     Raises:
-        Fatal: BadData, EmptyDataset or BadConfiguration.
+        Fatal: BadData, EmptyDataset or BadConfiguration; more where a hub or a bucket is asked.
+        Retry: when it does not answer.
     """
+    inline = dataset.inline.jsonl if dataset.inline else None
+    with TemporaryDirectory() as scratch:
+        source = sources.open_source(dataset.source, inline, places, Path(scratch))
+        return _select(source, dataset, task, partition)
+
+
+def _select(source: Source, dataset: Dataset, task: Task, partition: Partition) -> Selection:
     reader = _Reader(task)
-    source = sources.open_source(dataset.source, dataset.inline.jsonl if dataset.inline else None, places)
     rows = _rows(source, task, task.splits.eval if task.splits else None)
     index = reader.index(rows)
     if not index:
