@@ -22,6 +22,7 @@ SEEN = Status(state=State.RUNNING, conditions=(condition(Condition.ACCEPTED),))
         ({"partitions": PartitionCounts(total=3, running=3)}, 7.0),
         ({"progress": "1/3"}, 7.0),
         ({"state": State.SUSPENDED}, 0.0),
+        ({"retried": "1"}, 0.0),
         ({"failures": (FailureStatus(partition="m/d", reason="Unschedulable"),)}, 0.0),
         ({"conditions": (condition(Condition.ACCEPTED, "False"),)}, 0.0),
         ({"conditions": (condition(Condition.ACCEPTED, reason="Other"),)}, 0.0),

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 
 from evaljob.decide import Decision, decide, refused
@@ -14,7 +15,7 @@ from evaljob.plan import Plan
 from evaljob.policies import retry_asked
 from evaljob.spec import EvalJob, InvalidSpecError, parse_evaljob
 from evaljob.standing import Event
-from evaljob.status import PartitionCounts, Status
+from evaljob.status import PartitionCounts
 from evaljob_operator.acceptance import rehearsed
 from evaljob_operator.api import (
     ApiError,
@@ -27,13 +28,13 @@ from evaljob_operator.api import (
 from evaljob_operator.backoff import Backoff
 from evaljob_operator.freeze import PredecessorError, UnreadablePlanError, freeze, get, make, read
 from evaljob_operator.pods import PodLists
+from evaljob_operator.publisher import NEVER, Publisher
 from evaljob_operator.refusals import Refusals, refusal
-from evaljob_operator.statuses import denied, due_in, known
+from evaljob_operator.statuses import denied, known
 from evaljob_operator.world import World
 from evaljob_operator.writer import Writer
 
 log = logging.getLogger(__name__)
-NEVER = float("-inf")
 
 
 class ForgottenError(Exception):
@@ -56,6 +57,7 @@ class Reconciler:
         self._world = world
         self._informers = world.informers[self.namespace]
         self._writer = Writer(world.api, self.namespace, self._informers, world.metrics)
+        self._publisher = Publisher(world, self._writer)
         self._pods = PodLists(world, self.namespace, self.name)
         # A record never changes once written, and each pass sees all of them.
         self._read = functools.cache(read_record)
@@ -65,8 +67,7 @@ class Reconciler:
         self._plan: Plan | None = None
         self._plan_is_there = False
         self._refusals = Refusals()
-        self._synced_at = self._status_at = self._summary_at = NEVER
-        self._summarized: tuple[str, int] | None = None
+        self._synced_at = NEVER
         self._trouble = ""
         self.counts = PartitionCounts()
         """Where its partitions are, as of the last pass; nowhere once it is finished."""
@@ -147,11 +148,9 @@ class Reconciler:
         return max(delay, error.retry_after) if isinstance(error, TooManyRequestsError) else delay
 
     async def _tell_denial(self, error: ApiError) -> None:
-        now = self._now()
         evaljob = known(self._body)
-        status = denied(evaljob, evaljob.status, str(error), now)
         try:
-            await self._write_status(evaljob, status, (_denial_event(error),), now)
+            await self._conclude(evaljob, Decision(status=evaljob.status), self._now(), error)
         except ApiError as second:
             log.warning("%s: status: %s", self, second)
 
@@ -255,50 +254,20 @@ class Reconciler:
         self, evaljob: EvalJob, decision: Decision, now: datetime, error: ApiError | None = None
     ) -> float | None:
         """Write summary, status and Events as far as they are due; seconds until the rest is."""
-        status, events = decision.status, decision.events
         if error is not None and _is_denial(error):
-            status, events = denied(evaljob, status, str(error), now), (_denial_event(error),)
-        over = status.is_true(Condition.FINISHED)
-        self.counts = PartitionCounts() if over else status.partitions
-        # The summary first: an EvalJob that is Finished has one.
-        next_summary = await self._write_summary(evaljob, decision, over=over)
-        next_status = await self._write_status(evaljob, status, events, now)
-        if over:
-            return 0.0
-        return min((t for t in (next_summary, next_status) if t is not None), default=None)
-
-    async def _write_summary(self, evaljob: EvalJob, decision: Decision, *, over: bool) -> float | None:
-        report = decision.report
-        if report is None:
-            return None
-        # Comparing the outcomes themselves would take as long as writing them; the last summary is always made.
-        mark = (report.state, len(report.outcomes))
-        if mark == self._summarized and not over:
-            return None
-        monotonic, interval = self._world.monotonic, self._world.timing.between_summaries
-        if not over and (left := self._summary_at + interval - monotonic()) > 0:
-            return left
-        if (packed := decision.summary) is not None:
-            await self._writer.summary(evaljob, packed)
-        self._summarized, self._summary_at = mark, monotonic()
-        return None
-
-    async def _write_status(
-        self, evaljob: EvalJob, status: Status, events: tuple[Event, ...], now: datetime
-    ) -> float | None:
-        since = self._world.monotonic() - self._status_at
-        left = due_in(evaljob.status, status, since, self._world.timing.between_statuses)
-        if left != 0.0:
-            return left
+            told = Event("Warning", Reason.PERMISSION_DENIED, str(error))
+            status = denied(evaljob, decision.status, str(error), now)
+            decision = replace(decision, status=status, events=(told,))
+        over = decision.status.is_true(Condition.FINISHED)
+        self.counts = PartitionCounts() if over else decision.status.partitions
         try:
-            self._body = await self._writer.status(evaljob, status)
+            body, left = await self._publisher.publish(evaljob, decision, now)
         except InvalidError:
             # Another EvalJob by now: the next pass asks, and ends.
             self._synced_at = NEVER
             raise
-        self._status_at = self._world.monotonic()
-        await self._writer.events(evaljob, events, now)
-        return None
+        self._body = body or self._body
+        return 0.0 if over else left
 
 
 async def first_error(*steps: Callable[[], Awaitable[None]]) -> ApiError | None:
@@ -314,10 +283,6 @@ async def first_error(*steps: Callable[[], Awaitable[None]]) -> ApiError | None:
 
 def _is_denial(error: ApiError) -> bool:
     return refusal(error) is Reason.PERMISSION_DENIED
-
-
-def _denial_event(error: ApiError) -> Event:
-    return Event("Warning", Reason.PERMISSION_DENIED, str(error))
 
 
 def _version(body: Json) -> int:

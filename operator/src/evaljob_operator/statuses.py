@@ -13,8 +13,8 @@ from evaljob_operator.api import Json
 def due_in(before: Status, after: Status, since_last: float, interval: float) -> float | None:
     """Seconds until `after` is to be written: 0 for news, None when nothing has changed.
 
-    News is a change of the state or of a condition, and a reason that was not there; counters wait until
-    `interval` seconds have passed since the last write.
+    News is a change of the state or of a condition, a reason that was not there, and a retry that was begun;
+    counters wait until `interval` seconds have passed since the last write.
     """
     if before == after:
         return None
@@ -23,9 +23,9 @@ def due_in(before: Status, after: Status, since_last: float, interval: float) ->
     return max(interval - since_last, 0.0)
 
 
-def _news(status: Status) -> tuple[str, frozenset[tuple[str, str, str]], frozenset[str]]:
+def _news(status: Status) -> tuple[object, ...]:
     conditions = frozenset((c.type, c.status, c.reason) for c in status.conditions)
-    return status.state, conditions, frozenset(f.reason for f in status.failures)
+    return status.state, status.retried, conditions, frozenset(f.reason for f in status.failures)
 
 
 def denied(evaljob: EvalJob, status: Status, message: str, now: datetime) -> Status:

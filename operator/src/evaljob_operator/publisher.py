@@ -1,0 +1,67 @@
+"""Status, summary and Events of one EvalJob: news at once, counters and numbers once in a while."""
+
+from datetime import datetime
+
+from evaljob.decide import Decision
+from evaljob.names import Condition
+from evaljob.spec import EvalJob
+from evaljob_operator.api import Json
+from evaljob_operator.statuses import due_in
+from evaljob_operator.world import World
+from evaljob_operator.writer import Writer
+
+NEVER = float("-inf")
+
+
+class Publisher:
+    """Writes what a decision says about an EvalJob, as far as it is due."""
+
+    def __init__(self, world: World, writer: Writer) -> None:
+        self._world = world
+        self._writer = writer
+        self._status_at = self._summary_at = NEVER
+        self._summarized: tuple[str, int] | None = None
+
+    async def publish(
+        self, evaljob: EvalJob, decision: Decision, now: datetime
+    ) -> tuple[Json | None, float | None]:
+        """Write.
+
+        Returns:
+            The EvalJob after a write, and seconds until the rest is due, if any.
+
+        Raises:
+            InvalidError: the EvalJob of that name has another uid.
+        """
+        # The summary first: an EvalJob that is Finished has one.
+        next_summary = await self._write_summary(evaljob, decision)
+        body, next_status = await self._write_status(evaljob, decision, now)
+        return body, min((t for t in (next_summary, next_status) if t is not None), default=None)
+
+    async def _write_summary(self, evaljob: EvalJob, decision: Decision) -> float | None:
+        report, over = decision.report, decision.status.is_true(Condition.FINISHED)
+        if report is None:
+            return None
+        # Comparing the outcomes themselves would take as long as writing them; the last summary is always made.
+        mark = (report.state, len(report.outcomes))
+        if mark == self._summarized and not over:
+            return None
+        monotonic, interval = self._world.monotonic, self._world.timing.between_summaries
+        if not over and (left := self._summary_at + interval - monotonic()) > 0:
+            return left
+        if (packed := decision.summary) is not None:
+            await self._writer.summary(evaljob, packed)
+        self._summarized, self._summary_at = mark, monotonic()
+        return None
+
+    async def _write_status(
+        self, evaljob: EvalJob, decision: Decision, now: datetime
+    ) -> tuple[Json | None, float | None]:
+        since = self._world.monotonic() - self._status_at
+        left = due_in(evaljob.status, decision.status, since, self._world.timing.between_statuses)
+        if left != 0.0:
+            return None, left
+        body = await self._writer.status(evaljob, decision.status)
+        self._status_at = self._world.monotonic()
+        await self._writer.events(evaljob, decision.events, now)
+        return body, None
