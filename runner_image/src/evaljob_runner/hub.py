@@ -8,6 +8,7 @@ Processes may share a cache: a file is written under a name of its own and moved
 from fetching it too.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,6 +129,7 @@ def _asking() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = True
+        os.environ["HF_HUB_OFFLINE"] = "1"  # for the processes that an engine starts
 
 
 def stop(error: Exception, repository: Repository) -> Stop:
