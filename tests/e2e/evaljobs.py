@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 
+from tests.e2e import servers
 from tests.e2e.world import NAMESPACE, TINY, World
 
 Manifest = dict[str, Any]
-SLOW = f"http://stub-slow.{NAMESPACE}.svc.cluster.local:8000/v1"
+SLOW = servers.url("stub-slow")
 
 
 def tiny(name: str, prompt_format: str, node: str, **fields: object) -> Manifest:
@@ -117,6 +118,20 @@ class Handle:
         """One cell of the summary."""
         cells: list[Manifest] = self.summary()["cells"]
         return next(c for c in cells if (c["model"], c["dataset"]) == (model, dataset))
+
+    def matches_reference(self, model: str, key: str) -> None:
+        """Compare a cell with tests/tiny/scores.json, made by a loop that knows nothing of this project.
+
+        Args:
+            model: of the cell.
+            key: dataset and prompt format, as in that file.
+        """
+        topics = json.loads((TINY / "scores.json").read_text())[key]
+        right, n = (sum(v[i] for v in topics.values()) for i in (0, 1))
+        scores = self.cell(model, key.partition("/")[0])["parts"][0]["scores"]
+        whole = next(s for s in scores if s["primary"])
+        assert (whole["n"], whole["expected"]) == (n, n), key
+        assert whole["value"] == right / n, key
 
     def patch(self, **spec: object) -> None:
         """Change fields of the spec."""

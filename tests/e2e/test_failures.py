@@ -2,13 +2,14 @@
 
 import pytest
 
+from tests.e2e import servers
 from tests.e2e.conftest import Submit
 from tests.e2e.evaljobs import SLOW, Manifest, dataset, endpoint, evaljob, questions, tiny
 from tests.e2e.world import NAMESPACE, World
 
 pytestmark = pytest.mark.cluster
 
-UNAUTHORIZED = f"http://stub-401.{NAMESPACE}.svc.cluster.local:8000/v1"
+UNAUTHORIZED = servers.url("stub-401")
 
 
 def _model(name: str, node: str, **transformers: object) -> Manifest:

@@ -1,4 +1,4 @@
-"""What the end-to-end tests stand on: a cluster, images, data, a namespace, volumes, the chart, a stub server."""
+"""What the end-to-end tests stand on: a cluster, images, data, a namespace, volumes, the chart, servers."""
 
 import json
 import shutil
@@ -10,9 +10,10 @@ from tests.cluster import images, kind, load
 from tests.cluster.machine import Machine
 from tests.cluster.paths import REPOSITORY
 from tests.cluster.shell import Timeline, run
+from tests.e2e import servers
 from tests.kube import Kubectl
 
-NAMESPACE = "e2e"
+NAMESPACE = servers.NAMESPACE
 OPERATOR_NAMESPACE = "evaljob-system"
 TINY = REPOSITORY / "tests" / "tiny"
 _MOUNT = "/mnt/evaljob/e2e"
@@ -49,21 +50,23 @@ class World:
 def make(machine: Machine, cluster: kind.Cluster, kubectl: Kubectl) -> World:
     """Build, load, install. Everything is idempotent, so that a kept cluster is reused in seconds."""
     timeline = Timeline()
-    refs = images.build(machine, ["operator", "runner", "runner-cpu"], timeline)
+    refs = images.build(machine, ["operator", "runner", "runner-cpu", "serving"], timeline)
     with timeline.stage("load images"):
         workers = list(cluster.nodes[1:])
         load.load(machine, cluster.name, [refs["operator"], refs["runner"]], workers)
-        load.load(machine, cluster.name, [refs["runner-cpu"]], workers[:1])
+        load.load(machine, cluster.name, [refs["runner-cpu"], refs["serving"]], workers[:1])
     world = World(machine, cluster, kubectl, machine.cache.data / "e2e", refs)
     with timeline.stage("data"):
         _fill(world.data)
     with timeline.stage("install"):
         _namespaces(kubectl)
         kubectl.apply(_volumes())
+        # First, as it takes longest to get ready; its tests wait for it.
+        kubectl.apply(servers.transformers_serve(refs["runner-cpu"], refs["serving"], world.torch_node))
         _install(world)
-        kubectl.apply(stub_servers(refs["runner"]))
-        for mode in STUB_MODES:
-            kubectl.run("-n", NAMESPACE, "wait", "--for=condition=Ready", f"pod/stub-{mode}", "--timeout=90s")
+        kubectl.apply(servers.stubs(refs["runner"]))
+        for mode in servers.STUB_MODES:
+            servers.wait(kubectl, f"stub-{mode}")
     return world
 
 
@@ -143,58 +146,6 @@ def _install(world: World) -> None:
         "--wait", "--timeout", "120s", "--values", "-",
         stdin=json.dumps(values), env={"PATH": world.machine.path},
     )  # fmt: skip
-
-
-STUB_MODES = ("slow", "401")
-
-
-def stub_servers(image: str) -> dict[str, Any]:
-    """A pod and a Service per fault of the stub server."""
-    script = (REPOSITORY / "tests" / "stub_server.py").read_text()
-    items = [_object("v1", "ConfigMap", "stub-server", data={"stub_server.py": script})]
-    for mode in STUB_MODES:
-        command = ["python", "/srv/stub_server.py", "--port", "8000", "--mode", mode]
-        items += server(f"stub-{mode}", image, command, 8000, {"configMap": {"name": "stub-server"}})
-    return {"apiVersion": "v1", "kind": "List", "items": items}
-
-
-def _object(api: str, kind_: str, name: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - manifests
-    return {"apiVersion": api, "kind": kind_, "metadata": {"name": name, "namespace": NAMESPACE}, **fields}
-
-
-def server(
-    name: str,
-    image: str,
-    command: list[str],
-    port: int,
-    volume: dict[str, Any],
-    **container: Any,  # noqa: ANN401
-) -> list[dict[str, Any]]:
-    """A restricted pod that serves HTTP, with the Service that names it; `volume` is mounted at /srv."""
-    body = {
-        "name": "server",
-        "image": image,
-        "imagePullPolicy": "Never",
-        "command": command,
-        "volumeMounts": [{"name": "srv", "mountPath": "/srv", "readOnly": True}],
-        "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        **container,
-    }
-    pod = {
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [body],
-        "volumes": [{"name": "srv", **volume}],
-        "terminationGracePeriodSeconds": 1,
-    }
-    labelled = _object("v1", "Pod", name, spec=pod)
-    labelled["metadata"]["labels"] = {"app": name}
-    service = _object("v1", "Service", name, spec={"selector": {"app": name}, "ports": [{"port": port}]})
-    return [labelled, service]
 
 
 def remove(world: World) -> None:

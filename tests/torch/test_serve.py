@@ -54,7 +54,7 @@ def requests(folder: Path) -> dict[str, dict[str, Any]]:
     return {item["id"]: item["requests"][0] for item in logged}
 
 
-@pytest.mark.parametrize("key", ["gsm/Text", "gsm/Chat", "chat/Chat"])
+@pytest.mark.parametrize("key", ["gsm/Text", "chat/Chat"])
 def test_scores_of_the_served_model_equal_the_reference(url: str, tmp_path: Path, key: str) -> None:
     """Completions and chat completions, against scores made without server and without our code."""
     name, prompt_format = key.split("/")

@@ -70,18 +70,21 @@ class OpenAIBackend:
         """
         waiting = iter(requests)
         for first in waiting:
-            self._probe()
-            yield from self._endpoint.each(chain([first], waiting), _weigh)
+            try:
+                self._probe()
+                yield from self._endpoint.each(chain([first], waiting), _weigh)
+            except Unsupported as error:
+                raise Unsupported(
+                    "requestType LogLikelihood needs the log-probabilities of a prompt (completions with echo and "
+                    f"logprobs), which {self._endpoint.spec.url} does not return: {error}; use vLLM's server or the "
+                    "transformers backend"
+                ) from error
 
     def _probe(self) -> None:
         try:
             (reply,) = self._endpoint.each([PROBE], _weigh)
-        except (Refused, Unsupported) as error:
-            raise Unsupported(
-                f"requestType LogLikelihood needs the log-probabilities of a prompt (completions with echo and "
-                f"logprobs), which {self._endpoint.spec.url} does not return: {error}; use "
-                "vLLM's server or the transformers backend"
-            ) from error
+        except Refused as error:
+            raise Unsupported(str(error)) from error
         if not isinstance(reply, LogLikelihoods):
             raise Retry(Reason.DEPENDENCY_UNAVAILABLE, reply.message)
 
