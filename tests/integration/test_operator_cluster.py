@@ -11,6 +11,7 @@ import pytest
 from kubernetes.client.configuration import Configuration
 
 from evaljob_operator import cluster as module
+from evaljob_operator.answers import error_of
 from evaljob_operator.api import (
     MERGE_PATCH,
     AlreadyExistsError,
@@ -24,7 +25,7 @@ from evaljob_operator.api import (
     TooManyRequestsError,
     UnreachableError,
 )
-from evaljob_operator.cluster import Cluster, error_of
+from evaljob_operator.cluster import Cluster
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 

@@ -1,4 +1,4 @@
-"""The Kubernetes API over HTTP: the only user of the `kubernetes` package and of threads.
+"""The Kubernetes API over HTTP: the only user of the `kubernetes` package, and of threads (beside `metrics.serve`).
 
 Only its configuration, TLS and raw client are used. Its typed API classes cost 18 MiB and twice the processor
 time, and would decode Jobs of which we keep ten fields.
@@ -6,10 +6,8 @@ time, and would decode Jobs of which we keep ten fields.
 
 import asyncio
 import json
-import re
 import threading
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -22,20 +20,16 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
 from evaljob import __version__
+from evaljob_operator.answers import error_of, warnings_of
 from evaljob_operator.api import (
     JSON,
-    AlreadyExistsError,
     Answer,
     ApiError,
-    ConflictError,
-    ForbiddenError,
-    GoneError,
-    InvalidError,
     Json,
-    NotFoundError,
     TooManyRequestsError,
     UnreachableError,
 )
+from evaljob_operator.stream import Stream, lines
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 30.0
@@ -130,7 +124,7 @@ class Cluster:
 
     async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[list[Json]]:
         """A watch in a thread of its own; see `Api.watch`."""
-        stream = _Stream(asyncio.get_running_loop())
+        stream = Stream(asyncio.get_running_loop())
         follow = (stream, path, {**query, "watch": "true", "allowWatchBookmarks": "true"})
         threading.Thread(target=self._follow, args=follow, daemon=True, name="watch").start()
         try:
@@ -194,7 +188,7 @@ class Cluster:
         skew = there - datetime.now(UTC)
         self._skew = skew if abs(skew) > SKEW_IGNORED else timedelta()
 
-    def _follow(self, stream: "_Stream", path: str, query: Mapping[str, str]) -> None:
+    def _follow(self, stream: Stream, path: str, query: Mapping[str, str]) -> None:
         """The thread of one watch: lines of JSON to events."""
         try:
             response = self._send("GET", path, query, SILENCE)
@@ -203,7 +197,7 @@ class Cluster:
                 if response.status != 200:
                     raise error_of(response.status, response.data, response.headers.get("Retry-After"))
                 stream.opened(response.shutdown)
-                for line in _lines(response.stream(1 << 16)):
+                for line in lines(response.stream(1 << 16)):
                     stream.put(json.loads(line))
             finally:
                 response.close()
@@ -217,107 +211,6 @@ class Cluster:
             stream.end(None)
 
 
-class _Stream:
-    """Events on their way from a watch's thread to the event loop, one wake-up per batch."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._events: deque[Json] = deque()
-        self._awake = asyncio.Event()
-        self._called = False
-        self._ended = False
-        self._stopped = False
-        self._error: ApiError | None = None
-        self._shutdown: Callable[[], None] | None = None
-
-    def put(self, event: Json) -> None:
-        """In the thread: one more event."""
-        self._events.append(event)
-        self._call()
-
-    def end(self, error: ApiError | None) -> None:
-        """In the thread: the stream is over."""
-        self._error = error
-        self._ended = True
-        self._call()
-
-    def opened(self, shutdown: Callable[[], None]) -> None:
-        """In the thread: how to interrupt its reading."""
-        self._shutdown = shutdown
-        if self._stopped:
-            raise UnreachableError("stopped")
-
-    def _call(self) -> None:
-        # Whoever clears `_called` drains afterwards, so what was appended before this test is not lost.
-        if not self._called and not self._loop.is_closed():
-            self._called = True
-            self._loop.call_soon_threadsafe(self._awake.set)
-
-    def stop(self) -> None:
-        """In the loop: nobody listens any more."""
-        self._stopped = True
-        if self._shutdown is not None and not self._ended:
-            try:
-                self._shutdown()
-            except (OSError, RuntimeError, ValueError):
-                return  # It ended at this very moment.
-
-    async def batches(self) -> AsyncIterator[list[Json]]:
-        """In the loop: all events there are, each time there are some."""
-        while True:
-            await self._awake.wait()
-            self._awake.clear()
-            self._called = False
-            ended = self._ended
-            batch = [self._events.popleft() for _ in range(len(self._events))]
-            if batch:
-                yield batch
-            if ended:
-                if self._error is not None:
-                    raise self._error
-                return
-
-
-def warnings_of(header: str | None) -> tuple[str, ...]:
-    """The texts of Warning headers, `299 - "text"`, joined by commas (RFC 7234, 5.5)."""
-    texts = re.findall(r'299 \S+ "((?:[^"\\]|\\.)*)"', header or "")
-    return tuple(re.sub(r"\\(.)", r"\1", text) for text in texts)
-
-
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from (line for line in lines if line)
-
-
 def _words(error: Exception) -> str:
     """An exception in a few words, without the addresses of objects that urllib3 puts into its own."""
     return f"{type(error).__name__}: {str(error).split(': ')[-1]}"[:300]
-
-
-_KINDS: dict[int, type[ApiError]] = {
-    403: ForbiddenError,
-    404: NotFoundError,
-    409: ConflictError,
-    410: GoneError,
-    422: InvalidError,
-    429: TooManyRequestsError,
-}
-
-
-def error_of(status: int, text: bytes | str, retry_after: str | None = None) -> ApiError:
-    """The error that an answer stands for; also for the Status of an ERROR event."""
-    try:
-        document = json.loads(text)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        document = {"message": str(text[:300])}
-    reason = str(document.get("reason") or "")
-    causes = (document.get("details") or {}).get("causes") or [{}]
-    kind = AlreadyExistsError if reason == "AlreadyExists" else _KINDS.get(status, ApiError)
-    error = kind(status, reason, str(document.get("message") or ""), str(causes[0].get("reason") or ""))
-    if isinstance(error, TooManyRequestsError) and (retry_after or "").isdecimal():
-        error.retry_after = float(retry_after or 0)
-    return error

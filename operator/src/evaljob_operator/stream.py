@@ -1,0 +1,76 @@
+"""Events on their way from the thread of a watch to the event loop."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+
+from evaljob_operator.api import ApiError, Json, UnreachableError
+
+
+class Stream:
+    """The events of one watch: one wake-up of the loop per batch."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._events: deque[Json] = deque()
+        self._awake = asyncio.Event()
+        self._called = False
+        self._ended = False
+        self._stopped = False
+        self._error: ApiError | None = None
+        self._shutdown: Callable[[], None] | None = None
+
+    def put(self, event: Json) -> None:
+        """In the thread: one more event."""
+        self._events.append(event)
+        self._call()
+
+    def end(self, error: ApiError | None) -> None:
+        """In the thread: the stream is over."""
+        self._error = error
+        self._ended = True
+        self._call()
+
+    def opened(self, shutdown: Callable[[], None]) -> None:
+        """In the thread: how to interrupt its reading."""
+        self._shutdown = shutdown
+        if self._stopped:
+            raise UnreachableError("stopped")
+
+    def _call(self) -> None:
+        # Whoever clears `_called` drains afterwards, so what was appended before this test is not lost.
+        if not self._called and not self._loop.is_closed():
+            self._called = True
+            self._loop.call_soon_threadsafe(self._awake.set)
+
+    def stop(self) -> None:
+        """In the loop: nobody listens any more."""
+        self._stopped = True
+        if self._shutdown is not None and not self._ended:
+            try:
+                self._shutdown()
+            except (OSError, RuntimeError, ValueError):
+                return  # It ended at this very moment.
+
+    async def batches(self) -> AsyncIterator[list[Json]]:
+        """In the loop: all events there are, each time there are some."""
+        while True:
+            await self._awake.wait()
+            self._awake.clear()
+            self._called = False
+            ended = self._ended
+            batch = [self._events.popleft() for _ in range(len(self._events))]
+            if batch:
+                yield batch
+            if ended:
+                if self._error is not None:
+                    raise self._error
+                return
+
+
+def lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The whole lines of a body that comes in pieces; a torn last one is dropped."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line for line in lines if line)
