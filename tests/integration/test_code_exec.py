@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,14 @@ from evaljob.scoring import Reduce
 from evaljob.spec import Dataset
 from evaljob.task import Task
 from evaljob_runner.backends.base import GenerateRequest
+from evaljob_runner.background import Background
 from evaljob_runner.errors import Fatal
+from evaljob_runner.samples import Outcome
 from evaljob_runner.sandbox import room
+from evaljob_runner.scoring import Scorer
 from tests.runner_plans import assignment, tiny_model
 from tests.unit.test_runner_evaluate import answers, logged, run
+from tests.unit.test_runner_scores import line
 
 HUMANEVAL = [
     {
@@ -137,6 +142,27 @@ def test_a_second_attempt_runs_programs_and_asks_nothing(tmp_path: Path) -> None
     assert sum(x["kind"] == "score" for x in logged(tmp_path)) == 4
 
 
+def test_the_model_does_not_wait_for_programs_and_each_runs_once() -> None:
+    slow = "import time\ntime.sleep(1)\ndef f(): return 1"
+    finished = line(slow).model_copy(update={"doc": {}})
+    with Background(Scorer(small())) as background:
+        began = time.monotonic()
+        assert background.begin(finished) is None
+        assert time.monotonic() - began < 0.5
+        ((outcome, scores),) = background.scores([finished])
+    assert (outcome, scores.scores["code_exec"].value) == (Outcome.ANSWERED, 1)
+
+
+def test_what_has_not_begun_when_a_partition_ends_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    slow = line("import time\ntime.sleep(1)").model_copy(update={"doc": {}})
+    began = time.monotonic()
+    with Background(Scorer(small())) as background:
+        for repeat in range(60):
+            background.begin(slow.model_copy(update={"repeat": repeat}))
+    assert time.monotonic() - began < 30
+
+
 def test_repeats_give_pass_at_k(tmp_path: Path) -> None:
     task = small()
     metric = task.metrics[0].model_copy(update={"reduce": Reduce(pass_at_k=(1, 2))})
@@ -187,13 +213,15 @@ def test_a_runner_that_runs_programs_is_closed_to_other_processes() -> None:
     """In a process of its own: this one may stay open."""
     code = """
 from pathlib import Path
-from evaljob_runner.evaluate import _scores
+from evaljob_runner.background import Background
 from evaljob_runner.scoring import Scorer
 from tests.integration.test_code_exec import small
+from tests.unit.test_runner_scores import line
 
 import os
 os.setresuid(65534, 65534, 65534)
-list(_scores(Scorer(small()), []))
+with Background(Scorer(small())) as background:
+    background.begin(line("").model_copy(update={"doc": {}}))
 print(Path("/proc/self/environ").stat().st_uid)
 """
     top = Path(__file__).parents[2]

@@ -99,7 +99,7 @@ def test_where_a_program_cannot_be_confined_none_runs(call: int) -> None:
     assert "Operation not permitted" in not_run
 
 
-def test_processes_die_with_the_runner() -> None:
+def test_processes_die_with_the_runner_and_before_it_where_memory_runs_out() -> None:
     """SIGKILL: nobody cleans up."""
     code = (
         "from tests import attacks; from evaljob_runner.sandbox.run import *; print('started', flush=True); "
@@ -109,7 +109,7 @@ def test_processes_die_with_the_runner() -> None:
     with subprocess.Popen([sys.executable, "-c", code], cwd=top, stdout=subprocess.PIPE) as runner:
         assert runner.stdout is not None
         assert runner.stdout.readline() == b"started\n"
-        while len(children := _children(runner.pid)) < 2:
+        while len(children := _children(runner.pid)) < 2 or not all(map(_goes_first, children)):
             time.sleep(0.01)
         runner.kill()
         runner.wait()
@@ -117,6 +117,10 @@ def test_processes_die_with_the_runner() -> None:
     while any(Path(f"/proc/{child}").exists() for child in children):
         assert time.monotonic() < until, f"{children} outlived the runner"
         time.sleep(0.01)
+
+
+def _goes_first(pid: int) -> bool:
+    return Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
 
 
 def _children(pid: int) -> list[int]:

@@ -58,6 +58,16 @@ def test_accepted(task: dict[str, Any]) -> None:
         ),
         ({**CHAT, "chatPrompt": "x"}, "chatPrompt: not used with requestType Chat"),
         (executed(tests=None), "program and tests belong together"),
+        (
+            {
+                **TASK,
+                "metrics": [
+                    {**executed()["metrics"][0], "reduce": {"passAtK": [1]}},
+                    {**executed(tests="x")["metrics"][0], "primary": False},
+                ],
+            },
+            "code_exec stands twice with different tests",
+        ),
         (executed(program=None), "program and tests belong together"),
         (executed(program=None, tests=None, limits={}), "limits only with program"),
         (executed(limits={"memory": "64Mi"}), "64Mi holds no Python, at least 128Mi"),

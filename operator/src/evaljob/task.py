@@ -275,9 +275,12 @@ def _problems(task: Task) -> list[str]:
 def _duplicates(task: Task) -> list[str]:
     keys = [k for m in task.metrics for k in m.result_keys]
     found = [f"metrics: {k} stands twice" for k in sorted({k for k in keys if keys.count(k) > 1})]
-    args = {m.key: m.args for m in task.metrics}
+    last = {m.key: m for m in task.metrics}
     return found + [
-        f"metrics: {m.key} stands twice with different args" for m in task.metrics if m.args != args[m.key]
+        f"metrics: {m.key} stands twice with different {field}"
+        for m in task.metrics
+        for field in ("args", "program", "tests", "limits")
+        if getattr(m, field) != getattr(last[m.key], field)
     ]
 
 

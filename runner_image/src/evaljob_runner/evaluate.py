@@ -1,8 +1,7 @@
 """One partition, from documents to a result. Read this file first."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -13,14 +12,14 @@ from evaljob_runner import checkpoints, data, digest, generation, lint, report, 
 from evaljob_runner.asking import Ask, Asker
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Backend
+from evaljob_runner.background import Background
 from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.data import Sample
 from evaljob_runner.errors import Fatal, Retry
 from evaljob_runner.preview import Preview
 from evaljob_runner.prompts import Prompt, Prompter
 from evaljob_runner.report import Progress, Scored, Stopwatch
-from evaljob_runner.samples import AnswerKey, InferenceLine, Outcome, SampleLog, ScoreLine, without_prompt
-from evaljob_runner.sandbox import kernel, room
+from evaljob_runner.samples import AnswerKey, InferenceLine, Outcome, SampleLog, without_prompt
 from evaljob_runner.scoring import Scorer
 
 GIVE_UP_AFTER = 10
@@ -70,7 +69,10 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
     device = "none"
     if selection.samples:
         first = [prompter.prompt(s) for s in selection.samples[: lint.FIRST_PROMPTS]]
-        with closing(SampleLog(work.places.out / folder, work.attempt, inference_digest)) as log:
+        with (
+            closing(SampleLog(work.places.out / folder, work.attempt, inference_digest)) as log,
+            Background(scorer) as background,
+        ):
             shell.watch(log)
             asks = [Ask(sample, n) for sample in selection.samples for n in range(repeats)]
             todo = [ask for ask in asks if ask.key not in log.finished]
@@ -82,8 +84,8 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
                 backend = shell.open_backend(work, checkpoint)
                 device = backend.device
                 asker = Asker(work, prompter, sampling, inference_digest, backend, scorer.document)
-                new = _infer(asker, scorer, log, todo, shell, preview)
-            scored = _score(scorer, log, asks, new, shell, preview)
+                new = _infer(asker, scorer, log, todo, shell, preview, background)
+            scored = _score(background, log, asks, new, shell, preview)
         found = _look(first, scored)
         found += lint.outputs(lint.Ended(s.outcome, s.line.requests[0].output) for s in scored)
     for item in found:
@@ -154,7 +156,7 @@ def _look(first: Sequence[Prompt], scored: Iterable[Scored]) -> tuple[Lint, ...]
 
 
 def _score(
-    scorer: Scorer,
+    background: Background,
     log: SampleLog,
     asks: Sequence[Ask],
     new: Mapping[AnswerKey, InferenceLine],
@@ -165,7 +167,7 @@ def _score(
     scored = []
     with shell.stopwatch.phase("score"):
         lines = [new.get(ask.key) or log.finished[ask.key] for ask in asks]
-        for ask, line, (outcome, scores) in zip(asks, lines, _scores(scorer, lines), strict=True):
+        for ask, line, (outcome, scores) in zip(asks, lines, background.scores(lines), strict=True):
             if not log.holds(scores):
                 log.append(scores)
                 preview.show(line, scores)
@@ -173,18 +175,14 @@ def _score(
     return scored
 
 
-def _scores(scorer: Scorer, lines: Sequence[InferenceLine]) -> Iterator[tuple[Outcome, ScoreLine]]:
-    """Outcomes and scores in order. Programs run side by side, and find a runner that is closed to them."""
-    if scorer.memory is None:
-        yield from map(scorer.score, lines)
-        return
-    kernel.hide()
-    with ThreadPoolExecutor(room.workers(scorer.memory)) as pool:
-        yield from pool.map(scorer.score, lines)
-
-
 def _infer(
-    asker: Asker, scorer: Scorer, log: SampleLog, todo: Iterable[Ask], shell: Shell, preview: Preview
+    asker: Asker,
+    scorer: Scorer,
+    log: SampleLog,
+    todo: Iterable[Ask],
+    shell: Shell,
+    preview: Preview,
+    background: Background,
 ) -> dict[AnswerKey, InferenceLine]:
     """Lines of all answers.
 
@@ -206,8 +204,7 @@ def _infer(
                 continue
             in_a_row = 0
             ended = line.model_copy(update={"outcome": scorer.outcome(line)})
-            # Programs run when nobody waits for the model any more.
-            scores = scorer.scores(line) if scorer.memory is None else None
+            scores = background.begin(ended)
             log.append(ended, *([scores] if scores else []))
             preview.show(ended, scores)
             finished[line.id, line.repeat] = without_prompt(ended)

@@ -1,6 +1,6 @@
 """Inference lines -> outcomes and scores. Needs the sample log only, so scores can be made again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaljob.scoring import Metric
@@ -27,6 +27,7 @@ class Scorer:
 
     def __init__(self, task: Task, repeats: int = 1) -> None:
         self._task = task
+        self._metrics = {m.key: m for m in task.metrics}
         self._pipelines = extract.pipelines(task)
         self._definitions = {m.key: metrics.definition(m, task) for m in task.metrics}
         self._compare = {m.key: d.compare(m) for m in task.metrics if (d := self._definitions[m.key]).compare}
@@ -43,9 +44,11 @@ class Scorer:
         self.memory = max((e.memory for e in self._executions.values()), default=None)
         """Bytes that one process of an execution may take; None where no metric executes anything."""
 
-    def score(self, line: InferenceLine) -> tuple[Outcome, ScoreLine]:
-        """How a finished answer ended, and its scores."""
-        return self.outcome(line), self.scores(line)
+    def score(
+        self, line: InferenceLine, executed: Mapping[str, Score] | None = None
+    ) -> tuple[Outcome, ScoreLine]:
+        """How a finished answer ended, and its scores, of which some may be there."""
+        return self.outcome(line), self.scores(line, executed)
 
     def outcome(self, line: InferenceLine) -> Outcome:
         """How a finished answer ended."""
@@ -55,9 +58,14 @@ class Scorer:
             outcome = Outcome.ANSWERED if found else Outcome.NO_ANSWER
         return outcome
 
-    def scores(self, line: InferenceLine) -> ScoreLine:
-        """The scores of a finished answer."""
-        scores = {m.key: self._score(m, line) for m in {m.key: m for m in self._task.metrics}.values()}
+    def executed(self, line: InferenceLine) -> dict[str, Score]:
+        """The scores of a finished answer by metrics that execute programs; safe in many threads."""
+        return {key: self._score(m, line) for key, m in self._metrics.items() if key in self._executions}
+
+    def scores(self, line: InferenceLine, executed: Mapping[str, Score] | None = None) -> ScoreLine:
+        """The scores of a finished answer; what was executed already is not executed again."""
+        made = executed or {}
+        scores = {key: made.get(key) or self._score(m, line) for key, m in self._metrics.items()}
         return ScoreLine(
             id=line.id, repeat=line.repeat, inference_digest=line.inference_digest, scores=scores
         )
@@ -79,7 +87,8 @@ class Scorer:
         Raises:
             Fatal: SandboxUnavailable or BadConfiguration.
         """
-        return next((e.confine() for e in self._executions.values()), None)
+        confined_by = [execution.confine() for execution in self._executions.values()]
+        return confined_by[0] if confined_by else None
 
     def document(self, sample: Sample) -> dict[str, Any] | None:
         """The columns of a document that scoring needs; None for none.
