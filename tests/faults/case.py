@@ -86,7 +86,7 @@ def evaljob(name: str, datasets: list[str], models: int = 1, **spec: object) -> 
     }
     inline = {"jsonl": json.dumps({"question": "6 x 7?", "answer": "42"})}
     served = {"url": "http://nowhere/v1", "model": "stub"}
-    resources = {"limits": {"nvidia.com/gpu": 1, "memory": "256Mi"}, "requests": {"cpu": "10m"}}
+    resources = {"limits": {"nvidia.com/gpu": "1", "memory": "256Mi"}, "requests": {"cpu": "10m"}}
     return {
         "apiVersion": "evaljob.dev/v1alpha1",
         "kind": "EvalJob",

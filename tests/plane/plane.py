@@ -9,7 +9,9 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import ssl
+import sys
 import tempfile
 import time
 import urllib.error
@@ -262,6 +264,8 @@ def plane(options: Options) -> Iterator[Plane]:
     folder = Path(kept) if kept else Path(tempfile.mkdtemp(prefix="evaljob-plane-"))
     folder.mkdir(parents=True, exist_ok=True)
     made = Plane(folder, options)
+    # A SIGTERM must not leave the processes behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         made.start(binary)
         yield made

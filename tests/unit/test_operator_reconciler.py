@@ -258,6 +258,18 @@ async def test_each_partition_costs_two_writes(stage: Stage) -> None:
     assert sum("/jobs" in write for write in stage.api.writes) == 4
 
 
+async def test_the_last_record_and_the_end_take_one_pass() -> None:
+    stage = Stage(timing=dataclasses.replace(QUICK, between_passes=0.4))
+    stage.submit()
+    await stage.start()
+    await stage.until(lambda: stage.api.of("jobs"))
+    job = next(iter(stage.api.of("jobs")))
+    stage.run_job(job)
+    await stage.until(lambda: f"PATCH {JOBS}/{job}" in stage.api.writes)
+    await asyncio.wait_for(stage.until(stage.finished), 0.2)
+    await stage.kill()
+
+
 async def test_a_new_process_finds_nothing_left_to_do(stage: Stage) -> None:
     stage.submit()
     await stage.start()

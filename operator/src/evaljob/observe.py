@@ -105,8 +105,8 @@ def observe(
     for pod in pods:
         by_job.setdefault(pod.job_uid, []).append(pod)
     found = []
-    for partition in plan.partitions:
-        job = jobs.get(plan.job_name(partition))
+    for name, partition in plan.named:
+        job = jobs.get(name)
         mine = by_job.get(job.uid, []) if job else []
         found.append(_observation(partition, uid, job, mine, listed, warnings, read))
     return Observed(tuple(found))

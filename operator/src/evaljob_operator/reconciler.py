@@ -238,6 +238,9 @@ class Reconciler:
         )
         if decision.lookups:
             self.wake()
+        if error is None and all_recorded(decision):
+            # The last outcomes have just been put on record: the end needs no pass of its own, a second later.
+            decision = decide(evaljob, plan, self._observe(plan), now)
         next_write = await self._conclude(evaljob, decision, now, error)
         if error is not None:
             raise error
@@ -268,6 +271,13 @@ class Reconciler:
             raise
         self._body = body or self._body
         return 0.0 if over else left
+
+
+def all_recorded(decision: Decision) -> bool:
+    """Whether the decision's own records are the last that were missing."""
+    counts = decision.status.partitions
+    ended = counts.succeeded + counts.failed
+    return bool(decision.records) and ended + len(decision.records) >= counts.total
 
 
 async def first_error(*steps: Callable[[], Awaitable[None]]) -> ApiError | None:

@@ -1,0 +1,298 @@
+"""The control side of N partitions, measured.
+
+A real etcd with fsync, API server, controllers and scheduler; nodes with 8 simulated GPUs; pods played by
+tests.plane.kubelet. In one run on one plane: a raw loop over 20 connections (the floor), our operator with one
+EvalJob of N partitions, its restart, EvalJobs spread over a hundred, and a plain kopf operator of 80 lines.
+Requests are counted by the API server's audit log, memory and processor time by /proc.
+"""
+
+import asyncio
+import datetime as dt
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+from evaljob import jobs
+from evaljob.decide import decide
+from evaljob.observe import observe
+from evaljob.plan import Settings, make_plan
+from evaljob.spec import parse_evaljob
+from evaljob.views import job_view
+from tests.benchmarks.control import pieces
+from tests.benchmarks.control.audit import AuditLog, Counts
+from tests.cluster.shell import say
+from tests.plane.client import Client, Json
+from tests.plane.kubelet import Kubelet
+from tests.plane.operatorprocess import OperatorProcess
+from tests.plane.plane import ADMIN, IMAGES, OPERATOR, PLAIN, Options, Plane, plane
+from tests.plane.programs import Program, cpu_seconds, rss_mib
+
+NODES_MOST = 250
+PLAIN_MOST = 1000
+"""The plain operator is measured with at most so many partitions, and so is the raw loop for the comparison."""
+NAMESPACES = ("raw", "one", "many", "plain")
+IDLE_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every part needs."""
+
+    plane: Plane
+    client: Client
+    audit: AuditLog
+    partitions: int
+    patience: float
+    """Seconds that any part may take."""
+
+
+def jobs_path(namespace: str) -> str:
+    """All Jobs of a namespace."""
+    return f"/apis/batch/v1/namespaces/{namespace}/jobs"
+
+
+def evaljobs_path(namespace: str) -> str:
+    """All EvalJobs of a namespace."""
+    return f"/apis/evaljob.dev/v1alpha1/namespaces/{namespace}/evaljobs"
+
+
+async def raw(bench: Bench, count: int) -> float:
+    """Jobs per second of the floor: the same Jobs, made by nothing but a loop, with all controllers at work."""
+    spec = pieces.of_size("raw", count)
+    meta = {"name": "raw", "namespace": "raw", "uid": "0", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    body = parse_evaljob({**spec, "metadata": meta})
+    plan = make_plan(body, {}, Settings(images=IMAGES), dt.date(2026, 1, 1))
+    bodies = [jobs.job(body, plan, partition) for partition in plan.partitions]
+    for job in bodies:
+        del job["metadata"]["ownerReferences"]
+    seconds = await pieces.create_all(bench.client, jobs_path("raw"), bodies)
+    await clear(bench, "raw")
+    return len(bodies) / seconds
+
+
+async def clear(bench: Bench, namespace: str) -> None:
+    """Delete the EvalJobs and Jobs of a namespace and wait until they are gone."""
+    for path in (evaljobs_path(namespace), jobs_path(namespace)):
+        await bench.client.request("DELETE", path, {"propagationPolicy": "Background"})
+    end = time.monotonic() + bench.patience
+    while time.monotonic() < end:
+        left = 0
+        for path in (jobs_path(namespace), f"/api/v1/namespaces/{namespace}/pods"):
+            left += len((await bench.client.request("GET", path, query={"limit": "1"}))["items"])
+        if not left:
+            return
+        await asyncio.sleep(0.5)
+    raise TimeoutError(f"namespace {namespace} is not empty")
+
+
+async def submit(bench: Bench, namespace: str, bodies: Sequence[Json]) -> float:
+    """Create EvalJobs; when the first was sent."""
+    started = time.monotonic()
+    for body in bodies:
+        await bench.client.request("POST", evaljobs_path(namespace), body)
+    return started
+
+
+async def one(bench: Bench, operator: OperatorProcess) -> dict[str, Any]:
+    """One EvalJob with all partitions."""
+    body = pieces.of_size("one", bench.partitions)
+    models, datasets = pieces.shape(bench.partitions)
+    total = models * datasets
+    await asyncio.sleep(IDLE_SECONDS)
+    idle, cpu = rss_mib(operator.pid), cpu_seconds(operator.pid)
+    bench.audit.take(OPERATOR)
+    async with pieces.observed(bench.client, "one", total) as seen:
+        started = await submit(bench, "one", [body])
+        await pieces.until(lambda: seen.all_created_at, bench.patience)
+        created = seen.all_created_at - started
+        say(f"    one: {total} Jobs created in {created:.1f} s")
+        await pieces.until(lambda: seen.finished, bench.patience)
+        spent = cpu_seconds(operator.pid) - cpu
+        await asyncio.sleep(2)
+    counts = bench.audit.take(OPERATOR)
+    say(f"    one: finished {seen.finished['one'] - started:.0f} s after apply; {counts.by_kind}")
+    return {
+        "partitions": total,
+        "writes_per_partition": round(counts.writes / total, 3),
+        "reads_per_partition": round(counts.reads / total, 3),
+        "create_s": round(created, 1),
+        "create_rate": round(total / created, 1),
+        "all_s": round(seen.finished["one"] - started, 1),
+        "summary_after_last_pod_s": round(seen.finished["one"] - seen.pod_ended["one"], 2),
+        "summary_after_last_job_s": round(seen.finished["one"] - seen.job_ended["one"], 2),
+        "rss_idle_mib": round(idle, 1),
+        "rss_peak_mib": round(rss_mib(operator.pid, peak=True), 1),
+        "events": seen.events,
+        "cpu_s_per_1000_events": round(1000 * spent / seen.events, 3),
+    }
+
+
+async def look(bench: Bench) -> float:
+    """Milliseconds of one look at the finished partitions: observe and decide, without any request."""
+    body = await bench.client.request("GET", f"{evaljobs_path('one')}/one")
+    evaljob = parse_evaljob({k: v for k, v in body.items() if k != "status"})
+    created = evaljob.metadata.creation_timestamp
+    assert created is not None
+    plan = make_plan(evaljob, {}, Settings(images=IMAGES), created.date())
+    found = await bench.client.request("GET", jobs_path("one"))
+    views = {view.name: view for view in map(job_view, found["items"])}
+    now = dt.datetime.now(dt.UTC)
+    decide(evaljob, plan, observe(plan, evaljob.metadata.uid, views, ()), now)
+    started = time.perf_counter()
+    seen = observe(plan, evaljob.metadata.uid, views, ())
+    decide(evaljob, plan, seen, now)
+    return 1000 * (time.perf_counter() - started)
+
+
+async def restart(bench: Bench, operator: OperatorProcess) -> dict[str, Any]:
+    """A new process before all those finished Jobs: seconds until it rests, and what it writes."""
+    operator.kill()
+    await asyncio.sleep(2)
+    bench.audit.take(OPERATOR)
+    started = time.monotonic()
+    operator.start()
+    await pieces.until(operator.ready, bench.patience)
+    ready = time.monotonic() - started
+    cpu, still = cpu_seconds(operator.pid), time.monotonic()
+    while time.monotonic() - still < 1.0:
+        await asyncio.sleep(0.1)
+        now = cpu_seconds(operator.pid)
+        if now - cpu > 0.02:
+            cpu, still = now, time.monotonic()
+    await asyncio.sleep(2)
+    counts = bench.audit.take(OPERATOR)
+    return {
+        "restart_ready_s": round(ready, 1),
+        "restart_s": round(still - started, 1),
+        "restart_writes": counts.writes,
+        "restart_reads": counts.reads,
+        "restart_rss_mib": round(rss_mib(operator.pid), 1),
+    }
+
+
+async def many(bench: Bench) -> dict[str, Any]:
+    """The same, or a thousand of them, spread over up to a hundred EvalJobs: time from last pod to summary."""
+    total = min(bench.partitions, PLAIN_MOST)
+    count = min(100, max(total // 10, 1))
+    bodies = [pieces.of_size(f"many-{n}", total // count) for n in range(count)]
+    jobs_ = sum(len(b["spec"]["models"]) * len(b["spec"]["datasets"]) for b in bodies)
+    async with pieces.observed(bench.client, "many", jobs_) as seen:
+        await submit(bench, "many", bodies)
+        await pieces.until(lambda: len(seen.finished) == count, bench.patience)
+    after_pods = [seen.finished[n] - seen.pod_ended[n] for n in seen.finished]
+    after_jobs = [seen.finished[n] - seen.job_ended[n] for n in seen.finished]
+    return {
+        "evaljobs": count,
+        "summary_p50_s": percentile(after_pods, 50),
+        "summary_p99_s": percentile(after_pods, 99),
+        "summary_after_job_p50_s": percentile(after_jobs, 50),
+        "summary_after_job_p99_s": percentile(after_jobs, 99),
+    }
+
+
+def percentile(values: Sequence[float], which: int) -> float:
+    """A percentile, with two digits."""
+    return (
+        round(quantiles(values, n=100, method="inclusive")[which - 1], 2)
+        if len(values) > 1
+        else round(values[0], 2)
+    )
+
+
+async def plain(bench: Bench) -> dict[str, Any]:
+    """The obvious alternative, with as many partitions as it is given."""
+    body = pieces.of_size("plain", min(bench.partitions, PLAIN_MOST))
+    total = len(body["spec"]["models"]) * len(body["spec"]["datasets"])
+    command = [sys.executable, "-m", "tests.benchmarks.control.plainkopf", "plain"]
+    env = {"KUBECONFIG": str(bench.plane.kubeconfig(PLAIN)), "PYTHONPATH": str(Path.cwd())}
+    program = Program(command, bench.plane.folder / "plain.log", env)
+    program.start()
+    try:
+        await asyncio.sleep(IDLE_SECONDS)
+        idle, cpu = rss_mib(program.pid), cpu_seconds(program.pid)
+        bench.audit.take(PLAIN)
+        async with pieces.observed(bench.client, "plain", total) as seen:
+            started = await submit(bench, "plain", [body])
+            await pieces.until(lambda: seen.all_created_at, bench.patience)
+            await pieces.until(lambda: seen.collected == total, bench.patience)
+        spent = cpu_seconds(program.pid) - cpu
+        counts: Counts = bench.audit.take(PLAIN)
+        return {
+            "partitions": total,
+            "create_rate": round(total / (seen.all_created_at - started), 1),
+            "writes_per_partition": round(counts.writes / total, 3),
+            "reads_per_partition": round(counts.reads / total, 3),
+            "rss_idle_mib": round(idle, 1),
+            "rss_peak_mib": round(rss_mib(program.pid, peak=True), 1),
+            "cpu_s_per_1000_events": round(1000 * spent / seen.events, 3),
+        }
+    finally:
+        program.stop()
+
+
+async def foreign(bench: Bench, count: int) -> None:
+    """Jobs of others in the same namespace, which selectors must keep away."""
+    pod = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "none"}]}
+    bodies = [
+        {"metadata": {"name": f"foreign-{n}"}, "spec": {"suspend": True, "template": {"spec": pod}}}
+        for n in range(count)
+    ]
+    await pieces.create_all(bench.client, jobs_path("one"), bodies)
+
+
+async def ours(bench: Bench, strangers: int, operator: OperatorProcess) -> dict[str, Any]:
+    """Our operator: one EvalJob, a restart, many EvalJobs."""
+    await foreign(bench, strangers)
+    operator.start()
+    await pieces.until(operator.ready, 60)
+    single = await one(bench, operator)
+    again = await restart(bench, operator)
+    say(f"    restart: {again}")
+    look_ms = await look(bench)
+    spread = await many(bench)
+    say(f"    many: {spread}")
+    return {**single, **spread, **again, "look_ms": round(look_ms, 1), "foreign_jobs": strangers}
+
+
+async def measure(bench: Bench, strangers: int, *, compare: bool) -> dict[str, Any]:
+    """All parts, in order."""
+    await pieces.make_nodes(bench.client, min(-(-bench.partitions // pieces.GPUS), NODES_MOST))
+    kubelet = Kubelet(bench.client, pieces.RunTimes(), bound=True)
+    played = asyncio.create_task(kubelet.run())
+    operator = OperatorProcess(bench.plane, ["one", "many"], "operator")
+    try:
+        floor = await raw(bench, min(bench.partitions, PLAIN_MOST)) if compare else 0.0
+        say(f"    raw loop: {floor:.0f} Jobs/s")
+        found = await ours(bench, strangers, operator)
+        operator.stop()
+        if compare:
+            found |= compared(found["create_rate"], floor, await plain(bench))
+        return {"benchmark": "control", **found}
+    finally:
+        operator.stop()
+        played.cancel()
+        await asyncio.gather(played, return_exceptions=True)
+
+
+def compared(our_rate: float, floor: float, alternative: dict[str, Any]) -> dict[str, Any]:
+    """The ratios: creation rates, ours and the plain operator's, over the raw loop's."""
+    return {
+        "create_ratio": round(our_rate / floor, 2),
+        "plain_kopf_ratio": round(alternative["create_rate"] / floor, 2),
+        "raw_jobs_per_s": round(floor, 1),
+        "plain_kopf": alternative,
+    }
+
+
+async def run(partitions: int, strangers: int, *, compare: bool) -> dict[str, Any]:
+    """A plane, and everything on it; with `compare` also the raw loop and the plain operator."""
+    with plane(Options(fsync=True, scheduler=True)) as running:
+        running.install(NAMESPACES)
+        async with Client(running, ADMIN) as client:
+            patience = 300.0 + partitions
+            bench = Bench(running, client, AuditLog(running.audit_log), partitions, patience)
+            return await measure(bench, strangers, compare=compare)

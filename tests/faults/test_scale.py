@@ -1,0 +1,35 @@
+"""A hundred partitions against a real API server: what the control side costs, where numbers do not depend on load.
+
+`make bench-control N=10000` measures the rest.
+"""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.benchmarks.control.bench import run
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
+    """One run, with as many Jobs of others in the same namespace."""
+    return asyncio.run(run(100, 100, compare=False))
+
+
+def test_a_partition_costs_two_writes(report: dict[str, Any]) -> None:
+    """Beside the dry runs, one per model, and the EvalJob's own plan, status and summary."""
+    assert report["writes_per_partition"] <= 2.2
+
+
+def test_jobs_are_watched_and_not_asked_for(report: dict[str, Any]) -> None:
+    assert report["reads_per_partition"] <= 0.1
+
+
+def test_a_restart_writes_nothing(report: dict[str, Any]) -> None:
+    assert report["restart_writes"] == 0
+
+
+def test_memory_stays_within_its_budget(report: dict[str, Any]) -> None:
+    assert report["rss_idle_mib"] <= 90
+    assert report["rss_peak_mib"] <= 110
