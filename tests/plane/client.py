@@ -131,6 +131,8 @@ class Client:
         while True:
             params = {**query, "watch": "1", "allowWatchBookmarks": "true"}
             async with self._session.get(self._server + path, params=params) as answer:
+                if answer.status != 200:
+                    return
                 async for line in lines(answer.content):
                     event = json.loads(line)
                     if event["type"] == "ERROR":

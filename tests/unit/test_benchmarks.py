@@ -1,8 +1,12 @@
 """What the benchmarks make of what they measured."""
 
+import json
+from pathlib import Path
+
 from evaljob import result
 from evaljob.plan import Partition
 from evaljob.result import Seconds
+from tests.benchmarks.control.audit import AuditLog
 from tests.benchmarks.overhead import account, pod_phases
 from tests.unit.builders import scored
 from tests.unit.simulator import stamp
@@ -55,3 +59,27 @@ def test_what_no_phase_claims_is_shown_too() -> None:
         "ratio": 2.0,
         "per_partition": {"imports": 3.0, "load": 0.5, "around": 0.5, "total": 4.0},
     }
+
+
+def test_requests_are_counted_by_user_and_once(tmp_path: Path) -> None:
+    def line(verb: str, user: str = "us", **ref: str) -> str:
+        return (
+            json.dumps({"verb": verb, "user": {"username": user}, "requestURI": "/x?a=1", "objectRef": ref})
+            + "\n"
+        )
+
+    log = tmp_path / "audit.log"
+    first = [
+        line("create", resource="jobs"),
+        line("watch", resource="jobs"),
+        line("get", "them", resource="pods"),
+    ]
+    log.write_text("".join(first))
+    audit = AuditLog(log)
+    counts = audit.take("us")
+    assert (counts.writes, counts.reads) == (1, 0)
+    with log.open("a") as file:
+        file.write(line("list", resource="pods") + line("patch", resource="evaljobs", subresource="status"))
+    counts = audit.take("us")
+    assert (counts.writes, counts.reads) == (1, 1)
+    assert counts.by_kind == {"list pods": 1, "patch evaljobs/status": 1}
