@@ -52,6 +52,7 @@ class Script:
     answer: str = "Paris"
     thoughts: str | None = None
     """What a reasoning parser takes out of the answer of a chat."""
+    tool_calls: list[dict[str, Any]] | None = None
     delay: float = 1.0
     retry_after: str = "0"
     message: str = "this stub always answers so"
@@ -114,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
         elif mode in ("echo", "infinite"):
             self._send(200, _echo(request["body"]["prompt"], infinite=mode == "infinite"))
         else:
-            self._send(200, _completion(request, script.answer, script.thoughts))
+            self._send(200, _completion(request, script))
 
     def _send(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         self._send_bytes(status, json.dumps(body).encode(), headers)
@@ -130,9 +131,11 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def _completion(request: dict[str, Any], answer: str, thoughts: str | None) -> dict[str, Any]:
+def _completion(request: dict[str, Any], script: Script) -> dict[str, Any]:
+    answer = script.answer
     chat = request["path"].endswith("/chat/completions")
-    message = {"role": "assistant", "content": answer or None, "reasoning_content": thoughts}
+    message: dict[str, Any] = {"role": "assistant", "content": answer or None}
+    message |= {"reasoning_content": script.thoughts, "tool_calls": script.tool_calls}
     said: dict[str, Any] = {"message": message} if chat else {"text": answer}
     usage = {"prompt_tokens": 7, "completion_tokens": len(answer.split())}
     return {"choices": [{"index": 0, "finish_reason": "stop", **said}], "usage": usage}

@@ -92,6 +92,33 @@ ACCEPTED: dict[str, Manifest] = {
     },
     "a task of one's own": own_task(),
     "programs, where the dataset allows them": programs(allowCodeExecution=True),
+    "repeats, examples, thoughts and several accepted answers": {
+        "models": [model(reasoning={"maxTokens": 4096}, chatTemplateArgs={"enable_thinking": "true"})],
+        "datasets": [
+            dataset(
+                task=None,
+                repeats=8,
+                taskSpec={
+                    **TASK,
+                    "chatPrompt": "{{ q }}?",
+                    "assistantPrefix": "So:",
+                    "descriptionRole": "System",
+                    "references": "{{ answers }}",
+                    "fewShot": {"sampler": "Fixed", "ids": ["0", "1"], "asTurns": True, "answer": "{{ a }}"},
+                    "extract": {"x": [{"boxed": {}}, {"strip": {}}]},
+                    "metrics": [
+                        {
+                            "name": "exact_match",
+                            "extract": "x",
+                            "primary": True,
+                            "reduce": {"passAtK": [1, 8]},
+                        },
+                        {"name": "exact_match", "extract": "x", "reduce": {"majority": {}}},
+                    ],
+                },
+            )
+        ],
+    },
     "inline samples": {"datasets": [dataset(source=None, inline={"jsonl": '{"q": 1}'})]},
     "any display name": {"models": [model(displayName="[basene][chat-128k] Qwen2-72B-Instruct 模型 🦙")]},
     "253 characters of display name": {"datasets": [dataset(displayName="名" * 253)]},
@@ -169,6 +196,31 @@ REFUSED: dict[str, tuple[Manifest, tuple[str, ...]]] = {
     "a step with two operations": (
         own_task(extract={"x": [{"regex": "a", "remove": "b"}]}),
         ("extract", "exactly one operation"),
+    ),
+    "two ways to reduce": (
+        own_task(metrics=[{"name": "a", "primary": True, "reduce": {"passAtK": [1], "majority": {}}}]),
+        ("metrics[0].reduce", "exactly one of passAtK and majority"),
+    ),
+    "examples by number and by name": (
+        own_task(fewShot={"count": 1, "ids": ["0"], "sampler": "Fixed"}),
+        ("fewShot", "exactly one of count and ids"),
+    ),
+    "fixed examples without names": (
+        own_task(fewShot={"count": 1, "sampler": "Fixed"}),
+        ("fewShot", "ids: needed by sampler Fixed"),
+    ),
+    "a description of a conversation": (
+        own_task(requestType="Chat", prompt=None, messages="{{ m }}", description="x"),
+        ("taskSpec", "description: not used with requestType Chat"),
+    ),
+    "several right choices": (
+        own_task(requestType="LogLikelihood", choices={"values": ["A", "B"]}, references="{{ r }}"),
+        ("taskSpec", "references: not used with requestType LogLikelihood"),
+    ),
+    "zero repeats": ({"datasets": [dataset(repeats=0)]}, ("spec.datasets[0].repeats", "greater than or equal to 1")),
+    "thoughts without end": (
+        {"models": [model(reasoning={})]},
+        ("spec.models[0].reasoning.maxTokens", "Required value"),
     ),
     "weights that nothing asks for": (
         own_task(subsets={"column": "s"}, groups=[{"name": "g", "members": ["a"], "weights": {"a": 1}}]),

@@ -32,6 +32,7 @@ from evaljob_runner.backends.base import (
 )
 from evaljob_runner.backends.endpoint import ATTEMPTS
 from evaljob_runner.errors import Fatal, Retry
+from evaljob_runner.metrics.calls import Call, calls
 from tests.stub_server import Script, serve
 
 GREEDY = Sampling(max_tokens=8, temperature=0.0, top_p=1.0, top_k=None, repetition_penalty=None, stop=("\n",))
@@ -100,6 +101,16 @@ def test_thoughts_that_the_server_took_out_come_apart_from_the_answer() -> None:
     (silent,) = ask(Script(answer="", thoughts="hm"), CHAT)
     assert isinstance(silent, Answer)
     assert (silent.text, silent.thoughts) == ("", "hm")
+
+
+def test_tool_calls_of_a_server_are_the_answer_as_json() -> None:
+    tool = {"type": "function", "function": {"name": "add", "parameters": {}}}
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    script = Script(answer="", tool_calls=[call])
+    (reply,) = ask(script, ChatPrompt(CHAT.messages, tools=(tool,)))
+    assert isinstance(reply, Answer)
+    assert calls(reply.text) == [Call("add", {"a": 1})]
+    assert script.requests[0]["body"]["tools"] == [tool]
 
 
 def test_variables_of_the_chat_template_go_with_the_messages() -> None:

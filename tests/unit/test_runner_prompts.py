@@ -251,6 +251,28 @@ def test_the_variables_of_a_chat_template_reach_it_and_its_server() -> None:
     assert sent.digest != tokens.send(made, {}).digest
 
 
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {}}}
+
+
+def conversation(**more: Any) -> Prompt:  # noqa: ANN401 - fields of the task
+    columns = {"m": [{"role": "user", "content": "hi"}], "a": "", "t": [TOOL], "none": ["add"]}
+    return prompt(**CHAT, **more, chat=True, columns=columns)
+
+
+def test_functions_on_offer_reach_the_chat_template_and_the_server() -> None:
+    made = conversation(tools="{{ t }}")
+    assert tokens.encode(made, Characters(), DATE, {}).text == f"<tools={[TOOL]}><user>hi<assistant>"
+    sent = tokens.send(made, {})
+    assert sent.prompt.tools == (TOOL,)  # type: ignore[union-attr]
+    assert sent.digest != tokens.send(conversation(), {}).digest
+
+
+@pytest.mark.parametrize("tools", ["{{ none }}", "{{ a }}", "{{ m }}"])
+def test_functions_in_another_shape_are_refused(tools: str) -> None:
+    with pytest.raises(Fatal, match="tools: must yield a list of"):
+        conversation(tools=tools)
+
+
 class Merging(Characters):
     """Characters, but "e w" is one token, as merges across a border are; BOS is 1."""
 

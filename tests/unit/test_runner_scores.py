@@ -208,6 +208,7 @@ def looked(text: str = "What?", *, doubled: bool = False, name: str = "x", leaks
         sample=sample,
         text=text,
         messages=(),
+        tools=(),
         prefix="",
         choices=(),
         delimiter=" ",

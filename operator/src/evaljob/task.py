@@ -169,6 +169,7 @@ class Task(Frozen):
             "has(self.choices) == (self.requestType == 'LogLikelihood')",
             "choices: needed by requestType LogLikelihood, and only there",
         ),
+        cel("!has(self.tools) || self.requestType == 'Chat'", "tools: only with requestType Chat"),
         cel(
             "!has(self.references) || self.requestType != 'LogLikelihood'",
             "references: not used with requestType LogLikelihood",
@@ -206,6 +207,9 @@ class Task(Frozen):
     """How each answer begins; it is part of the prompt. Not with promptFormat Chat on a server."""
     messages: Template | None = None
     """For Chat: a template that yields a list of OpenAI messages."""
+    tools: Template | None = None
+    """For Chat: a template that yields the functions on offer, as OpenAI's `tools`. Local models get them through
+    their chat template; a server's tool calls become a JSON list, which is then the answer."""
     turns: Turns = Turns.LAST
     target: Template
     """The expected answer; for LogLikelihood the index of the right choice."""
@@ -255,6 +259,8 @@ def _problems(task: Task) -> list[str]:
         found.append(f"prompt: {'not used' if task.prompt else 'missing'} with requestType {kind}")
     if (task.choices is None) == (kind is RequestType.LOG_LIKELIHOOD):
         found.append(f"choices: {'not used' if task.choices else 'missing'} with requestType {kind}")
+    if task.tools and kind is not RequestType.CHAT:
+        found.append(f"tools: not used with requestType {kind}")
     if kind is RequestType.CHAT:
         unused = {"fewShot": task.few_shot, "chatPrompt": task.chat_prompt, "description": task.description}
         found += [

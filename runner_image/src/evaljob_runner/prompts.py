@@ -28,6 +28,8 @@ class Prompt:
     """The prompt of a Text model; "" where there are messages."""
     messages: tuple[Message, ...]
     """The conversation of a Chat model."""
+    tools: tuple[Mapping[str, Any], ...]
+    """The functions on offer in the conversation, as OpenAI's `tools`."""
     prefix: str
     """How the assistant's answer to `messages` begins."""
     choices: tuple[str, ...]
@@ -69,6 +71,7 @@ class Prompter:
         self._target = templates.text("target", task.target)
         self._references = templates.value("references", task.references) if task.references else None
         self._messages = templates.value("messages", task.messages) if task.messages else None
+        self._tools = templates.value("tools", task.tools) if task.tools else None
         answer = task.few_shot.answer if task.few_shot else None
         self._answer = templates.text("fewShot.answer", answer) if answer else None
         choices = task.choices.template if task.choices else None
@@ -90,6 +93,7 @@ class Prompter:
             sample=sample,
             text="" if messages else self._text(sample, shots, question),
             messages=messages,
+            tools=self._tools_of(sample),
             prefix=prefix if messages else "",
             choices=choices,
             delimiter=self._delimiter(),
@@ -161,6 +165,17 @@ class Prompter:
                 Reason.BAD_DATA, f"choices.template: choice {choices.index('')} is empty ({sample.where})"
             )
         return choices
+
+    def _tools_of(self, sample: Sample) -> tuple[Mapping[str, Any], ...]:
+        found = self._tools.evaluate(sample.columns, sample.where) if self._tools else []
+        if not isinstance(found, list | tuple) or not all(
+            isinstance(tool, dict) and isinstance(tool.get("function"), dict) for tool in found
+        ):
+            raise Fatal(
+                Reason.BAD_DATA,
+                f"tools: must yield a list of {{type: function, function: {{…}}}} ({sample.where})",
+            )
+        return tuple(found)
 
     def _references_of(self, sample: Sample) -> tuple[str, ...]:
         if self._references is None:

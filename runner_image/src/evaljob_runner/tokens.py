@@ -71,8 +71,8 @@ class Sent:
     def digest(self) -> str:
         """SHA-256 of what is sent."""
         if isinstance(self.prompt, ChatPrompt):
-            args = [dict(self.prompt.template_args)] if self.prompt.template_args else []
-            return _sha256([*map(dict, self.prompt.messages), *args])
+            more = [part for part in (self.prompt.template_args, self.prompt.tools) if part]
+            return _sha256([*map(dict, self.prompt.messages), *more])
         return _sha256([self.prompt.text, *self.continuations] if self.continuations else self.prompt.text)
 
 
@@ -92,7 +92,7 @@ def send(prompt: Prompt, template_args: Mapping[str, Any]) -> Sent:
         Fatal: BadData, for choices without a prompt before them: only the server knows what begins a text.
     """
     if not prompt.choices:
-        chat = ChatPrompt(prompt.messages, template_args) if prompt.messages else None
+        chat = ChatPrompt(prompt.messages, template_args, prompt.tools) if prompt.messages else None
         return Sent(chat or TextPrompt(prompt.text))
     context, space = _trimmed(prompt.text)
     if not context:
@@ -110,6 +110,8 @@ def encode(prompt: Prompt, tokenizer: Tokenizer, date: dt.date, template_args: M
         Fatal: when the chat template refuses the messages.
     """
     chat = bool(prompt.messages)
+    if prompt.tools:
+        template_args = {**template_args, "tools": [dict(tool) for tool in prompt.tools]}
     text = tokenizer.render(prompt.messages, date, **template_args) + prompt.prefix if chat else prompt.text
     ids = tokenizer.encode(text, special=not chat)
     pairs = tuple(

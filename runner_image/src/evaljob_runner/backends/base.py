@@ -45,6 +45,8 @@ class ChatPrompt:
     messages: tuple[Mapping[str, Any], ...]
     template_args: Mapping[str, Any] = field(default_factory=dict)
     """Variables of the chat template."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Functions on offer, as OpenAI's `tools`."""
 
 
 @dataclass(frozen=True)

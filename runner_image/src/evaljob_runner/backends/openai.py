@@ -4,7 +4,8 @@ Parameters that OpenAI does not know (top_k, repetition_penalty) are sent only w
 servers refuse unknown ones.
 """
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -111,9 +112,18 @@ def _body(request: GenerateRequest) -> tuple[str, dict[str, Any]]:
     }
     body = {name: value for name, value in body.items() if value is not None}
     if isinstance(prompt, ChatPrompt):
-        args = {"chat_template_kwargs": dict(prompt.template_args)} if prompt.template_args else {}
+        args: dict[str, Any] = (
+            {"chat_template_kwargs": dict(prompt.template_args)} if prompt.template_args else {}
+        )
+        args |= {"tools": list(map(dict, prompt.tools))} if prompt.tools else {}
         return "chat/completions", body | args | {"messages": [dict(m) for m in prompt.messages]}
     return "completions", body | {"prompt": prompt.text}
+
+
+def _said(message: Mapping[str, Any]) -> str:
+    """The text of a message; tool calls stand for it as a JSON list."""
+    tool_calls = message.get("tool_calls")
+    return json.dumps(tool_calls, ensure_ascii=False) if tool_calls else message.get("content") or ""
 
 
 def _answer(request: GenerateRequest, response: httpx.Response) -> Answer:
@@ -121,7 +131,7 @@ def _answer(request: GenerateRequest, response: httpx.Response) -> Answer:
     choice = body["choices"][0]
     chat = isinstance(request.prompt, ChatPrompt)
     message = choice["message"] if chat else {}
-    text = (message["content"] or "") if chat else choice["text"]
+    text = _said(message) if chat else choice["text"]
     text, stopped = cut(text, request.sampling.stop)
     usage = body.get("usage") or {}
     said = _FINISHED.get(choice.get("finish_reason") or "stop", Finish.STOP)
