@@ -1,9 +1,13 @@
 """Datasets of a hub, by real runner processes and real HTTP."""
 
 import json
+import os
 import re
 import resource
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +98,8 @@ def test_a_dataset_of_a_hub_is_the_one_in_its_files(world: World, tmp_path: Path
         "test-00001-of-00002.parquet",
     ]
     world.hub.requests.clear()
+    # Caches of earlier versions of the library have no list of a commit's files.
+    shutil.rmtree(world.home / "hub" / "datasets--org--qa" / "trees")
     by_commit = dataset(f"hf://org/qa@{commit}/all")
     offline = world.run(tmp_path / "offline", by_commit, HF_HUB_OFFLINE="1").result
     assert world.hub.requests == []
@@ -178,15 +184,17 @@ def test_two_runners_share_a_cache_and_fetch_each_file_once(world: World, tmp_pa
     assert len(fetched(world.hub)) == len(set(fetched(world.hub))) == 3
 
 
-def test_a_fetch_that_was_killed_harms_nobody(world: World, tmp_path: Path) -> None:
-    """A half of a file and a lock are left behind."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75)])
+def test_a_fetch_that_was_ended_harms_nobody(world: World, tmp_path: Path, number: int, code: int) -> None:
+    """A half of a file and a lock may be left behind."""
     data = dataset("hf://slow/qa@main/all")
-    process = start(tmp_path / "killed", world.model, data, variables=world.variables)
+    process = start(tmp_path / "ended", world.model, data, variables=world.variables)
     with process:
         while not fetched(world.hub):
             assert process.poll() is None
             time.sleep(0.01)
-        process.kill()
+        process.send_signal(number)
+    assert process.returncode == code
     assert world.run(tmp_path / "next", data).code == 0
 
 
@@ -200,3 +208,27 @@ def test_a_full_cache_is_tried_again(world: World, tmp_path: Path) -> None:
     ended = end(process, tmp_path / "full")
     assert (ended.code, ended.failure.reason) == (75, "DependencyUnavailable")
     assert "the cache cannot be used: File too large" in ended.failure.message
+
+
+def test_without_a_cluster_the_shells_own_cache_and_token_are_used(world: World, tmp_path: Path) -> None:
+    """The file is the one for a cluster, with a Secret and a claim that do not exist here."""
+    data = dataset("hf://private/qa@main/all").dataset
+    spec = {
+        "models": [world.model.model_dump(mode="json", by_alias=True, exclude_none=True)],
+        "datasets": [data.model_dump(mode="json", by_alias=True, exclude_none=True)],
+        "hub": {"tokenSecretRef": {"name": "eval-hf", "key": "token"}},
+        "modelCache": {"claimName": "hf-cache"},
+        "backoffLimit": 0,
+    }
+    head = {"apiVersion": "evaljob.dev/v1alpha1", "kind": "EvalJob", "metadata": {"name": "hub"}}
+    (tmp_path / "hub.yaml").write_text(json.dumps({**head, "spec": spec}))
+    ended = subprocess.run(
+        [sys.executable, "-m", "evaljob_cli", "run", "hub.yaml"],
+        cwd=tmp_path,
+        env={**os.environ, **world.variables, "HF_TOKEN": TOKEN},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert (world.home / "hub" / "datasets--private--qa").is_dir()
