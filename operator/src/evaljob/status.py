@@ -57,11 +57,13 @@ class Status(Reported):
     ] = ()
     partitions: PartitionCounts = PartitionCounts()
     failures: Annotated[tuple[FailureStatus, ...], Field(max_length=10)] = ()
-    """The first ten failures; the summary has all."""
+    """At most ten partitions: failed ones, then those that wait. The summary has all failures."""
     summary: str | None = None
     """The ConfigMap with the results."""
     start_time: datetime | None = None
+    """When the first pod ran."""
     completion_time: datetime | None = None
+    """When every partition was on record and every Job over."""
     retried: str | None = None
     """The value of the annotation `evaljob.dev/retry-failed` that was last acted on."""
 
