@@ -162,6 +162,7 @@ def _retry(evaljob: EvalJob, plan: Plan, observed: Observed, now: datetime) -> D
         status=status,
         deletions=tuple(Deletion(o.job.name, o.job.uid) for o in failed if o.job),
         events=(told,) if failed else (),
+        again_after=1.0,
     )
 
 
