@@ -137,6 +137,13 @@ class TestRefusals:
         assert error.reason is Reason.INCOMPATIBLE_PAIR
         assert "assistantPrefix on the openai backend needs promptFormat Text, model e has Chat" in str(error)
 
+    def test_a_prompt_that_only_a_server_could_shorten(self) -> None:
+        task = {**TASK, "truncate": "Middle"}
+        error = refusal([endpoint("e")], [dataset("d", task)])
+        assert "truncate needs the model's tokenizer and window" in str(error)
+        error = refusal(datasets=[dataset("d", {**TASK, "truncate": "Start"})])
+        assert "truncate Start needs promptFormat Text, model m has Chat: use Middle" in str(error)
+
     def test_repeats_that_would_all_be_equal(self) -> None:
         repeated = [dataset(repeats=4)]
         assert str(refusal(datasets=repeated)) == (

@@ -166,6 +166,27 @@ def test_a_prompt_longer_than_the_window_is_scored_at_the_floor_and_counted(tmp_
     assert "1256 tokens, the window has 300" in overflow["error"]["message"]
 
 
+@pytest.mark.parametrize(("how", "seen"), [("Start", "789" + "Z" * 41), ("Middle", "A" * 22 + "Z" * 22)])
+def test_a_prompt_longer_than_the_window_may_be_shortened(tmp_path: Path, how: str, seen: str) -> None:
+    """The window has 300 tokens, the answer 256 of them: 44 are left for the prompt."""
+    question = "A" * 50 + "0123456789" + "Z" * 41
+    rows = [{"q": question, "a": "a"}, {"q": "short", "a": "a"}]
+    dataset = planned(task(truncate=how), inline={"jsonl": lines(rows)})
+    backend = answers(lambda _: "a", window=300)
+    found = run(assignment(tiny_model(), dataset, tmp_path), backend)
+    assert (found.outcomes.context_overflow, found.outcomes.answered) == (0, 2)
+    prompts = ["".join(map(chr, r.prompt.ids)) for r in backend.asked]  # type: ignore[union-attr]
+    assert prompts == [seen, "short"]
+    cuts = [x["requests"][0].get("promptCut") for x in logged(tmp_path) if x["kind"] == "inference"]
+    assert cuts == [len(question) - 44, None]
+
+
+def test_an_answer_that_fills_the_window_overflows_all_the_same(tmp_path: Path) -> None:
+    dataset = planned(task(truncate="Middle"), inline={"jsonl": lines(CAPITALS)})
+    found = run(assignment(tiny_model(), dataset, tmp_path), answers(lambda _: "a", window=256))
+    assert found.outcomes.context_overflow == 6
+
+
 def test_a_server_may_say_that_a_prompt_is_too_long(tmp_path: Path) -> None:
     backend = answers(lambda _: Overflow("0#0", "maximum context length"), tokenizer=None)
     found = run(capitals(tmp_path, rows=CAPITALS[:1], model=SERVED), backend)

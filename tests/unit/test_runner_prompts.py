@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from evaljob.names import Reason
+from evaljob.task import Truncate
 from evaljob_runner import templates, tokens
 from evaljob_runner.backends.base import TextPairs
 from evaljob_runner.backends.scripted import Characters
@@ -271,6 +272,15 @@ def test_functions_on_offer_reach_the_chat_template_and_the_server() -> None:
 def test_functions_in_another_shape_are_refused(tools: str) -> None:
     with pytest.raises(Fatal, match="tools: must yield a list of"):
         conversation(tools=tools)
+
+
+def test_a_prompt_that_is_shortened_at_its_start_keeps_bos() -> None:
+    whole = Encoded("", (1, 2, 3, 4, 5))
+    assert tokens.shortened(whole, 3, Truncate.START, bos_id=1).ids == (1, 4, 5)
+    assert tokens.shortened(whole, 3, Truncate.START, bos_id=None).ids == (3, 4, 5)
+    assert tokens.shortened(whole, 3, Truncate.MIDDLE, bos_id=1) == Encoded("", (1, 4, 5), cut=2)
+    assert tokens.shortened(whole, 1, Truncate.MIDDLE, bos_id=1).ids == (5,)
+    assert tokens.shortened(whole, 5, Truncate.START, bos_id=1) is whole
 
 
 class Merging(Characters):

@@ -109,6 +109,7 @@ def test_accepted(task: dict[str, Any]) -> None:
         ),
         ({**TASK, "repeats": 2}, "Extra inputs are not permitted"),
         ({**LOG_LIKELIHOOD, "references": "{{ a }}"}, "references: not used with requestType LogLikelihood"),
+        ({**LOG_LIKELIHOOD, "truncate": "Start"}, "truncate: not used with requestType LogLikelihood"),
         ({**TASK, "tools": "{{ t }}"}, "tools: not used with requestType Generate"),
         ({**TASK, "fewShot": {}}, "fewShot: give exactly one of count and ids"),
         ({**TASK, "fewShot": {"count": 1, "ids": ["a"], "sampler": "Fixed"}}, "exactly one of count and ids"),

@@ -18,7 +18,7 @@ from evaljob.model import Frozen
 from evaljob.names import Reason, job_name
 from evaljob.podfields import Resources, RunnerPod
 from evaljob.spec import S3, Dataset, EvalJob, Hub, InvalidSpecError, Model, ModelCache, Output, Spec
-from evaljob.task import RequestType, Task
+from evaljob.task import RequestType, Task, Truncate
 
 PLAN_VERSION: Literal[1] = 1
 PLAN_BYTES_MAX = 900 * 1024
@@ -314,22 +314,45 @@ def _refuse_incompatible(pairs: list[tuple[Model, PlannedDataset]]) -> None:
 
 def incompatible(model: Model, task: Task) -> str | None:
     """Why a model can never answer what a task asks, or None."""
-    request = task.request_type
-    if task.assistant_prefix and model.openai and model.prompt_format is PromptFormat.CHAT:
-        return (
-            f"assistantPrefix on the openai backend needs promptFormat Text, model {model.name} has Chat: "
-            "chat completions begin answers by themselves"
-        )
-    if model.reasoning and request is RequestType.LOG_LIKELIHOOD:
-        return f"requestType LogLikelihood weighs answers without thoughts, model {model.name} has reasoning"
-    if request is RequestType.CHAT and model.prompt_format is PromptFormat.TEXT:
-        return f"requestType Chat needs promptFormat Chat, model {model.name} has Text"
-    if request is RequestType.LOG_LIKELIHOOD and model.openai and model.prompt_format is PromptFormat.CHAT:
-        return (
-            f"requestType LogLikelihood on the openai backend needs promptFormat Text, model {model.name} has Chat: "
-            "chat completions return no log-probabilities of the prompt"
-        )
-    return None
+    return next((why for bad, why in _incompatibilities(model, task) if bad), None)
+
+
+def _incompatibilities(model: Model, task: Task) -> tuple[tuple[bool, str], ...]:
+    """Everything that can be wrong with a pair, and how to say it."""
+    name, chat, served = model.name, model.prompt_format is PromptFormat.CHAT, model.openai is not None
+    weighs = task.request_type is RequestType.LOG_LIKELIHOOD
+    return (
+        (
+            task.request_type is RequestType.CHAT and not chat,
+            f"requestType Chat needs promptFormat Chat, model {name} has Text",
+        ),
+        (
+            weighs and served and chat,
+            (
+                f"requestType LogLikelihood on the openai backend needs promptFormat Text, model {name} has Chat: "
+                "chat completions return no log-probabilities of the prompt"
+            ),
+        ),
+        (
+            weighs and model.reasoning is not None,
+            f"requestType LogLikelihood weighs answers without thoughts, model {name} has reasoning",
+        ),
+        (
+            task.assistant_prefix is not None and served and chat,
+            (
+                f"assistantPrefix on the openai backend needs promptFormat Text, model {name} has Chat: "
+                "chat completions begin answers by themselves"
+            ),
+        ),
+        (
+            task.truncate is not None and served,
+            f"truncate needs the model's tokenizer and window, the openai backend of model {name} has none",
+        ),
+        (
+            task.truncate is Truncate.START and chat,
+            f"truncate Start needs promptFormat Text, model {name} has Chat: use Middle",
+        ),
+    )
 
 
 def _refuse_large(plan: Plan) -> None:

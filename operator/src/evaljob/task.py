@@ -143,6 +143,15 @@ class DescriptionRole(StrEnum):
     """In a system turn of its own, as in lm-eval; some templates have none."""
 
 
+class Truncate(StrEnum):
+    """Which tokens of a prompt that is too long for the model's window are left out."""
+
+    START = "Start"
+    """The first ones, as in lm-eval. Only with promptFormat Text: a conversation would lose its head."""
+    MIDDLE = "Middle"
+    """As many before as behind the middle, as in LongBench."""
+
+
 class Turns(StrEnum):
     """Which assistant turn of a conversation the model writes."""
 
@@ -168,6 +177,10 @@ class Task(Frozen):
         cel(
             "has(self.choices) == (self.requestType == 'LogLikelihood')",
             "choices: needed by requestType LogLikelihood, and only there",
+        ),
+        cel(
+            "!has(self.truncate) || self.requestType != 'LogLikelihood'",
+            "truncate: not used with requestType LogLikelihood",
         ),
         cel("!has(self.tools) || self.requestType == 'Chat'", "tools: only with requestType Chat"),
         cel(
@@ -219,6 +232,9 @@ class Task(Frozen):
     """Between prompt and answer. Empty for choices under a chat template, as in lm-eval."""
     choices: Choices | None = None
     few_shot: FewShot | None = None
+    truncate: Truncate | None = None
+    """For local models: what is left out where prompt and answer do not fit the window. Default: nothing, the sample
+    is a `ContextOverflow`."""
     generation: Generation = Generation()
     extract: Annotated[
         dict[Name, Annotated[tuple[Step, ...], Field(min_length=1, max_length=16)]], Field(max_length=8)
@@ -266,8 +282,9 @@ def _problems(task: Task) -> list[str]:
         found += [
             f"{k}: not used with requestType Chat, put it into messages" for k, v in unused.items() if v
         ]
-    if task.references and kind is RequestType.LOG_LIKELIHOOD:
-        found.append("references: not used with requestType LogLikelihood")
+    if kind is RequestType.LOG_LIKELIHOOD:
+        unused = {"references": task.references, "truncate": task.truncate}
+        found += [f"{k}: not used with requestType LogLikelihood" for k, v in unused.items() if v]
     if sum(m.primary for m in task.metrics) != 1:
         found.append("metrics: exactly one must be primary")
     found += [

@@ -86,7 +86,13 @@ class Asker:
         """A prompt in the form that the backend takes."""
         if self.backend.tokenizer is None:
             return tokens.send(prompt, self.work.template_args)
-        return tokens.encode(prompt, self.backend.tokenizer, self.work.run.date, self.work.template_args)
+        tokenizer, window = self.backend.tokenizer, self.backend.window
+        encoded = tokens.encode(prompt, tokenizer, self.work.run.date, self.work.template_args)
+        how, room = self.work.task.truncate, (window or 0) - self.engine.max_tokens
+        # Where the answer alone fills the window, nothing helps: the sample overflows.
+        if how is None or window is None or room <= 0:
+            return encoded
+        return tokens.shortened(encoded, room, how, tokenizer.bos_id)
 
     def lines(self, asks: Iterable[Ask]) -> Generator[InferenceLine]:
         """The inference lines of all questions, as they finish. Prompts are made when the backend has room."""
@@ -171,6 +177,7 @@ class Asker:
             fields["seed"] = self._seed(asked.ask) if self.sampling.temperature else None
         if isinstance(form, Encoded):
             fields |= {"rendered_by": "Runner", "prompt": form.text, "prompt_tokens": len(form.ids)}
+            fields["prompt_cut"] = form.cut or None
             fields["doubled_bos"] = self._doubled_bos(form) or None
         else:
             messages = [dict(m) for m in prompt.messages] or None

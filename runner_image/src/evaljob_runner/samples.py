@@ -74,6 +74,8 @@ class Request(Frozen):
     prompt_digest: str
     """SHA-256 of the token ids (Runner) or of what was sent (Server)."""
     prompt_tokens: int | None = None
+    prompt_cut: int | None = None
+    """Tokens of the prompt that the task's `truncate` left out."""
     doubled_bos: bool | None = None
     """Whether the token ids begin with BOS twice; left out where they do not."""
     few_shot_ids: list[str] | None = None

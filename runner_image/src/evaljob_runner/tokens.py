@@ -4,6 +4,7 @@ Log-likelihood pairs are cut as lm-eval 0.4 does, so that its numbers can be com
 a chat template made gets no special tokens from the tokenizer, for both request types, as templates hold them.
 """
 
+import dataclasses
 import datetime as dt
 import hashlib
 import json
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaljob.names import Reason
+from evaljob.task import Truncate
 from evaljob_runner.backends.base import (
     ChatPrompt,
     TextPairs,
@@ -33,6 +35,8 @@ class Encoded:
     ids: TokenIds
     pairs: tuple[tuple[TokenIds, TokenIds], ...] = ()
     """LogLikelihood: (context, continuation) per choice."""
+    cut: int = 0
+    """Tokens of `text` that were left out."""
 
     @property
     def prompt(self) -> TokenPrompt:
@@ -121,6 +125,15 @@ def encode(prompt: Prompt, tokenizer: Tokenizer, date: dt.date, template_args: M
         if not context or not continuation:
             raise Fatal(Reason.BAD_DATA, f"choice {choice[:80]!r} gives no token ({prompt.sample.where})")
     return Encoded(text, ids, pairs)
+
+
+def shortened(encoded: Encoded, room: int, how: Truncate, bos_id: int | None) -> Encoded:
+    """A prompt of at most `room` tokens. BOS stays."""
+    ids = encoded.ids
+    if len(ids) <= room:
+        return encoded
+    head = room // 2 if how is Truncate.MIDDLE else int(ids[:1] == (bos_id,))
+    return dataclasses.replace(encoded, cut=len(ids) - room, ids=ids[:head] + ids[len(ids) - (room - head) :])
 
 
 def _pair(
