@@ -3,12 +3,13 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 ON ?= cluster
+DATA ?= $(or $(EVALJOB_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/evaljob)/data
 E2E := evaljob-e2e
 QUICKSTART := evaljob-quickstart
 export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help quickstart test lint verify unit integration faults-test torch test-vllm chart crd-test e2e crd lock cluster-up cluster-down bench-overhead kill-test faults chaos bench-control
+.PHONY: help quickstart test lint verify unit integration faults-test torch test-vllm chart crd-test e2e crd lock cluster-up cluster-down bench-overhead kill-test parity faults chaos bench-control
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -72,6 +73,10 @@ e2e: .venv/.synced .venv-test/.synced  ## end to end on a cluster that stays up 
 bench-overhead: .venv/.synced .venv-test/.synced  ## what isolation costs per partition, by phase
 	.venv-test/bin/python -m tests.benchmarks.overhead
 
+parity: .venv-vllm/.synced .venv-examples/.synced  ## the same tasks by lm-eval and by the runner, sample by sample
+	.venv-examples/bin/python -m examples.prepare $(DATA)
+	.venv-vllm/bin/python -m tests.parity --prepared $(DATA)
+
 kill-test: .venv-test/.synced  ## 65 random kill -9 of a partition; SEED=n for others
 	.venv-test/bin/python -m tests.benchmarks.kill --seed $(or $(SEED),0)
 
@@ -90,6 +95,9 @@ lock: .venv/.synced  ## resolve dependencies anew into requirements/*.txt
 
 .venv-vllm/.synced: requirements/test-vllm.txt requirements/environment requirements/cpu_stubs.py
 	requirements/environment .venv-vllm test-vllm.txt
+
+.venv-examples/.synced: requirements/examples.txt requirements/environment
+	requirements/environment .venv-examples examples.txt
 
 .venv-test/.synced: requirements/test-cpu.txt requirements/environment requirements/cpu_stubs.py
 	requirements/environment .venv-test test-cpu.txt

