@@ -484,6 +484,25 @@ HONEST = (
         "assert work() == ['e3b0', (1,)]",
     ),
     _honest(
+        "what looks its module up",
+        """
+        from __future__ import annotations
+        import enum, functools, sys, typing
+        from dataclasses import dataclass, field
+        @dataclass(order=True)
+        class Item:
+            value: int
+            tags: typing.List[str] = field(default_factory=list)
+        class Color(enum.Enum):
+            RED = 1
+        @functools.lru_cache(None)
+        def depth(n: int) -> int: return 0 if n == 0 else 1 + depth(n - 1)
+        def work(): return [max(Item(1), Item(2)).value, Color.RED.value, depth(300), len(sys.argv)]
+        def hints(): return [t.__name__ for t in typing.get_type_hints(depth).values()]
+        """,
+        "assert work() == [2, 1, 300, 1] and hints() == ['int', 'int']",
+    ),
+    _honest(
         "a main block",
         """
         def double(x): return 2 * x

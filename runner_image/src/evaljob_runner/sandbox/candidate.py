@@ -12,8 +12,8 @@ from typing import Any
 from evaljob_runner.sandbox import wire
 from evaljob_runner.sandbox.wire import Json, Pipe
 
-NAME = "program"
-"""The program's `__name__`: not `__main__`, so that a closing `if __name__ == "__main__":` stays quiet."""
+NAME = "__program__"
+"""The module of the program: not `__main__`, so that a closing `if __name__ == "__main__":` stays quiet."""
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "call": lambda function, *args, **named: function(*args, **named),
     "getattr": getattr,
@@ -38,7 +38,7 @@ class Candidate:
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self._namespace: dict[str, Any] = {"__name__": NAME}
+        self._namespace = wire.new_module(NAME)
         self._objects: list[object] = []
 
     def serve(self, pipe: Pipe) -> None:
@@ -56,7 +56,7 @@ class Candidate:
     def _answer(self, request: Json) -> Json:
         operation = request["do"]
         if operation == "run":
-            exec(compile(self._source, f"<{NAME}>", "exec"), self._namespace)  # noqa: S102 - what this is for
+            exec(compile(self._source, "<program>", "exec"), self._namespace)  # noqa: S102 - what this is for
             return {"value": None}
         if operation == "global":
             return self._global(request["name"])

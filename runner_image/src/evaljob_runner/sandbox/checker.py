@@ -7,13 +7,13 @@ own interpreter can change what an `assert` means here, or write the verdict. St
 import builtins
 from collections.abc import Iterator
 from types import CodeType
-from typing import Any
 
+from evaljob_runner.sandbox import wire
 from evaljob_runner.sandbox.remote import TEXT_MAX, Program, UnusableTests
 from evaljob_runner.sandbox.wire import Json, Pipe
 
-NAME = "checks"
-_FILE = f"<{NAME}>"
+NAME = "__checks__"
+_FILE = "<tests>"
 
 
 def _global_names(code: CodeType) -> Iterator[str]:
@@ -44,7 +44,8 @@ def check(source: str, pipe: Pipe) -> Json:
     try:
         program.run()
         wanted = sorted(set(_global_names(code)) - set(dir(builtins)))
-        namespace: dict[str, Any] = {"__name__": NAME} | program.named(wanted)
+        namespace = wire.new_module(NAME)
+        namespace |= program.named(wanted)
         exec(code, namespace)  # noqa: S102 - what this is for
     except UnusableTests as error:
         return {"unusable": str(error)}

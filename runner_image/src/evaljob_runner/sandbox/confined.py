@@ -27,6 +27,7 @@ def start(arguments: str) -> None:
             checker `verdict`. The source to run comes on standard input.
     """
     given = json.loads(arguments)
+    del sys.argv[1:]
     pipe = Pipe(given["reading"], given["writing"])
     try:
         source = _source()

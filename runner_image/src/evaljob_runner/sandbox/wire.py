@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable
+from types import ModuleType
 from typing import Any
 
 LINE_MAX = 8 * 1024 * 1024
@@ -19,6 +20,12 @@ Opaque = Callable[[object], int]
 """Object that is no data -> the number of its handle."""
 Resolve = Callable[[int], object]
 """Number of a handle -> what stands for the object on this side."""
+
+
+def new_module(name: str) -> dict[str, Any]:
+    """The namespace of a fresh module: dataclasses and type hints look their module up."""
+    module = sys.modules[name] = ModuleType(name)
+    return vars(module)
 
 
 class ClosedError(Exception):
