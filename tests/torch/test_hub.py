@@ -1,16 +1,18 @@
 """A model of a hub, by real processes and real HTTP: the scores of its files, and nothing fetched in vain."""
 
+import datetime as dt
 import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import hub_server
 from tests.hub_server import Hub
-from tests.runner_plans import TINY, tiny_dataset, tiny_model
+from tests.runner_plans import TINY, run_plan, tiny_dataset, tiny_model
 from tests.torch.processes import run, start
 
 pytestmark = pytest.mark.torch
@@ -96,3 +98,28 @@ def test_a_repository_without_weights_is_refused_before_anything_is_fetched(
     assert (ended.code, ended.failure.reason) == (78, "ModelNotFound")
     assert "no *.safetensors and no pytorch_model*.bin" in ended.failure.message
     assert not [request for request in world.asked() if "/resolve/" in request]
+
+
+def test_a_folder_of_a_repository_and_the_clock_of_its_template_are_part_of_what_it_is(
+    world: World, tmp_path: Path
+) -> None:
+    """Checkpoints of one training run are often folders; empty shards tell all of it without loading any."""
+    top = world.hub.root / "models" / "org" / "tiny"
+    shutil.copytree(TINY / "model", top / "checkpoint-1")
+    config = json.loads((top / "tokenizer_config.json").read_text())
+    clock = {**config, "chat_template": "{{ strftime_now('%Y') }}"}
+    (top / "checkpoint-1" / "tokenizer_config.json").write_text(json.dumps(clock))
+
+    def digest(name: str, path: str, date: dt.date) -> str:
+        source = {"source": f"hf://org/tiny@main{path}"}
+        model = tiny_model(promptFormat="Chat", transformers=source)
+        data = tiny_dataset("kind", limit=1)
+        more: dict[str, Any] = {"variables": world.variables, "run": run_plan(date=date)}
+        found = run(tmp_path / name, model, data, "--shard", "0/999", **more).result
+        assert found.provenance["weights"] == f"commit:{world.hub.repository('models', 'org/tiny').commit()}"
+        return found.inference_digest
+
+    first, later = dt.date(2026, 1, 31), dt.date(2026, 2, 1)
+    whole, folder = digest("whole", "", first), digest("folder", "/checkpoint-1", first)
+    assert len({whole, folder, digest("later", "/checkpoint-1", later)}) == 3
+    assert digest("whole-later", "", later) == whole

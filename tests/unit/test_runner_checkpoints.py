@@ -1,6 +1,8 @@
 """Which files of a repository are a checkpoint."""
 
-from evaljob_runner.checkpoints import model_files
+from pathlib import Path
+
+from evaljob_runner.checkpoints import hashed, model_files
 
 SMALL = ["config.json", "generation_config.json", "tokenizer.json", "merges.txt", "chat_template.jinja"]
 SAFE = [
@@ -37,3 +39,13 @@ def test_pickles_only_where_there_is_nothing_else() -> None:
 
 def test_without_weights_the_small_files_are_left() -> None:
     assert model_files([*SMALL, "model.safetensors"], weights=False) == SMALL
+
+
+def test_a_template_behind_a_link_is_read_by_its_name(tmp_path: Path) -> None:
+    """A hub's cache on a claim: every file is a link to a blob that is named after its hash."""
+    (tmp_path / "blob").write_text("{{ strftime_now('%Y') }}")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
+    assert not hashed(tmp_path / "m", tmp_path, "m").dated
+    (tmp_path / "m" / "chat_template.jinja").symlink_to(tmp_path / "blob")
+    assert hashed(tmp_path / "m", tmp_path, "m").dated

@@ -28,6 +28,7 @@ class Checkpoint:
     """What identifies a checkpoint, and the way to its files."""
 
     digest: str
+    """With a commit also the folder in the repository."""
     kind: Literal["sha256", "sampled", "commit"]
     """Of all bytes; of large files in part only; the commit of a hub's repository."""
     dated: bool
@@ -36,8 +37,8 @@ class Checkpoint:
     """The folder, with all files in it."""
 
     def __str__(self) -> str:
-        """As provenance records it."""
-        return f"{self.kind}:{self.digest}"
+        """As provenance records it; the folder in a repository stands in the spec."""
+        return f"{self.kind}:{self.digest.partition('/')[0]}"
 
 
 def find(work: Assignment) -> Checkpoint | None:
@@ -65,22 +66,22 @@ def tokenizer_folder(work: Assignment) -> Path | None:
         return sources.resolve(source, work.places, missing=Reason.MODEL_NOT_FOUND)
     from evaljob_runner import hub  # noqa: PLC0415 - the library takes 0.4 s
 
-    snapshot = hub.open_repository(hub.Repository(source, "model"))
-    return snapshot.fetch(model_files(snapshot.names, weights=False))
+    folder = hub.open_folder(hub.Repository(source, "model"))
+    return folder.fetch(model_files(folder.names, weights=False))
 
 
 def _from_hub(source: str) -> Checkpoint:
     from evaljob_runner import hub  # noqa: PLC0415 - the library takes 0.4 s
 
-    snapshot = hub.open_repository(hub.Repository(source, "model"))
-    files = model_files(snapshot.names)
-    small = model_files(snapshot.names, weights=False)
+    folder = hub.open_folder(hub.Repository(source, "model"))
+    files = model_files(folder.names)
+    small = model_files(folder.names, weights=False)
     if small == files:
         raise Fatal(Reason.MODEL_NOT_FOUND, f"{source}: no *.safetensors and no pytorch_model*.bin there")
-    folder = snapshot.fetch(small)
-    found = [path for name in small if (path := sources.inside(hub.CACHE, folder / name, source)).is_file()]
-    _refuse_no_model(folder, source)
-    return Checkpoint(snapshot.commit, "commit", any(map(_reads_clock, found)), lambda: snapshot.fetch(files))
+    path = folder.fetch(small)
+    _refuse_no_model(path, source)
+    dated = any(_reads_clock(name, sources.inside(hub.CACHE, path / name, source)) for name in small)
+    return Checkpoint(folder.identity, "commit", dated, lambda: folder.fetch(files))
 
 
 def model_files(names: Iterable[str], *, weights: bool = True) -> list[str]:
@@ -120,7 +121,7 @@ def hashed(folder: Path, root: Path, name: str) -> Checkpoint:
             part = _sampled(file, size) if large else hashlib.file_digest(file, "sha256").digest()
         total.update(f"{path.name}\0{size}\0".encode() + part)
         sampled = sampled or large
-        dated = dated or _reads_clock(real)
+        dated = dated or _reads_clock(path.name, real)
     return Checkpoint(total.hexdigest(), "sampled" if sampled else "sha256", dated, lambda: folder)
 
 
@@ -129,8 +130,9 @@ def _refuse_no_model(folder: Path, name: str) -> None:
         raise Fatal(Reason.MODEL_NOT_FOUND, f"{name}: no config.json, so this is no model folder")
 
 
-def _reads_clock(file: Path) -> bool:
-    return file.suffix in (".json", ".jinja") and b"strftime_now" in file.read_bytes()
+def _reads_clock(name: str, file: Path) -> bool:
+    """By its name: behind a link of a hub's cache is a file without one."""
+    return name.endswith((".json", ".jinja")) and b"strftime_now" in file.read_bytes()
 
 
 def _sampled(file: BinaryIO, size: int) -> bytes:

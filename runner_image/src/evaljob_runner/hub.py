@@ -81,6 +81,37 @@ class Snapshot:
         return _download(self.repository, self.commit, names)
 
 
+@dataclass(frozen=True)
+class Folder:
+    """The folder of a commit that a URI names, as if there were nothing else."""
+
+    snapshot: Snapshot
+
+    @property
+    def names(self) -> list[str]:
+        """All files in it, relative to it."""
+        return [n.removeprefix(self._prefix) for n in self.snapshot.names if n.startswith(self._prefix)]
+
+    @property
+    def identity(self) -> str:
+        """The commit and the folder."""
+        return f"{self.snapshot.commit}/{self.snapshot.repository.path}".rstrip("/")
+
+    def fetch(self, names: Sequence[str]) -> Path:
+        """Its place on this machine, with at least these files in it; raises as `open_repository`."""
+        return self.snapshot.fetch([self._prefix + name for name in names]) / self._prefix
+
+    @property
+    def _prefix(self) -> str:
+        path = self.snapshot.repository.path
+        return f"{path}/" if path else ""
+
+
+def open_folder(repository: Repository) -> Folder:
+    """A folder of a repository, or the whole; raises as `open_repository`."""
+    return Folder(open_repository(repository))
+
+
 def open_repository(repository: Repository) -> Snapshot:
     """Find out the commit and what is in it.
 
