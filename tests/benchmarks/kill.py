@@ -115,6 +115,8 @@ def killed(partition: Partition, dataset: PlannedDataset, kills: int, rng: rando
         with process:
             process.communicate()
         done += process.returncode < 0
+        if done % 10 == 0:
+            say(f"    {done} kills, {sum(1 for _ in partition.lines())} lines")
     return end(partition.start(dataset, f"a-{attempt + 1}"), partition.folder, timeout=600)
 
 
