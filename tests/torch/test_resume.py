@@ -79,7 +79,7 @@ def test_two_attempts_at_once_on_one_volume_count_every_sample_once(
     dataset = tiny_dataset("gsm")
     both = {name: start(tmp_path / name, MODEL, dataset, *where, attempt=name) for name in ("a-1", "a-2")}
     for name, process in both.items():
-        assert end(process, tmp_path / name).result.subsets == finished[1].result.subsets
+        assert end(process, tmp_path / name, timeout=300).result.subsets == finished[1].result.subsets
     third = run(tmp_path, MODEL, dataset, attempt="a-3")
     assert third.result.outcomes.from_log == third.result.outcomes.completed == 64
     assert third.result.subsets == finished[1].result.subsets
