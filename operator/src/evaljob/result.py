@@ -380,7 +380,7 @@ def worst_case_bytes(
             for k, (size, expected) in subsets.items()
         ),
         lint=tuple(Lint(code=c * 16, count=n) for c in "ABCDEFGH"),
-        tokens=Tokens(prompt=below(COUNT_MAX), output=below(COUNT_MAX)),
+        tokens=Tokens(prompt=below(COUNT_MAX), output=below(COUNT_MAX), reasoning=below(COUNT_MAX)),
         seconds=Seconds(start=1234.567, load=2345.678, infer=34567.891, score=4567.892),
         device="x" * 40,
         provenance={str(i): _noise_hex(i) for i in range(6)},
