@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from evaljob import result as results
+from evaljob import stats
 from evaljob.backends import PromptFormat
 from evaljob.names import Reason
 from evaljob.result import Failure, PartitionResult
@@ -337,6 +338,62 @@ def test_a_second_attempt_asks_only_the_missing_repeats(tmp_path: Path) -> None:
     assert sorted(r.key for r in more.asked) == [f"{i}#2" for i in range(6)]
     assert found.inference_digest == whole.inference_digest
     assert found.prompt_digest == whole.prompt_digest
+
+
+F1: dict[str, Any] = {
+    "extract": {"a": [{"regex": "yes|no"}]},
+    "metrics": [
+        {"name": "f1_macro", "extract": "a", "primary": True, "args": {"labels": "yes|no|maybe"}},
+        {"name": "exact_match", "extract": "a"},
+    ],
+}
+
+
+def test_macro_f1_is_made_of_counts_that_any_number_of_shards_adds_up(tmp_path: Path) -> None:
+    """Against the definition: yes has 2 right of 3 answers and 2 targets, no 1 of 1 and 3; maybe never occurs."""
+    rows = [
+        {"q": q, "a": a}
+        for q, a in (("yes", "yes"), ("yes 2", "yes"), ("yes 3", "no"), ("no", "no"), ("?", "no"))
+    ]
+    shards = {}
+    for n in (1, 3):
+        dataset = planned(task(**F1), inline={"jsonl": lines(rows)}, shards=n)
+        parts = [
+            run(
+                assignment(tiny_model(), dataset, tmp_path / f"{n}", shard=(k, n), attempt=f"a-{k}"),
+                answers(lambda q: q),
+            )
+            for k in range(n)
+        ]
+        assert [results.decode(results.encode(part)) for part in parts] == parts
+        counts: dict[str, stats.LabelCount] = {}
+        for part in parts:
+            counts = stats.merge_labels(counts, part.subsets[0].labels["f1_macro,a"])
+        shards[n] = counts
+    assert shards[1] == shards[3] == {"yes": (2, 3, 2), "no": (1, 1, 3), "maybe": (0, 0, 0)}
+    assert stats.macro_f1(shards[1]) == pytest.approx((4 / 5 + 2 / 4) / 2)
+
+
+def test_a_target_that_is_no_label_is_refused_before_the_model_loads(tmp_path: Path) -> None:
+    dataset = planned(task(**F1), inline={"jsonl": lines([{"q": "q", "a": "perhaps"}])})
+    outside = Outside()
+    with pytest.raises(Fatal, match=r"'perhaps' is not among args.labels, yes\|no\|maybe"):
+        outside.run(assignment(tiny_model(), dataset, tmp_path))
+    assert outside.opened == 0
+
+
+def test_macro_f1_is_not_made_of_repeats(tmp_path: Path) -> None:
+    dataset = planned(task(**F1), inline={"jsonl": lines([{"q": "q", "a": "yes"}])}, repeats=2)
+    with pytest.raises(Fatal, match="f1_macro,a: not with repeats"):
+        run(assignment(WARM, dataset, tmp_path))
+
+
+def test_macro_f1_of_choices_counts_their_indexes(tmp_path: Path) -> None:
+    choice = tiny_task("mc", metrics=[{"name": "f1_macro", "primary": True, "args": {"labels": "0|1|2|3"}}])
+    work = assignment(tiny_model(), planned(choice, source="pvc://data/mc.jsonl", limit=2), tmp_path)
+    found = run(work, ScriptedBackend(weight=judge))
+    assert found.subsets[0].labels["f1_macro"].keys() == {"0", "1", "2", "3"}
+    assert sum(c.actual for c in found.subsets[0].labels["f1_macro"].values()) == 2
 
 
 def test_repeats_at_temperature_0_are_refused(tmp_path: Path) -> None:

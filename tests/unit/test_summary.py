@@ -11,8 +11,20 @@ from hypothesis import strategies as st
 
 from evaljob.merge import summarize
 from evaljob.plan import Partition, Plan
-from evaljob.result import Failure, Lint, MetricInfo, Outcomes, PartitionResult, Seconds, SubsetResult, Tokens
-from evaljob.stats import UNIT_REAL, Stat, accumulate, estimate, wilson
+from evaljob.result import (
+    Failure,
+    InvalidResultError,
+    Lint,
+    MetricInfo,
+    Outcomes,
+    PartitionResult,
+    Seconds,
+    SubsetResult,
+    Tokens,
+    decode,
+    encode,
+)
+from evaljob.stats import UNIT_REAL, LabelCount, Stat, accumulate, estimate, wilson
 from evaljob.summary import Cell, CellState, Part, Summary
 from evaljob.tables import files, table, to_csv, to_markdown
 from tests.unit import builders
@@ -338,3 +350,30 @@ def test_a_display_name_stays_in_its_cell(shown: str, line: str) -> None:
 def test_a_message_stays_in_its_line() -> None:
     _, summary = sharded(Failure(reason="BadData", message="line 3\n# heading\n| x |"))
     assert "- m / d: BadData: line 3 # heading \\| x \\|\n" in to_markdown(summary)
+
+
+F1 = MetricInfo(key="f1_macro", primary=True, macro_f1=True)
+
+
+def labelled(k: int, of: int, yes: LabelCount, no: LabelCount, **more: Any) -> PartitionResult:  # noqa: ANN401
+    n, right = yes.actual + no.actual, yes.right + no.right
+    labels = {"f1_macro": {"yes": yes, "no": no}}
+    subset = SubsetResult(name="", size=12, expected=n, stats=(Stat(n, right, right),), labels=labels)
+    partition = Partition(model="m", dataset="d", shard=k, shards=of)
+    return scored(partition, subset, metrics=(F1,), **more)
+
+
+def test_macro_f1_is_made_of_the_counts_of_all_shards() -> None:
+    """The mean of the shards' own values, (2/3 + 1 + 1/2 + 2/3) / 4, is another number."""
+    first = labelled(0, 2, LabelCount(1, 1, 2), LabelCount(4, 5, 4))
+    second = labelled(1, 2, LabelCount(1, 3, 1), LabelCount(2, 2, 4))
+    _, found = sharded(first, second)
+    score = found.cells[0].parts[0].scores[0]
+    assert score.value == pytest.approx((2 * 2 / (4 + 3) + 2 * 6 / (7 + 8)) / 2)
+    assert (score.stderr, score.n, score.expected) == (None, 11, 11)
+
+
+def test_a_result_whose_labels_do_not_add_up_is_invalid() -> None:
+    wrong = labelled(0, 1, LabelCount(2, 1, 2), LabelCount(4, 5, 4))
+    with pytest.raises(InvalidResultError, match="labels that do not add up"):
+        decode(encode(wrong))

@@ -8,7 +8,7 @@ from evaljob.names import Reason, State
 from evaljob.plan import Partition, Plan, PlannedDataset
 from evaljob.result import Failure, Lint, MetricInfo, Outcomes, PartitionResult, Seconds, Tokens
 from evaljob.scoring import Group, Weighting
-from evaljob.stats import EMPTY, Estimate, Stat, estimate, weighted
+from evaljob.stats import EMPTY, Estimate, LabelCount, Stat, estimate, macro_f1, merge_labels, weighted
 from evaljob.summary import Cell, CellState, Column, Part, Row, Score, Summary
 
 
@@ -148,14 +148,16 @@ class _Merged(NamedTuple):
     size: int
     expected: int
     stats: tuple[Stat, ...]
+    labels: Mapping[str, Mapping[str, LabelCount]]
 
 
 def _merged_subsets(results: Iterable[PartitionResult]) -> dict[str, _Merged]:
     merged: dict[str, _Merged] = {}
     for subset in (s for r in results for s in r.subsets):
-        before = merged.get(subset.name, _Merged(subset.size, 0, (EMPTY,) * len(subset.stats)))
+        before = merged.get(subset.name, _Merged(subset.size, 0, (EMPTY,) * len(subset.stats), {}))
         stats = tuple(a + b for a, b in zip(before.stats, subset.stats, strict=True))
-        merged[subset.name] = _Merged(subset.size, before.expected + subset.expected, stats)
+        labels = {key: merge_labels(before.labels.get(key, {}), n) for key, n in subset.labels.items()}
+        merged[subset.name] = _Merged(subset.size, before.expected + subset.expected, stats, labels)
     return merged
 
 
@@ -201,6 +203,12 @@ def _leaves(subsets: Mapping[str, _Merged], i: int, metric: MetricInfo) -> dict[
     found = {}
     for name, subset in subsets.items():
         stat = subset.stats[i]
+        if metric.macro_f1:
+            # No mean: subsets are weighed, never pooled, and there is no standard error.
+            mean = macro_f1(subset.labels.get(metric.key, {}))
+            if mean is not None:
+                found[name] = _Weighed(Estimate(mean, None, None, None), subset.size, stat.n, None)
+            continue
         value = estimate(stat, metric.unit)
         if value is not None:
             # Coverage is of samples, also where the state counts their items.

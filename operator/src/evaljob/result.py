@@ -10,13 +10,15 @@ import itertools
 import json
 import re
 import zlib
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, Field, ValidationError
 
 from evaljob.model import Frozen
 from evaljob.plan import Partition
-from evaljob.stats import UNIT_BINARY, UNIT_REAL, Clusters, Stat
+from evaljob.stats import UNIT_BINARY, UNIT_REAL, Clusters, LabelCount, Stat
 
 RESULT_VERSION = 1
 ENCODED_MAX = 4096
@@ -72,6 +74,8 @@ class MetricInfo(Frozen):
     """Scores are 0 or 1 (unit 1); otherwise sums are in units of 10**-12."""
     weighted: bool = False
     """A mean over items, for example instructions: states count items, in clusters of one sample or more."""
+    macro_f1: bool = False
+    """The mean F1 of labels, made of `SubsetResult.labels`; the state is that of the accuracy."""
 
     @property
     def unit(self) -> int:
@@ -89,6 +93,8 @@ class SubsetResult(Frozen):
     """Samples of this shard."""
     stats: tuple[Stat, ...]
     """One state per metric, in the order of `metrics`."""
+    labels: dict[str, dict[str, LabelCount]] = Field(default_factory=dict)
+    """By metric, where it is a macro F1, and label."""
 
 
 class Lint(Frozen):
@@ -284,6 +290,14 @@ def _checks(r: PartitionResult) -> list[_Check]:
             any(not _counted(m, stat, s.expected) for s in r.subsets for m, stat in _of(r, s)),
             "a subset scored fewer samples than expected",
         ),
+        _Check(
+            any(
+                m.macro_f1 and not _labelled(s.labels.get(m.key, {}), stat)
+                for s in r.subsets
+                for m, stat in _of(r, s)
+            ),
+            "labels that do not add up to the scores",
+        ),
         _Check(any(m.binary and not _binary(stat) for m, stat in scored), "a 0/1 metric outside its range"),
         _Check(not all(_possible(stat, m.unit) for m, stat in scored), "sums that no scores can have"),
         _Check(
@@ -302,6 +316,17 @@ def _counted(metric: MetricInfo, stat: Stat, expected: int) -> bool:
     if not metric.weighted or not expected:
         return stat.n == expected
     return stat.n >= expected and stat.clusters is not None and stat.clusters.number <= expected
+
+
+def _labelled(labels: Mapping[str, LabelCount], stat: Stat) -> bool:
+    counts = labels.values()
+    possible = all(0 <= c.right <= min(c.predicted, c.actual) for c in counts)
+    return (
+        possible
+        and sum(c.actual for c in counts) == stat.n
+        and sum(c.right for c in counts) == stat.total
+        and sum(c.predicted for c in counts) <= stat.n
+    )
 
 
 def _binary(stat: Stat) -> bool:
@@ -337,6 +362,7 @@ def worst_case_bytes(
     metrics: tuple[MetricInfo, ...],
     subsets: dict[str, tuple[int, int]],
     clustered: bool = False,
+    labels: Mapping[str, Iterable[str]] = MappingProxyType({}),
 ) -> int:
     """An upper bound of an encoded result whose scores lie between 0 and 1, known before a model loads.
 
@@ -345,6 +371,7 @@ def worst_case_bytes(
         metrics: what will be measured.
         subsets: per subset its full size and the samples of this shard.
         clustered: whether the task declares clusters.
+        labels: by metric, where it is a macro F1.
     """
     # Pseudo-random digits: the sums of real scores do not compress either.
     noise = (i * 6364136223846793005 for i in itertools.count(7919))
@@ -375,7 +402,14 @@ def worst_case_bytes(
         metrics=metrics,
         subsets=tuple(
             SubsetResult(
-                name=k, size=size, expected=expected, stats=tuple(stat(m, expected) for m in metrics)
+                name=k,
+                size=size,
+                expected=expected,
+                stats=tuple(stat(m, expected) for m in metrics),
+                labels={
+                    key: {name: LabelCount(*(below(expected) for _ in LabelCount._fields)) for name in names}
+                    for key, names in labels.items()
+                },
             )
             for k, (size, expected) in subsets.items()
         ),

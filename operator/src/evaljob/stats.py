@@ -7,7 +7,8 @@ proportions, else value +- 1.96 standard errors; standard errors of clustered sa
 """
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 from statistics import NormalDist
 from typing import NamedTuple
@@ -144,6 +145,41 @@ def _clusters(pairs: Collection[tuple[int, int]]) -> Clusters:
     return Clusters(
         len(pairs), sum(s * s for _, s in pairs), sum(s * k for k, s in pairs), sum(k * k for k, _ in pairs)
     )
+
+
+class LabelCount(NamedTuple):
+    """How often a label was right, was given as an answer, and was the target."""
+
+    right: int
+    predicted: int
+    actual: int
+
+
+def count_labels(pairs: Iterable[tuple[str, str | None]], labels: Iterable[str]) -> dict[str, LabelCount]:
+    """Count (target, answer) pairs by label; answers that are no label only miss their target."""
+    counted = Counter[tuple[str, str]]()
+    for target, answer in pairs:
+        counted["actual", target] += 1
+        counted["predicted", answer or ""] += 1
+        counted["right", target] += target == answer
+    return {name: LabelCount(*(counted[field, name] for field in LabelCount._fields)) for name in labels}
+
+
+def merge_labels(a: Mapping[str, LabelCount], b: Mapping[str, LabelCount]) -> dict[str, LabelCount]:
+    """The counts of two disjoint sets of samples together: exact."""
+    zero = LabelCount(0, 0, 0)
+    return {
+        name: LabelCount(*map(sum, zip(a.get(name, zero), b.get(name, zero), strict=True)))
+        for name in dict.fromkeys([*a, *b])
+    }
+
+
+def macro_f1(counts: Mapping[str, LabelCount]) -> float | None:
+    """The mean F1 of all labels that were a target or an answer; None without any."""
+    scores = [
+        Fraction(2 * c.right, c.predicted + c.actual) for c in counts.values() if c.predicted + c.actual
+    ]
+    return float(sum(scores) / len(scores)) if scores else None
 
 
 class Estimate(NamedTuple):

@@ -54,7 +54,7 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
     scorer = Scorer(work.task, repeats)
     confined_by = scorer.confine()
     selection = data.select(work.planned.dataset, work.task, work.partition, work.places)
-    report.refuse_too_large(work, scorer.info, selection.counts)
+    report.refuse_too_large(work, scorer, selection.counts)
     prompter = Prompter(work.task, selection.pools, chat=work.chat, seed=generation.example_seed(work))
     refuse_targets(scorer, prompter, selection.samples)
     for sample in selection.samples:

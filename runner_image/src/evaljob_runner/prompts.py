@@ -97,7 +97,7 @@ class Prompter:
             prefix=prefix if messages else "",
             choices=choices,
             delimiter=self._delimiter(),
-            target=self.target(sample, choices),
+            target=self._target_of(sample, choices),
             references=self._references_of(sample),
             few_shot=shots,
             leaks=any(self._question(s) == question for s in shots),
@@ -145,7 +145,7 @@ class Prompter:
     def _answer_of(self, shot: Sample) -> str:
         """What an example shows as its answer."""
         choices = self._choices_of(shot)
-        target = self.target(shot, choices)
+        target = self._target_of(shot, choices)
         answer = choices[int(target)] if choices else target
         if self._answer:
             answer = self._answer.render(shot.columns, shot.where)
@@ -185,12 +185,15 @@ class Prompter:
             raise Fatal(Reason.BAD_DATA, f"references: must yield a list of texts ({sample.where})")
         return tuple(map(str, found))
 
-    def target(self, sample: Sample, choices: tuple[str, ...] = ()) -> str:
+    def target(self, sample: Sample) -> str:
         """The expected answer.
 
         Raises:
-            Fatal: BadData, when the document does not fit the template.
+            Fatal: BadData, when the document does not fit the templates.
         """
+        return self._target_of(sample, self._choices_of(sample))
+
+    def _target_of(self, sample: Sample, choices: tuple[str, ...]) -> str:
         target = self._target.render(sample.columns, sample.where)
         if self._task.request_type is not RequestType.LOG_LIKELIHOOD:
             return target

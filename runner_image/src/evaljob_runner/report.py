@@ -99,7 +99,7 @@ class Stopwatch:
         self.seconds[name] += seconds  # type: ignore[assignment]
 
 
-def refuse_too_large(work: Assignment, metrics: tuple[MetricInfo, ...], counts: Mapping[str, Count]) -> None:
+def refuse_too_large(work: Assignment, scorer: Scorer, counts: Mapping[str, Count]) -> None:
     """Refuse a partition whose result would not fit its channel, before the model loads.
 
     Raises:
@@ -107,14 +107,15 @@ def refuse_too_large(work: Assignment, metrics: tuple[MetricInfo, ...], counts: 
     """
     size = worst_case_bytes(
         partition=work.partition,
-        metrics=metrics,
+        metrics=scorer.info,
         subsets={name: (count.size, count.expected) for name, count in counts.items()},
         clustered=work.task.cluster is not None,
+        labels=scorer.labels,
     )
     if size > ENCODED_MAX:
         raise Fatal(
             Reason.RESULT_TOO_LARGE,
-            f"{len(counts)} subsets x {len(metrics)} metrics can take {size} bytes, a result has {ENCODED_MAX}: "
+            f"{len(counts)} subsets x {len(scorer.info)} metrics can take {size} bytes, a result has {ENCODED_MAX}: "
             "use fewer subsets or metrics, or split the dataset in two",
         )
 
@@ -196,7 +197,11 @@ def _subset(name: str, count: Count, scored: Sequence[Scored], scorer: Scorer) -
         _state([(values[i], cluster) for values, cluster in rows], metric)
         for i, metric in enumerate(scorer.info)
     )
-    return SubsetResult(name=name, size=count.size, expected=count.expected, stats=states)
+    labels = {
+        key: stats.count_labels(((s.line.target, s.scores.scores[key].extracted) for s in mine), names)
+        for key, names in scorer.labels.items()
+    }
+    return SubsetResult(name=name, size=count.size, expected=count.expected, stats=states, labels=labels)
 
 
 def _state(scores: Sequence[tuple[Reduced, str | None]], metric: MetricInfo) -> stats.Stat:

@@ -1,12 +1,15 @@
 """Inference lines -> outcomes and scores. Needs the sample log only, so scores can be made again."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from evaljob.names import Reason
 from evaljob.scoring import Metric
-from evaljob.task import Task
+from evaljob.task import RequestType, Task
 from evaljob_runner import extract, metrics, reducing
 from evaljob_runner.data import Sample
+from evaljob_runner.errors import Fatal
 from evaljob_runner.extract import Json
 from evaljob_runner.metrics import choices
 from evaljob_runner.metrics.base import Choice, Verdict, as_text
@@ -39,7 +42,15 @@ class Scorer:
         ]
         self.info = tuple(reduction.info for reduction in self._reductions)
         """What the numbers of a sample mean."""
+        self._weighs = task.request_type is RequestType.LOG_LIKELIHOOD
+        self.labels = {
+            m.key: m.args["labels"].split("|") for m in task.metrics if self._definitions[m.key].labelled
+        }
+        """By metric, where it is a macro F1."""
+        if self.labels and repeats > 1:
+            raise Fatal(Reason.BAD_CONFIGURATION, f"metrics: {', '.join(self.labels)}: not with repeats")
         self.checks = {key: d.check for key, d in self._definitions.items() if d.check}
+        self.checks |= {key: partial(_no_label, labels) for key, labels in self.labels.items()}
         """By metric: what refuses a target that it cannot read."""
         self.memory = max((e.memory for e in self._executions.values()), default=None)
         """Bytes that one process of an execution may take; None where no metric executes anything."""
@@ -109,7 +120,7 @@ class Scorer:
             return None
         definition = self._definitions[metric.key]
         request = line.requests[0]
-        if definition.choose is not None:
+        if self._weighs and definition.choose is not None:
             weighed = [Choice(c.sum, c.characters, c.bytes) for c in request.logprobs or ()]
             return choices.best(weighed, definition.choose)
         output = request.output
@@ -123,7 +134,7 @@ class Scorer:
         found = self._extracted(metric, line)
         if found is None:
             return Score(value=definition.floor, weight=weight)
-        if definition.choose:
+        if self._weighs:
             return Score(extracted=str(found), value=float(found == int(line.target)))
         verdict = self._verdict(metric, found, line)
         return Score(
@@ -138,3 +149,7 @@ class Scorer:
             where = f"sample {line.id}"
             return self._executions[metric.key].verdict(found, line.doc or {}, where)
         return self._compare[metric.key](found, line.references or [line.target])
+
+
+def _no_label(labels: Sequence[str], target: str) -> str | None:
+    return None if target in labels else f"{target[:80]!r} is not among args.labels, {'|'.join(labels)[:200]}"

@@ -45,16 +45,24 @@ def _problem(metric: Metric, task: Task) -> str | None:
     if found is None:
         return f"unknown, use one of {', '.join(sorted(REGISTRY))}"
     weighs = task.request_type is RequestType.LOG_LIKELIHOOD
-    if weighs != (found.choose is not None):
-        fitting = sorted(n for n, d in REGISTRY.items() if (d.choose is not None) == weighs)
+    if not _fits(found, weighs=weighs):
+        fitting = sorted(n for n, d in REGISTRY.items() if _fits(d, weighs=weighs))
         return f"not for requestType {task.request_type}, use one of {', '.join(fitting)}"
-    if weighs and metric.extract:
-        return "a log-likelihood metric has no extract"
+    if weighs == bool(metric.extract) and (weighs or found.labelled):
+        return (
+            "a log-likelihood metric has no extract"
+            if weighs
+            else "counts what a pipeline finds: needs extract"
+        )
     if (metric.program is None) != (found.execute is None):
         return "program and tests: needed by code_exec, and only there"
     if metric.reduce and metric.reduce.pass_at_k and not found.binary:
         return "reduce.passAtK needs a metric whose scores are 0 or 1"
     return _argument_problem(metric, found)
+
+
+def _fits(found: Definition, *, weighs: bool) -> bool:
+    return found.choose is not None if weighs else (found.compare or found.execute) is not None
 
 
 def _argument_problem(metric: Metric, found: Definition) -> str | None:

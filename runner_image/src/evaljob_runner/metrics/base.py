@@ -78,6 +78,8 @@ class Definition:
     score is then the mean of its own."""
     check: Callable[[str], str | None] | None = None
     """What is wrong with a sample's target, if anything: asked for all samples before the model loads."""
+    labelled: bool = False
+    """The number is the mean F1 of the labels in args.labels (`a|b|c`); the score of a sample is its accuracy."""
     higher_is_better: bool = True
     floor: float = 0.0
     """The score of a sample without an answer."""
