@@ -60,7 +60,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Definition:
-    """A metric of the registry: `compare` or `execute` for answers, or `choose` for weighed choices; one of them."""
+    """A metric of the registry: `compare` or `execute` for answers, `choose` for weighed choices."""
 
     compare: Callable[[Metric], Compare] | None = None
     """Called once per process, before the model loads: heavy libraries are imported here and nowhere else."""
