@@ -53,6 +53,7 @@ def test_each_failure_says_why_and_the_others_finish(world: World, submit: Submi
     }
     assert "Insufficient nvidia.com/gpu" in reasons["giant"][1]
     assert "models/nowhere" in reasons["no-path"][1]
+    assert "memory limit of 64Mi" in reasons["small"][1]
     assert handle.cell("good", "kind")["state"] == "Complete"
     assert handle.cell("nan", "kind")["reason"] == "InvalidNumber"
     conditions = {c["type"]: c for c in status["conditions"]}
