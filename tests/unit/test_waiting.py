@@ -107,7 +107,7 @@ class TestGoing:
         assert found is not None
         assert (found.reason, found.since, found.in_order) == ("PodStuckTerminating", later(60), True)
         assert "node gpu-7 may be lost" in found.message
-        assert "--force" in found.message
+        assert "delete the Job" in found.message
 
     def test_a_running_pod_of_a_silent_node_is_not_waited_for(self) -> None:
         assert seen(job_view(), pod_view(phase="Running")) is None

@@ -23,7 +23,8 @@ class Waiting:
         return self.reason in (Reason.QUEUED_BY_KUEUE, Reason.POD_STUCK_TERMINATING)
 
 
-_FREE_IT = "taint the node with node.kubernetes.io/out-of-service, or delete the pod with --force"
+_FREE_IT = "taint it node.kubernetes.io/out-of-service=nodeshutdown:NoExecute, or delete the Job, which is made again"
+"""Deleting the pod with --force does not help: a Job's pod has a finalizer until it has ended. Tried."""
 _IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 
