@@ -59,6 +59,7 @@ class Fates:
     def _kinds(self) -> dict[str, Callable[[Json], Fate]]:
         return {
             "slow": lambda pod: self._good(pod, SLOW),
+            "long": lambda pod: self._good(pod, 4 * SLOW),
             "endless": lambda pod: self._good(pod, 3600.0),
             "silent": lambda _: Fate(0.05, 0.1, 0, ""),
             "garbage": lambda _: Fate(0.05, 0.1, 0, garbage()),

@@ -310,16 +310,46 @@ async def a_stopped_process_catches_up(case: Case) -> None:
         await finish(case)
 
 
+async def a_small_evaljob_beside_a_giant_does_not_wait_for_it(case: Case) -> None:
+    """The first Job of the small one is there long before the last of the giant."""
+    async with case.running():
+        await case.submit(evaljob("giant", [f"endless{n}" for n in range(60)], 10, parallelism=600))
+        await jobs_of(case, "giant", at_least=20)
+        await case.submit(evaljob(NAME, ["one"]))
+        await jobs_of(case, NAME, at_least=1)
+        assert len(await jobs_of(case, "giant", at_least=20)) < 500
+        await until(case, lambda: NAME in finished_names(case))
+        await case.lab.client.request("DELETE", case.path("evaljobs", "giant"))
+
+
+async def jobs_of(case: Case, name: str, at_least: int) -> list[Json]:
+    """The Jobs of one EvalJob, once there are so many."""
+    selector = {"labelSelector": f"evaljob.dev/name={name}"}
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        found = await case.lab.client.request("GET", case.path("jobs"), query=selector)
+        items: list[Json] = found["items"]
+        if len(items) >= at_least:
+            return items
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"not {at_least} Jobs of {name} within a minute")
+
+
+def finished_names(case: Case) -> set[str]:
+    """EvalJobs that have come to their end."""
+    return {c.obj["metadata"]["name"] for c in case.history.of("EvalJob") if condition(c.obj, "Finished")}
+
+
 async def suspended_and_resumed_in_mid_run(case: Case) -> None:
     """Running pods stop, finished partitions stay, then the rest is run."""
     async with case.running():
-        await case.submit(evaljob(NAME, ["slow", "one"]))
-        await job_when(case, "slow", running)
+        await case.submit(evaljob(NAME, ["long", "one"]))
+        await job_when(case, "long", running)
         await job_when(case, "one", record_of)
         await case.lab.client.request(
             "PATCH", case.path("evaljobs", NAME), {"spec": {"suspend": True}}, MERGE
         )
-        await job_when(case, "slow", lambda j: condition(j, "Suspended"))
+        await job_when(case, "long", lambda j: condition(j, "Suspended"))
         assert record_of((await jobs(case))["one"]) is not None
         await case.lab.client.request(
             "PATCH", case.path("evaljobs", NAME), {"spec": {"suspend": False}}, MERGE
@@ -380,6 +410,7 @@ TOGETHER: tuple[Scenario, ...] = (
     an_evicted_pod_is_replaced_and_not_counted,
     out_of_memory_is_named,
     a_stopped_process_catches_up,
+    a_small_evaljob_beside_a_giant_does_not_wait_for_it,
     suspended_and_resumed_in_mid_run,
 )
 

@@ -65,8 +65,8 @@ class Slots:
 
     @classmethod
     def of(cls, jobs: int) -> "Slots":
-        """So many cases that compute."""
-        return cls(asyncio.Semaphore(jobs), asyncio.Semaphore(3 * jobs))
+        """So many cases that compute, and as many that wait."""
+        return cls(asyncio.Semaphore(jobs), asyncio.Semaphore(jobs))
 
 
 async def run(

@@ -154,9 +154,10 @@ class FakeApi:
         return before if after == before else self.put(path, after)
 
     def _set_status(self, path: str, operations: list[Json]) -> Json:
-        """The one JSON Patch that is used: a test of the uid, then a new status."""
-        test, add = operations
-        if test["value"] != self.objects[path]["metadata"]["uid"]:
+        """The one JSON Patch that is used: tests of uid and version, then a new status."""
+        *tests, add = operations
+        meta = self.objects[path]["metadata"]
+        if any(test["value"] != meta[test["path"].rpartition("/")[2]] for test in tests):
             raise InvalidError(
                 422, "Invalid", "the server rejected our request due to an error in our request"
             )

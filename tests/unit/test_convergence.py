@@ -251,7 +251,7 @@ class Run:
         assert self.operator.report is not None
         failed = {f.partition: f.reason for f in status.failures}
         # Which pod failed last depends on what happened, why it did does not.
-        text = re.sub(r"pod-\d+", "pod-N", self.operator.report.summarize().to_json())
+        text = re.sub(r"pod-\d+", "pod-N", self.operator.report.merged.to_json())
         return status.state, failed, json.loads(text)
 
 

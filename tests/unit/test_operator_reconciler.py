@@ -194,6 +194,12 @@ async def stage() -> AsyncIterator[Stage]:
     await made.kill()
 
 
+FINISHED = {
+    "type": "Finished",
+    "status": "True",
+    "reason": "AllPartitionsSucceeded",
+    "lastTransitionTime": "2026-03-01T13:00:00Z",
+}
 NO_RIGHT = 'jobs.batch is forbidden: User "system:serviceaccount:x:evaljob" cannot create resource "jobs"'
 QUOTA = 'jobs.batch "x" is forbidden: exceeded quota: few, requested: count/jobs.batch=1'
 POLICY = 'admission webhook "policy.example.com" denied the request: no team label'
@@ -493,6 +499,19 @@ async def test_an_evaljob_whose_event_was_lost_is_found_by_looking_again(stage: 
     await stage._registry.look_again(stage.api, "evals")  # noqa: SLF001 - the handler's timer
     await stage.until(lambda: stage.api.of("jobs"))
     stage.api.late = False
+
+
+async def test_the_end_that_another_operator_has_written_stays(stage: Stage) -> None:
+    stage.submit()
+    await stage.start()
+    await stage.until(lambda: stage.api.of("jobs") and stage.condition("Accepted"))
+    theirs = {"state": "Complete", "conditions": [FINISHED], "completionTime": "2026-03-01T13:00:00Z"}
+    unseen = {**stage.evaljob()["metadata"], "resourceVersion": "5000"}
+    stage.api.objects[EVALJOB] = {**stage.evaljob(), "metadata": unseen, "status": theirs}
+    for job in list(stage.api.of("jobs")):
+        stage.run_job(job)
+    await stage.settle()
+    assert stage.evaljob()["status"] == theirs
 
 
 async def test_after_a_deletion_nothing_is_written(stage: Stage) -> None:

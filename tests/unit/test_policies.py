@@ -57,6 +57,10 @@ class TestCreate:
         seen = [running("a"), pending("b", 5), absent("a", 1), absent("b", 1), absent("c", 1)]
         assert len(created(seen, parallelism)) == number
 
+    def test_a_pass_makes_a_bounded_number_so_that_records_and_status_go_on(self) -> None:
+        seen = [absent("a", n) for n in range(2 * policies.AT_ONCE)]
+        assert len(created(seen, 10_000)) == policies.AT_ONCE
+
     def test_an_ended_job_takes_no_place(self) -> None:
         over = Observation(partition("a"), Phase.ENDED, job_view(finished="Complete", finished_at=NOW))
         assert created([over, absent("a", 1)], 1) == ["a/d1"]

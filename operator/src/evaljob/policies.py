@@ -16,14 +16,18 @@ REFUSED_FOR = timedelta(seconds=15)
 """How long a model whose Job was refused, by a quota or a policy, is left alone before one Job is tried again."""
 LOST_AFTER = timedelta(seconds=5)
 """A finished Job whose pod no watch has shown by then is looked up once."""
+AT_ONCE = 250
+"""Jobs made in one pass, a second's work for the API server: records and status must not wait for 10,000 of them."""
 
 
 def to_create(observations: Sequence[Observation], parallelism: int, now: datetime) -> tuple[Partition, ...]:
     """The partitions that get a Job now: interleaved over models, at most `parallelism` unfinished ones.
 
+    At most `AT_ONCE`; the Jobs that are made bring about the next pass, which makes the next ones.
+
     Of the models whose Jobs are refused, only the one that was asked for longest ago gets one, and last.
     """
-    free = parallelism - sum(o.unfinished for o in observations)
+    free = min(parallelism - sum(o.unfinished for o in observations), AT_ONCE)
     if free <= 0:
         return ()
     stalled = stalled_models(observations, now)

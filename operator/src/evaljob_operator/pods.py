@@ -7,7 +7,7 @@ from datetime import datetime
 from evaljob.names import LABEL_NAME
 from evaljob.views import JobView, PodView, pod_view
 from evaljob_operator.api import JOB_LABEL, ApiError, Json, core_path
-from evaljob_operator.informer import OURS
+from evaljob_operator.informer import OURS, pages
 from evaljob_operator.world import World
 
 log = logging.getLogger(__name__)
@@ -97,8 +97,10 @@ class PodLists:
 
     async def _list(self, query: dict[str, str]) -> tuple[PodView, ...]:
         # Without resourceVersion the list is read from etcd: it shows every write that came before.
-        answer = await self._world.api.request("GET", self._pod_path, query=query)
-        return tuple(pod_view(pod) for pod in answer["items"])
+        found: list[PodView] = []
+        async for page in pages(self._world.api, self._pod_path, query):
+            found += map(pod_view, page["items"])
+        return tuple(found)
 
 
 def waits(job: JobView) -> bool:

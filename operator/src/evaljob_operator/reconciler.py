@@ -266,7 +266,7 @@ class Reconciler:
         try:
             body, left = await self._publisher.publish(evaljob, decision, now)
         except InvalidError:
-            # Another EvalJob by now: the next pass asks, and ends.
+            # Changed, or another EvalJob by now: the next pass asks.
             self._synced_at = NEVER
             raise
         self._body = body or self._body

@@ -57,6 +57,7 @@ def known(body: Json) -> EvalJob:
         namespace=meta["namespace"],
         uid=meta["uid"],
         generation=meta.get("generation", 0),
+        resource_version=meta.get("resourceVersion") or "",
         labels=meta.get("labels") or {},
         annotations=meta.get("annotations") or {},
         creation_timestamp=datetime.fromisoformat(created) if created else None,

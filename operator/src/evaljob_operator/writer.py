@@ -162,15 +162,18 @@ class Writer:
         """Write the status; the EvalJob as it is then.
 
         Raises:
-            InvalidError: the EvalJob of that name has another uid.
+            InvalidError: the EvalJob of that name has another uid, or has changed since it was read.
         """
-        # The status of a custom resource ignores a uid in metadata: only a test keeps a late write of a deleted
-        # EvalJob away from the next one of its name, which would take itself for finished.
+        # The status of a custom resource ignores a uid in metadata: only tests keep a late write of a deleted
+        # EvalJob away from the next one of its name, which would take itself for finished, and the status of one
+        # operator from that of another, which has finished the EvalJob already.
+        meta = evaljob.metadata
         body = [
-            {"op": "test", "path": "/metadata/uid", "value": evaljob.metadata.uid},
+            {"op": "test", "path": "/metadata/uid", "value": meta.uid},
+            {"op": "test", "path": "/metadata/resourceVersion", "value": meta.resource_version},
             {"op": "add", "path": "/status", "value": json.loads(status.to_json())},
         ]
-        path = evaljob_path(self._namespace, evaljob.metadata.name) + "/status"
+        path = evaljob_path(self._namespace, meta.name) + "/status"
         return await self._api.request("PATCH", path, body=body, content_type=JSON_PATCH)
 
     async def events(self, evaljob: EvalJob, events: Iterable[Event], now: datetime) -> None:
