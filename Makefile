@@ -9,7 +9,7 @@ QUICKSTART := evaljob-quickstart
 export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help quickstart test lint verify unit integration faults-test torch test-vllm chart crd-test e2e crd lock cluster-up cluster-down bench-overhead kill-test parity faults chaos bench-control
+.PHONY: help quickstart test lint verify unit integration faults-test torch test-vllm chart crd-test e2e crd lock cluster-up cluster-down bench-overhead kill-test parity bench-runner faults chaos bench-control
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -76,6 +76,9 @@ bench-overhead: .venv/.synced .venv-test/.synced  ## what isolation costs per pa
 parity: .venv-vllm/.synced .venv-examples/.synced  ## the same tasks by lm-eval and by the runner, sample by sample
 	.venv-examples/bin/python -m examples.prepare $(DATA)
 	.venv-vllm/bin/python -m tests.parity --prepared $(DATA)
+
+bench-runner: .venv-vllm/.synced  ## the runner beside the bare engines and lm-eval: ratios of CPU seconds
+	.venv-vllm/bin/python -m tests.benchmarks.runner
 
 kill-test: .venv-test/.synced  ## 65 random kill -9 of a partition; SEED=n for others
 	.venv-test/bin/python -m tests.benchmarks.kill --seed $(or $(SEED),0)

@@ -100,7 +100,7 @@ def smollm2(data: Path, limit: int) -> list[Case]:
 
 
 def write_data(out: Path, prepared: Path | None) -> None:
-    """Each data set as dev.jsonl and test.jsonl, without rows that only one side would read.
+    """Each data set as dev.jsonl and test.jsonl.
 
     Args:
         out: gets a folder per data set.
@@ -110,6 +110,8 @@ def write_data(out: Path, prepared: Path | None) -> None:
     sources += [prepared / "data" / f"{name}.jsonl" for name in ("mmlu-dev", "capitals")] if prepared else []
     for source in sources:
         rows = [json.loads(text) for text in source.read_text().splitlines()]
+        if source.stem == "capitals":
+            rows = [row | {"question": f"What is the capital of {row['name']}?"} for row in rows]
         (out / source.stem).mkdir(parents=True)
         for split, part in (("dev", rows[:DEV]), ("test", rows[DEV:])):
             text = "".join(json.dumps(row) + "\n" for row in part)

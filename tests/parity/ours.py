@@ -72,18 +72,23 @@ def load(folder: Path, backend: str, window: int) -> Any:  # noqa: ANN401 - any 
     return TransformersBackend(folder, Options(Dtype.FLOAT32, Device.CPU, 16, gpu_expected=False, threads=1))
 
 
-def run(case: Case, engine: Any, backend: str, data: Path, out: Path) -> Run:  # noqa: ANN401 - as above
-    """Evaluate and read the sample log."""
+def evaluated(case: Case, engine: Any, backend: str, data: Path, out: Path) -> PartitionResult:  # noqa: ANN401 - as above
+    """The partition of a case on a live engine; its sample log stands in `out`."""
     dataset = planned(case.ours(), name=case.data, source=f"pvc://data/{case.data}", limit=case.limit)
     work = assignment(model(case, backend), dataset, out, data=data, models=case.model.folder.parent)
-    recorded = Recorded(engine)
 
     def opened(_work: object, _checkpoint: Checkpoint | None) -> Any:  # noqa: ANN401 - as above
-        return recorded
+        return engine
 
     out.mkdir(parents=True)
     with (out / "progress").open("w") as said:
-        result = evaluate(work, Shell(opened, Progress(said), Stopwatch(), lambda _: None))
+        return evaluate(work, Shell(opened, Progress(said), Stopwatch(), lambda _: None))
+
+
+def run(case: Case, engine: Any, backend: str, data: Path, out: Path) -> Run:  # noqa: ANN401 - as above
+    """Evaluate and read the sample log."""
+    recorded = Recorded(engine)
+    result = evaluated(case, recorded, backend, data, out)
     (log,) = (out / "m" / case.data).glob("*.jsonl")
     lines = [json.loads(text) for text in log.read_text().splitlines()]
     scores = {line["id"]: line["scores"] for line in lines if line["kind"] == "score"}
