@@ -147,6 +147,8 @@ def killed(partition: Partition, dataset: PlannedDataset, kills: int, rng: rando
         process.kill()
         process.join()
         done += process.exitcode == -signal.SIGKILL
+        if attempt % 10 == 0:
+            say(f"    attempt {attempt}: {done} kills, {sum(1 for _ in partition.lines())} lines")
     return partition.finish(dataset, f"a-{attempt + 1}")
 
 
