@@ -43,7 +43,8 @@ class Case:
 
     def __str__(self) -> str:
         """As a report names it."""
-        return f"{self.model.name}/{self.data}/{self.shots}-shot/{self.format}"
+        kind = "generate" if self.generates else "choose"
+        return f"{self.model.name}/{self.data}/{kind}/{self.shots}-shot/{self.format}"
 
     @property
     def chat(self) -> bool:

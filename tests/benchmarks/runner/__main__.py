@@ -102,7 +102,10 @@ def main() -> None:
         theirs.pretend_vllm(folder / "site")
         write_data(folder / "data")
         every = {str(case): case for case in cases.tiny(folder)}
-        wanted = {"generate": every["tiny/gsm/0-shot/Text"], "choose": every["tiny/mc/0-shot/Text"]}
+        wanted = {
+            "generate": every["tiny/gsm/generate/0-shot/Text"],
+            "choose": every["tiny/mc/choose/0-shot/Text"],
+        }
         model = wanted["generate"].model
         for backend in ("transformers", "vllm"):
             mine, their = (side.load(model.folder, backend, model.window) for side in (ours, theirs))
