@@ -29,8 +29,13 @@ def cluster(machine: Machine) -> Iterator[Cluster]:
     """A cluster of three nodes with simulated GPUs."""
     made = kind.up(machine, SPEC, Timeline())
     yield made
-    if made.origin == "created" and not os.environ.get("EVALJOB_KEEP_CLUSTER"):
+    if not stays(made):
         kind.down(machine.docker, machine.cache, made.name)
+
+
+def stays(cluster: Cluster) -> bool:
+    """Whether a cluster outlives this session, so that what is put on it has to be removed."""
+    return cluster.origin != "created" or bool(os.environ.get("EVALJOB_KEEP_CLUSTER"))
 
 
 @pytest.fixture(scope="session")

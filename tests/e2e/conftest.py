@@ -8,6 +8,7 @@ import pytest
 
 from tests.cluster.kind import Cluster
 from tests.cluster.machine import Machine
+from tests.clusters import stays
 from tests.e2e import world as worlds
 from tests.e2e.evaljobs import Handle
 from tests.e2e.world import NAMESPACE, World
@@ -18,7 +19,9 @@ from tests.kube import Kubectl
 def world(machine: Machine, cluster: Cluster, kubectl: Kubectl) -> Iterator[World]:
     made = worlds.make(machine, cluster, kubectl)
     yield made
-    worlds.remove(made)
+    if stays(cluster):
+        worlds.remove(made)
+    shutil.rmtree(made.data, ignore_errors=True)
 
 
 Submit = Callable[[dict[str, Any]], Handle]

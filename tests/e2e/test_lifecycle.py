@@ -22,7 +22,7 @@ for p in pathlib.Path("/proc").iterdir():
 """
 
 
-def _slow(name: str, datasets: int, samples: int = 6, **spec: object) -> Manifest:
+def _slow(name: str, datasets: int, samples: int = 4, **spec: object) -> Manifest:
     """Partitions that take a few seconds each, at a slow endpoint."""
     sets = [questions(f"d{i}", samples) for i in range(datasets)]
     return evaljob(name, [endpoint("slow", SLOW)], sets, **{"parallelism": 2, **spec})
@@ -58,7 +58,7 @@ def test_killed_twice_the_operator_loses_and_doubles_nothing(world: World, submi
     assert (status["state"], status["progress"]) == ("Complete", "6/6")
     assert len(handle.get("jobs")) == 6
     assert len(handle.get("pods")) == 6
-    _each_sample_once(world, "killed", 36)
+    _each_sample_once(world, "killed", 24)
 
 
 def test_recreated_under_the_same_name_it_is_a_new_run(world: World, submit: Submit) -> None:
@@ -75,15 +75,15 @@ def test_recreated_under_the_same_name_it_is_a_new_run(world: World, submit: Sub
 
 
 def test_a_pod_killed_in_mid_run_recomputes_no_finished_sample(world: World, submit: Submit) -> None:
-    handle = submit(_slow("podkill", datasets=1, samples=12))
+    handle = submit(_slow("podkill", datasets=1, samples=8))
     handle.until(lambda: len([s for s in world.samples("podkill") if "outcome" in s]) >= 3)
     (pod,) = handle.get("pods")
     world.kubectl.run("delete", "pod", pod["metadata"]["name"], "-n", NAMESPACE, "--wait=false")
     assert handle.finished()["state"] == "Complete"
     outcomes = handle.cell("slow", "d0")["outcomes"]
-    assert outcomes["completed"] == 12
-    assert 3 <= outcomes["fromLog"] < 12
-    _each_sample_once(world, "podkill", 12)
+    assert outcomes["completed"] == 8
+    assert 3 <= outcomes["fromLog"] < 8
+    _each_sample_once(world, "podkill", 8)
 
 
 def test_suspended_it_frees_its_gpus_and_resumed_it_ends(world: World, submit: Submit) -> None:

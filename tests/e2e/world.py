@@ -150,9 +150,7 @@ def _install(world: World) -> None:
 
 def remove(world: World) -> None:
     """Leave the cluster as it was found."""
-    for namespace in (NAMESPACE, OPERATOR_NAMESPACE):
-        world.kubectl.run("delete", "namespace", namespace, "--ignore-not-found", "--wait")
+    world.kubectl.run("delete", "namespace", NAMESPACE, OPERATOR_NAMESPACE, "--ignore-not-found", "--wait")
     # The chart keeps its CRD on purpose; users' EvalJobs would go with it.
     world.kubectl.run("delete", "crd", "evaljobs.evaljob.dev", "--ignore-not-found")
     world.kubectl.run("delete", "pv", *(f"e2e-{c}" for c in _CLAIMS), "--ignore-not-found")
-    shutil.rmtree(world.data, ignore_errors=True)
