@@ -129,7 +129,7 @@ def _server(stack: ExitStack, mode: str) -> str:
         ),
         ("missing model", 78, "ModelNotFound", "pvc://models/absent: nothing is there"),
         ("missing data", 78, "BadData", "pvc://data/absent.jsonl: nothing is there"),
-        ("zero samples", 78, "EmptyDataset", "inline.jsonl: no samples"),
+        ("zero samples", 78, "EmptyDataset", "inline: no samples"),
         ("result too large", 78, "ResultTooLarge", "900 subsets x 1 metrics"),
         ("nan", 78, "InvalidNumber", "NaN or infinite logits (sample '"),
         ("nan likelihood", 78, "InvalidNumber", "not finite: nan"),
