@@ -6,6 +6,7 @@ ON ?= cluster
 DATA ?= $(or $(EVALJOB_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/evaljob)/data
 E2E := evaljob-e2e
 QUICKSTART := evaljob-quickstart
+SUITES := cluster-tests faults-test torch test-vllm integration
 export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -17,8 +18,10 @@ help:  ## this list
 quickstart:  ## a real model on real data: ON=cluster (default) or ON=local; CONTEXT=kind-... uses your kind cluster
 	python3 -m examples.quickstart --on $(ON) $(if $(CONTEXT),--context $(CONTEXT))
 
-test: lint verify unit integration faults-test torch test-vllm  ## everything, as CI runs it: lint, types, layers, generated files, all tests
-	$(MAKE) --no-print-directory cluster-tests
+# Most tests wait more than they compute: two suites side by side, each printed when it has ended.
+test: lint verify unit  ## everything, as CI runs it: lint, types, layers, generated files, all tests
+	@echo "two at a time: $(SUITES); what each says follows when it has ended"
+	$(MAKE) --no-print-directory -j2 --output-sync=target $(SUITES)
 	@echo "make test: all passed"
 
 lint: .venv/.synced  ## format, lint, strict types, layers

@@ -259,7 +259,9 @@ def _groups(user: str) -> str:
 @contextlib.contextmanager
 def plane(options: Options) -> Iterator[Plane]:
     """A control plane for the time of the block. EVALJOB_KEEP_PLANE=DIR keeps its folder there, for its logs."""
-    binary = binaries.ensure(Cache.from_env(os.environ), Timeline()) / "kube"
+    cache = Cache.from_env(os.environ)
+    with cache.lock():  # the tests with a cluster run beside these and may be building it
+        binary = binaries.ensure(cache, Timeline()) / "kube"
     kept = os.environ.get("EVALJOB_KEEP_PLANE")
     folder = Path(kept) if kept else Path(tempfile.mkdtemp(prefix="evaljob-plane-"))
     folder.mkdir(parents=True, exist_ok=True)
