@@ -197,7 +197,7 @@ def test_viewers_and_editors_get_evaljobs_and_never_their_status(render: Render)
     [
         ("replicas=2", "replicas"),
         ('image.registry="x"', "registry"),
-        ('runner.images.vllm="x"', "vllm"),
+        ('runner.images.sglang="x"', "sglang"),
         ("runner.resources.limits.memory=null", "memory"),
         ('runner.env=[{"name":"HF_ENDPOINT"}]', "value"),
         ('runner.secretPrefix=""', "secretPrefix"),
