@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -166,14 +165,10 @@ class Server(ThreadingHTTPServer):
 @contextmanager
 def serve(hub: Hub) -> Iterator[str]:
     """A server on a free port of this machine; yields its address."""
-    server = Server(("127.0.0.1", 0), hub)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    from tests.serving import serving
+
+    with serving(Server(("127.0.0.1", 0), hub)) as address:
+        yield address
 
 
 def main() -> None:

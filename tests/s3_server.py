@@ -4,7 +4,6 @@ The first segment of a path is the bucket, a folder below the root. Every reques
 signatures are not checked.
 """
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
@@ -12,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.serving import serving
 
 KEY = "AKIATEST"
 CREDENTIALS = f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = very-secret\n"
@@ -108,11 +109,5 @@ class Server(ThreadingHTTPServer):
 @contextmanager
 def serve(root: Path) -> Iterator[str]:
     """A server on a free port of this machine; yields its address."""
-    server = Server(("127.0.0.1", 0), root)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Server(("127.0.0.1", 0), root)) as address:
+        yield address

@@ -173,14 +173,10 @@ class Server(ThreadingHTTPServer):
 @contextmanager
 def serve(script: Script) -> Iterator[str]:
     """A server on a free port of this machine; yields its base address."""
-    server = Server(("127.0.0.1", 0), script)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
+    from tests.serving import serving
+
+    with serving(Server(("127.0.0.1", 0), script)) as address:
+        yield f"{address}/v1"
 
 
 def main() -> None:
