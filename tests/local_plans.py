@@ -11,7 +11,7 @@ TASK = {
     "requestType": "Generate",
     "prompt": "{{ q }}",
     "target": "{{ a }}",
-    "metrics": [{"name": "acc", "primary": True}],
+    "metrics": [{"name": "exact_match", "primary": True}],
 }
 
 

@@ -23,7 +23,12 @@ TASK: Document = {
     "target": "{{ a }}",
     "metrics": [{"name": "exact_match", "primary": True}],
 }
-LOG_LIKELIHOOD: Document = {**TASK, "requestType": "LogLikelihood", "choices": {"values": ["A", "B"]}}
+LOG_LIKELIHOOD: Document = {
+    **TASK,
+    "requestType": "LogLikelihood",
+    "choices": {"values": ["A", "B"]},
+    "metrics": [{"name": "acc", "primary": True}],
+}
 CHAT: Document = {
     **{k: v for k, v in TASK.items() if k != "prompt"},
     "requestType": "Chat",

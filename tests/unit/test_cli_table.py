@@ -24,9 +24,10 @@ NAMES = {
     "plain": "smol",
 }
 TASK = {
-    "requestType": "Generate",
+    "requestType": "LogLikelihood",
     "subsets": {"column": "s"},
     "prompt": "{{ q }}",
+    "choices": {"values": ["A", "B"]},
     "target": "{{ a }}",
     "metrics": [{"name": "acc", "primary": True}],
     "groups": [{"name": "inner", "members": ["a"]}, {"name": "all", "members": ["inner", "b"]}],

@@ -157,8 +157,26 @@ class TestRefusals:
         error = refusal(datasets=[dataset(task=LOG_LIKELIHOOD, repeats=2)])
         assert "log-likelihoods have no randomness, use 1" in str(error)
 
+    def test_repeats_of_what_counts_one_answer(self) -> None:
+        metric = {"name": "f1_macro", "extract": "x", "primary": True, "args": {"labels": "a|b"}}
+        task = {**TASK, "extract": {"x": [{"strip": {}}]}, "metrics": [metric]}
+        error = refusal(datasets=[dataset(task=task, repeats=2)])
+        assert "repeats: 2, but f1_macro,x counts one answer of each sample, use 1" in str(error)
+
+    def test_a_metric_that_no_runner_could_compute(self) -> None:
+        """Both in the EvalJob and, where somebody's catalogue is broken, in a task that it names."""
+        broken = {**TASK, "metrics": [{"name": "exactmatch", "primary": True}]}
+        error = refusal(datasets=[dataset(task=broken)])
+        assert error.reason is Reason.INVALID_SPEC
+        assert str(error).startswith(
+            "spec.datasets[d].taskSpec.metrics[0]: exactmatch: unknown, use one of code_exec"
+        )
+        named = evaljob(datasets=[{"name": "d", "task": "broken", "source": "pvc://data/d.jsonl"}])
+        with pytest.raises(InvalidSpecError, match=r"spec.datasets\[d\].task.metrics\[0\]: exactmatch"):
+            make_plan(named, {"broken": Task.model_validate(broken)}, SETTINGS, DATE)
+
     def test_fewer_repeats_than_a_metric_needs(self) -> None:
-        metrics = [{"name": "a", "primary": True, "reduce": {"passAtK": [2, 4]}}]
+        metrics = [{"name": "contains", "primary": True, "reduce": {"passAtK": [2, 4]}}]
         error = refusal(datasets=[dataset(task={**TASK, "metrics": metrics})])
         assert "spec.datasets[d].repeats: 1, but a metric's reduce.passAtK needs at least 2" in str(error)
 

@@ -384,7 +384,7 @@ def test_a_target_that_is_no_label_is_refused_before_the_model_loads(tmp_path: P
 
 def test_macro_f1_is_not_made_of_repeats(tmp_path: Path) -> None:
     dataset = planned(task(**F1), inline={"jsonl": lines([{"q": "q", "a": "yes"}])}, repeats=2)
-    with pytest.raises(Fatal, match="f1_macro,a: not with repeats"):
+    with pytest.raises(Fatal, match="repeats: 2, but f1_macro,a counts one answer of each sample"):
         run(assignment(WARM, dataset, tmp_path))
 
 

@@ -141,22 +141,6 @@ def test_acc_norm_divides_by_characters_and_acc_bytes_by_bytes() -> None:
     assert weighed("acc_bytes", 0, *choices) == 1
 
 
-@pytest.mark.parametrize(
-    ("metric", "words"),
-    [
-        ({"name": "exactmatch"}, "exactmatch: unknown, use one of acc, acc_bytes"),
-        ({"name": "acc"}, "acc: not for requestType Generate, use one of code_exec"),
-        ({"name": "contains", "args": {"case": "no"}}, "unknown args case; known: ignore_case"),
-        ({"name": "field_match"}, "needs args field"),
-        ({"name": "contains", "args": {"ignore_case": "yes"}}, "args.ignore_case: 'yes' does not match true"),
-    ],
-)
-def test_a_metric_that_does_not_fit_is_refused(metric: dict[str, Any], words: str) -> None:
-    with pytest.raises(Fatal, match=words) as caught:
-        scored(metric, "", "")
-    assert caught.value.reason is Reason.BAD_CONFIGURATION
-
-
 def test_no_answer_is_what_the_primary_pipeline_does_not_find_and_counts_the_floor() -> None:
     scorer = Scorer(
         task(

@@ -23,9 +23,11 @@ def executed(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - any field
     return {**TASK, "metrics": [metric]}
 
 
-@pytest.mark.parametrize("task", [TASK, LOG_LIKELIHOOD, CHAT])
-def test_accepted(task: dict[str, Any]) -> None:
-    assert Task.model_validate(task).primary.key == "exact_match"
+@pytest.mark.parametrize(
+    ("task", "primary"), [(TASK, "exact_match"), (LOG_LIKELIHOOD, "acc"), (CHAT, "exact_match")]
+)
+def test_accepted(task: dict[str, Any], primary: str) -> None:
+    assert Task.model_validate(task).primary.key == primary
 
 
 @pytest.mark.parametrize(

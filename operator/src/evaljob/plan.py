@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from evaljob import metrics
 from evaljob.backends import PromptFormat
 from evaljob.fields import SecretKeyRef
 from evaljob.model import Frozen
@@ -143,6 +144,7 @@ def make_plan(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Setting
     _refuse_unknown_pairs(spec)
     excluded = {(p.model, p.dataset) for p in spec.exclude}
     pairs = [(m, d) for m in models for d in datasets if (m.name, d.dataset.name) not in excluded]
+    _refuse_metrics(datasets)
     _refuse_incompatible(pairs)
     _refuse_repeats(pairs)
     _refuse_programs(datasets)
@@ -260,6 +262,13 @@ def _refuse_unknown_pairs(spec: Spec) -> None:
                 )
 
 
+def _refuse_metrics(datasets: Iterable[PlannedDataset]) -> None:
+    for planned in datasets:
+        if why := metrics.problem(planned.task):
+            where = "task" if planned.dataset.task else "taskSpec"
+            raise InvalidSpecError(f"spec.datasets[{planned.dataset.name}].{where}.{why}")
+
+
 def _refuse_programs(datasets: Iterable[PlannedDataset]) -> None:
     problems = [(d, why) for d in datasets if (why := programs_problem(d))]
     if problems:
@@ -292,6 +301,8 @@ def repeats_problem(dataset: Dataset, task: Task, model: Model) -> str | None:
         return f"{dataset.repeats}, but a metric's reduce.passAtK needs at least {needed}"
     if dataset.repeats == 1:
         return None
+    if labelled := [m.key for m in task.metrics if metrics.KINDS[m.name].labelled]:
+        return f"{dataset.repeats}, but {', '.join(labelled)} counts one answer of each sample, use 1"
     if task.request_type is RequestType.LOG_LIKELIHOOD:
         return "log-likelihoods have no randomness, use 1"
     temperatures = (model.generation.temperature, task.generation.temperature)

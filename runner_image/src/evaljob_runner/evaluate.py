@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+from evaljob import metrics
 from evaljob.names import Reason
 from evaljob.plan import incompatible, programs_problem, repeats_problem
 from evaljob.result import Lint, PartitionResult
@@ -112,6 +113,8 @@ def refuse_unsupported(work: Assignment) -> None:
     Raises:
         Fatal: UnsupportedRequest or BadConfiguration.
     """
+    if bad := metrics.problem(work.task):
+        raise Fatal(Reason.BAD_CONFIGURATION, bad)
     if why := incompatible(work.model, work.task):
         raise work.unsupported(why)
     if problem := repeats_problem(work.planned.dataset, work.task, work.model):

@@ -7,6 +7,7 @@ from fractions import Fraction
 from math import comb
 from typing import NamedTuple
 
+from evaljob.metrics import KINDS
 from evaljob.result import MetricInfo
 from evaljob.scoring import Metric
 from evaljob_runner.metrics.base import Definition
@@ -46,6 +47,7 @@ class Reduction:
 def reductions(metric: Metric, definition: Definition, repeats: int) -> list[Reduction]:
     """The numbers that a metric gives, in order; the first of a primary metric is the primary one."""
     ks = (metric.reduce and metric.reduce.pass_at_k) or (None,)
+    kind = KINDS[metric.name]
     votes = bool(metric.reduce and metric.reduce.majority)
     return [
         Reduction(
@@ -55,9 +57,9 @@ def reductions(metric: Metric, definition: Definition, repeats: int) -> list[Red
                 primary=metric.primary and key == metric.result_keys[0],
                 higher_is_better=definition.higher_is_better,
                 # Only then is the score of a sample still 0 or 1.
-                binary=definition.binary and (repeats == 1 or votes or k == repeats),
+                binary=kind.binary and (repeats == 1 or votes or k == repeats),
                 weighted=definition.weight is not None,
-                macro_f1=definition.labelled,
+                macro_f1=kind.labelled,
             ),
             definition.floor,
             k,

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from evaljob.names import Reason
+from evaljob.metrics import KINDS
 from evaljob.scoring import Metric
 from evaljob.task import RequestType, Task
-from evaljob_runner import extract, metrics, reducing
+from evaljob_runner import extract, reducing
 from evaljob_runner.data import Sample
-from evaljob_runner.errors import Fatal
 from evaljob_runner.extract import Json
-from evaljob_runner.metrics import choices
+from evaljob_runner.metrics import REGISTRY, choices
 from evaljob_runner.metrics.base import Choice, Verdict, as_text
 from evaljob_runner.reducing import Reduced
 from evaljob_runner.samples import InferenceLine, Outcome, Score, ScoreLine
@@ -21,18 +20,18 @@ class Scorer:
     """A task's pipelines and metrics, compiled.
 
     Args:
-        task: whose metrics.
+        task: whose metrics, none of which `evaljob.metrics.problem` refuses.
         repeats: answers per sample.
 
     Raises:
-        Fatal: BadConfiguration, for a bad metric or argument.
+        Fatal: BadConfiguration, for a bad template, or a library that is not installed.
     """
 
     def __init__(self, task: Task, repeats: int = 1) -> None:
         self._task = task
         self._metrics = {m.key: m for m in task.metrics}
         self._pipelines = extract.pipelines(task)
-        self._definitions = {m.key: metrics.definition(m, task) for m in task.metrics}
+        self._definitions = {m.key: REGISTRY[m.name] for m in task.metrics}
         self._compare = {m.key: d.compare(m) for m in task.metrics if (d := self._definitions[m.key]).compare}
         self._executions = {
             m.key: d.execute(m) for m in task.metrics if (d := self._definitions[m.key]).execute
@@ -43,12 +42,8 @@ class Scorer:
         self.info = tuple(reduction.info for reduction in self._reductions)
         """What the numbers of a sample mean."""
         self._weighs = task.request_type is RequestType.LOG_LIKELIHOOD
-        self.labels = {
-            m.key: m.args["labels"].split("|") for m in task.metrics if self._definitions[m.key].labelled
-        }
+        self.labels = {m.key: m.args["labels"].split("|") for m in task.metrics if KINDS[m.name].labelled}
         """By metric, where it is a macro F1."""
-        if self.labels and repeats > 1:
-            raise Fatal(Reason.BAD_CONFIGURATION, f"metrics: {', '.join(self.labels)}: not with repeats")
         self.checks = {key: d.check for key, d in self._definitions.items() if d.check}
         self.checks |= {key: partial(_no_label, labels) for key, labels in self.labels.items()}
         """By metric: what refuses a target that it cannot read."""

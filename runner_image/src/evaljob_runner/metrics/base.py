@@ -3,7 +3,7 @@
 import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from evaljob.names import Reason
@@ -13,8 +13,6 @@ from evaljob_runner.extract import Json
 
 Args = Mapping[str, str]
 Columns = Mapping[str, Any]
-FLAG = "true|false"
-TEXT = "(?s:.+)"
 
 
 class Verdict(NamedTuple):
@@ -60,7 +58,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Definition:
-    """A metric of the registry: `compare` or `execute` for answers, `choose` for weighed choices."""
+    """How a metric is computed: `compare` or `execute` for answers, `choose` for weighed choices.
+
+    What a task may tell it stands in `evaljob.metrics`.
+    """
 
     compare: Callable[[Metric], Compare] | None = None
     """Called once per process, before the model loads: heavy libraries are imported here and nowhere else."""
@@ -68,18 +69,11 @@ class Definition:
     """Called as `compare`; for metrics with `program` and `tests`."""
     choose: Callable[[Choice], float] | None = None
     """What is maximised; the first of equal choices wins, as with numpy's argmax."""
-    args: Mapping[str, str] = field(default_factory=dict)
-    """Known arguments, each with the pattern of its values."""
-    required: frozenset[str] = frozenset()
-    binary: bool = True
-    """Scores are 0 or 1. Otherwise any finite number."""
     weight: Callable[[str], int] | None = None
     """How many items (for example instructions) a target has, where the number is a mean over items; a sample's
     score is then the mean of its own."""
     check: Callable[[str], str | None] | None = None
     """What is wrong with a sample's target, if anything: asked for all samples before the model loads."""
-    labelled: bool = False
-    """The number is the mean F1 of the labels in args.labels (`a|b|c`); the score of a sample is its accuracy."""
     higher_is_better: bool = True
     floor: float = 0.0
     """The score of a sample without an answer."""

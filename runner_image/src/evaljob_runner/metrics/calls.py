@@ -166,8 +166,8 @@ def _tool_call_valid(_metric: Metric) -> Compare:
 
 
 METRICS: Mapping[str, Definition] = {
-    "tool_call": Definition(_tool_call, args={"order": "any|strict"}, check=_problem),
+    "tool_call": Definition(_tool_call, check=_problem),
     "tool_call_name": Definition(_tool_call_name, check=_problem),
-    "tool_call_parts": Definition(_tool_call_parts, check=_problem, binary=False),
+    "tool_call_parts": Definition(_tool_call_parts, check=_problem),
     "tool_call_valid": Definition(_tool_call_valid),
 }

@@ -285,10 +285,6 @@ def _prepare(*, loose: bool, each: bool) -> Callable[[Metric], Compare]:
 METRICS: Mapping[str, Definition] = {
     "ifeval_prompt_strict": Definition(_prepare(loose=False, each=False), check=problem),
     "ifeval_prompt_loose": Definition(_prepare(loose=True, each=False), check=problem),
-    "ifeval_instruction_strict": Definition(
-        _prepare(loose=False, each=True), binary=False, weight=_count, check=problem
-    ),
-    "ifeval_instruction_loose": Definition(
-        _prepare(loose=True, each=True), binary=False, weight=_count, check=problem
-    ),
+    "ifeval_instruction_strict": Definition(_prepare(loose=False, each=True), weight=_count, check=problem),
+    "ifeval_instruction_loose": Definition(_prepare(loose=True, each=True), weight=_count, check=problem),
 }

@@ -10,12 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from evaljob.scoring import Metric
 from evaljob_runner.extract import Json
-from evaljob_runner.metrics.base import FLAG, Compare, Definition, Verdict, as_text, best_of, library
+from evaljob_runner.metrics.base import Compare, Definition, Verdict, as_text, best_of, library
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation + "，。、；：？！“”‘’（）《》【】…—·")  # noqa: RUF001
-_TOKENIZE = "words|characters"
-"""Characters are for languages without spaces."""
 
 
 def _squad_tokens(text: str, *, characters: bool) -> list[str]:
@@ -84,17 +82,13 @@ def _references_found(value: Json, targets: Sequence[str]) -> Verdict:
     return Verdict(sum(target.lower() in text for target in targets) / len(targets))
 
 
-_ROUGE_ARGS = {"stemmer": FLAG, "tokenize": _TOKENIZE}
 METRICS: Mapping[str, Definition] = {
-    "token_f1": Definition(_token_f1, args={"tokenize": _TOKENIZE}, binary=False),
-    "sentence_bleu": Definition(_sentence_bleu, args={"tokenize": "13a|intl|char|zh|none"}, binary=False),
-    "sentence_chrf": Definition(_sentence_chrf, binary=False),
-    **{
-        kind: Definition(_rouge(kind), args=_ROUGE_ARGS, binary=False)
-        for kind in ("rouge1", "rouge2", "rougeL", "rougeLsum")
-    },
+    "token_f1": Definition(_token_f1),
+    "sentence_bleu": Definition(_sentence_bleu),
+    "sentence_chrf": Definition(_sentence_chrf),
+    **{kind: Definition(_rouge(kind)) for kind in ("rouge1", "rouge2", "rougeL", "rougeLsum")},
     # The share of equal letters in two texts, twice the longest common subsequence over both lengths.
-    "edit_similarity": Definition(_edit_similarity, binary=False),
+    "edit_similarity": Definition(_edit_similarity),
     # The share of all references that stand in the answer, without regard to case (RULER's string match).
-    "references_found": Definition(lambda _metric: _references_found, binary=False),
+    "references_found": Definition(lambda _metric: _references_found),
 }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from evaljob_runner.extract import Json, first_json
-from evaljob_runner.metrics.base import TEXT, Args, Definition, as_text, simple
+from evaljob_runner.metrics.base import Args, Definition, as_text, simple
 
 
 def _json_valid(value: Json, _target: str, _args: Args) -> bool:
@@ -18,5 +18,5 @@ def _field_match(value: Json, target: str, args: Args) -> bool:
 
 METRICS: Mapping[str, Definition] = {
     "json_valid": Definition(simple(_json_valid)),
-    "field_match": Definition(simple(_field_match), args={"field": TEXT}, required=frozenset({"field"})),
+    "field_match": Definition(simple(_field_match)),
 }

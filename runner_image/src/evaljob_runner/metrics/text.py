@@ -5,9 +5,7 @@ import string
 from collections.abc import Mapping
 
 from evaljob_runner.extract import Json
-from evaljob_runner.metrics.base import FLAG, TEXT, Args, Definition, as_text, simple
-
-_NORMALISATIONS = {"ignore_case": FLAG, "ignore_punctuation": FLAG, "ignore_numbers": FLAG}
+from evaljob_runner.metrics.base import Args, Definition, as_text, simple
 
 
 def _normal(text: str, args: Args) -> str:
@@ -30,14 +28,7 @@ def _contains(value: Json, target: str, args: Args) -> bool:
 
 
 METRICS: Mapping[str, Definition] = {
-    # Of choices the labels are their indexes.
-    "f1_macro": Definition(
-        simple(_exact_match),
-        choose=lambda choice: choice.total,
-        args={"labels": TEXT},
-        required=frozenset({"labels"}),
-        labelled=True,
-    ),
-    "contains": Definition(simple(_contains), args=_NORMALISATIONS),
-    "exact_match": Definition(simple(_exact_match), args=_NORMALISATIONS),
+    "f1_macro": Definition(simple(_exact_match), choose=lambda choice: choice.total),
+    "contains": Definition(simple(_contains)),
+    "exact_match": Definition(simple(_exact_match)),
 }

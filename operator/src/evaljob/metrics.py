@@ -1,0 +1,121 @@
+"""The metrics that a task can name, and what it may tell each: checked at acceptance, implemented by the runner."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from evaljob.scoring import Metric
+from evaljob.task import RequestType, Task
+
+_ANSWERS = frozenset({RequestType.GENERATE, RequestType.CHAT})
+_CHOICES = frozenset({RequestType.LOG_LIKELIHOOD})
+_FLAG = "true|false"
+_TEXT = "(?s:.+)"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is known of a metric without computing it."""
+
+    requests: frozenset[RequestType] = _ANSWERS
+    """The request types that give what it scores."""
+    args: Mapping[str, str] = field(default_factory=dict)
+    """Known arguments, each with the pattern of its values."""
+    required: frozenset[str] = frozenset()
+    """Arguments that have no default."""
+    executes: bool = False
+    """It runs what a model wrote: needs `program` and `tests`."""
+    binary: bool = True
+    """Scores are 0 or 1. Otherwise any finite number."""
+    labelled: bool = False
+    """The number is the mean F1 of the labels in args.labels (`a|b|c`); the score of a sample is its accuracy."""
+
+
+_NORMALISATIONS = {"ignore_case": _FLAG, "ignore_punctuation": _FLAG, "ignore_numbers": _FLAG}
+_TOKENIZE = {"tokenize": "words|characters"}
+_CHOICE = Kind(_CHOICES)
+_SHARE = Kind(binary=False)
+_ROUGE = Kind(args=_TOKENIZE | {"stemmer": _FLAG}, binary=False)
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "acc": _CHOICE,
+        "acc_norm": _CHOICE,
+        "acc_bytes": _CHOICE,
+        # Of choices the labels are their indexes.
+        "f1_macro": Kind(
+            _ANSWERS | _CHOICES, args={"labels": _TEXT}, required=frozenset({"labels"}), labelled=True
+        ),
+        "exact_match": Kind(args=_NORMALISATIONS),
+        "contains": Kind(args=_NORMALISATIONS),
+        "json_valid": Kind(),
+        "field_match": Kind(args={"field": _TEXT}, required=frozenset({"field"})),
+        "token_f1": Kind(args=_TOKENIZE, binary=False),
+        "sentence_bleu": Kind(args={"tokenize": "13a|intl|char|zh|none"}, binary=False),
+        "sentence_chrf": _SHARE,
+        "rouge1": _ROUGE,
+        "rouge2": _ROUGE,
+        "rougeL": _ROUGE,
+        "rougeLsum": _ROUGE,
+        "edit_similarity": _SHARE,
+        "references_found": _SHARE,
+        "tool_call": Kind(args={"order": "any|strict"}),
+        "tool_call_name": Kind(),
+        "tool_call_parts": _SHARE,
+        "tool_call_valid": Kind(),
+        "math_equal": Kind(),
+        "ifeval_prompt_strict": Kind(),
+        "ifeval_prompt_loose": Kind(),
+        "ifeval_instruction_strict": _SHARE,
+        "ifeval_instruction_loose": _SHARE,
+        "code_exec": Kind(executes=True),
+    }
+)
+
+
+def problem(task: Task) -> str | None:
+    """The first thing in a task's metrics that can never be computed: its field, its value, and the fix; or None."""
+    found = ((i, m, _problem(m, task.request_type)) for i, m in enumerate(task.metrics))
+    return next((f"metrics[{i}]: {m.key}: {why}" for i, m, why in found if why), None)
+
+
+def _problem(metric: Metric, request: RequestType) -> str | None:
+    kind = KINDS.get(metric.name)
+    if kind is None:
+        return f"unknown, use one of {_names(request)}"
+    if request not in kind.requests:
+        return f"not for requestType {request}, use one of {_names(request)}"
+    misfit = next((why for bad, why in _misfits(metric, kind, request) if bad), None)
+    return misfit or _argument_problem(metric.args, kind)
+
+
+def _misfits(metric: Metric, kind: Kind, request: RequestType) -> tuple[tuple[bool, str], ...]:
+    """Everything about a metric's fields that can be wrong, and how to say it."""
+    answers = request in _ANSWERS
+    passes = metric.reduce is not None and metric.reduce.pass_at_k is not None
+    return (
+        (metric.extract is not None and not answers, f"extract: not used with requestType {request}"),
+        (
+            kind.labelled and answers and metric.extract is None,
+            "counts what a pipeline finds: needs extract",
+        ),
+        (
+            (metric.program is not None) != kind.executes,
+            "program and tests: needed by code_exec, and only there",
+        ),
+        (passes and not kind.binary, "reduce.passAtK needs a metric whose scores are 0 or 1"),
+    )
+
+
+def _names(request: RequestType) -> str:
+    return ", ".join(sorted(name for name, kind in KINDS.items() if request in kind.requests))
+
+
+def _argument_problem(args: Mapping[str, str], kind: Kind) -> str | None:
+    if unknown := args.keys() - kind.args.keys():
+        known = ", ".join(sorted(kind.args)) or "none"
+        return f"unknown args {', '.join(sorted(unknown))}; known: {known}"
+    if missing := kind.required - args.keys():
+        return f"needs args {', '.join(sorted(missing))}"
+    wrong = ((n, v) for n, v in args.items() if not re.fullmatch(kind.args[n], v))
+    return next((f"args.{n}: {v!r} does not match {kind.args[n]}" for n, v in wrong), None)
