@@ -27,7 +27,7 @@ from evaljob_runner.backends.base import (
 )
 from evaljob_runner.errors import Fatal
 from evaljob_runner.evaluate import Shell, evaluate
-from evaljob_runner.report import Progress, Stopwatch
+from evaljob_runner.progress import Progress, Stopwatch
 from tests.runner_plans import DATE, TINY, assignment, tiny_dataset, tiny_model
 
 QUESTIONS = [json.loads(t)["question"] for t in (TINY / "data" / "gsm.jsonl").read_text().splitlines()[:24]]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evaljob_runner.evaluate import Shell, evaluate
-from evaljob_runner.report import Progress, Stopwatch
+from evaljob_runner.progress import Progress, Stopwatch
 from tests.runner_plans import assignment, tiny_dataset, tiny_model
 
 Seen = list[tuple[tuple[int, ...], str]]

@@ -12,7 +12,7 @@ from evaljob.spec import Model
 from evaljob_runner.backends.base import GenerateRequest, LogLikelihoodRequest, token_ids
 from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.evaluate import Shell, evaluate
-from evaljob_runner.report import Progress, Stopwatch
+from evaljob_runner.progress import Progress, Stopwatch
 from tests.parity.cases import Case
 from tests.parity.compare import Ids, Run, Sample
 from tests.runner_plans import assignment, planned

@@ -15,7 +15,7 @@ import pytest
 
 from evaljob.task import RequestType
 from evaljob_runner.evaluate import Shell, evaluate
-from evaljob_runner.report import Progress, Stopwatch
+from evaljob_runner.progress import Progress, Stopwatch
 from tests.runner_plans import tiny_model
 from tests.unit.test_catalogue import TASKS, work
 

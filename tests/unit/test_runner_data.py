@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from evaljob.names import Reason
 from evaljob.plan import Partition, PlannedDataset
 from evaljob.task import Task
-from evaljob_runner import data, sources
+from evaljob_runner import data
 from evaljob_runner.assignment import Places
 from evaljob_runner.data import Selection
 from evaljob_runner.errors import Fatal
+from evaljob_runner.sources import uris
 from tests.runner_plans import planned
 
 NOWHERE = Path("/nowhere")
@@ -211,7 +212,7 @@ def test_a_path_that_leaves_its_claim_is_refused(tmp_path: Path, source: str) ->
     (tmp_path / "secret.jsonl").write_text('{"q": 1}')
     (tmp_path / "data" / "link.jsonl").symlink_to(tmp_path / "secret.jsonl")
     with pytest.raises(Fatal, match="leads out of its volume"):
-        sources.resolve(source, mounted(tmp_path / "data"))
+        uris.resolve(source, mounted(tmp_path / "data"))
 
 
 def test_a_split_that_links_out_of_the_claim_is_refused(tmp_path: Path) -> None:

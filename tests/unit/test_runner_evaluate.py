@@ -25,8 +25,8 @@ from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.ending import EXIT_FAILED, EXIT_TRY_AGAIN, Ending
 from evaljob_runner.errors import Fatal, Retry
 from evaljob_runner.evaluate import GIVE_UP_AFTER, Shell, evaluate
+from evaljob_runner.progress import Progress, Stopwatch
 from evaljob_runner.render import render
-from evaljob_runner.report import Progress, Stopwatch
 from evaljob_runner.samples import SampleLog
 from tests.runner_plans import assignment, planned, tiny_dataset, tiny_model, tiny_task
 from tests.unit.test_runner_data import lines, task

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from evaljob.names import Reason
-from evaljob_runner.parquet import BATCH_ROWS, Parquet, plain
-from evaljob_runner.rows import JsonLines, RowFile, Rows
+from evaljob_runner.sources.parquet import BATCH_ROWS, Parquet, plain
+from evaljob_runner.sources.rows import JsonLines, RowFile, Rows
 from tests.runner_plans import planned
 from tests.unit.test_runner_data import mounted, refused, select, task
 

@@ -14,7 +14,7 @@ from evaljob_runner.backends.scripted import Characters, ScriptedBackend
 from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.errors import Fatal
 from evaljob_runner.evaluate import Shell, evaluate
-from evaljob_runner.report import Progress, Stopwatch
+from evaljob_runner.progress import Progress, Stopwatch
 from evaljob_runner.samples import InferenceLine, SampleLog, ScoreLine
 from tests.runner_plans import assignment, planned, tiny_model
 from tests.unit.test_runner_data import lines, task

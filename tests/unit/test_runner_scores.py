@@ -17,7 +17,7 @@ from evaljob_runner.backends.base import Sampling
 from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.data import Sample
 from evaljob_runner.errors import Fatal
-from evaljob_runner.lint import Ended, Looked
+from evaljob_runner.lint import Looked, Outputs
 from evaljob_runner.prompts import Prompt
 from evaljob_runner.reducing import majority, pass_at_k
 from evaljob_runner.samples import Choice, InferenceLine, Outcome, Request, Score
@@ -224,13 +224,19 @@ def test_a_doubled_bos_and_a_leaked_item_are_found() -> None:
     assert codes(found) == {"DoubledBos": 1, "FewShotLeak": 1}
 
 
+def outputs(*ended: tuple[Outcome, str | None]) -> dict[str, int]:
+    seen = Outputs()
+    for outcome, output in ended:
+        seen.add(outcome, output)
+    return codes(seen.found())
+
+
 def test_many_bad_outputs_are_found_and_few_are_not() -> None:
-    good = [Ended(Outcome.ANSWERED, "yes")] * 8
-    assert lint.outputs([*good, Ended(Outcome.NO_ANSWER, "?"), Ended(Outcome.TRUNCATED, "...")]) == ()
-    bad = [Ended(Outcome.NO_ANSWER, "?")] * 3 + [Ended(Outcome.TRUNCATED, " ")] * 3
-    found = lint.outputs([*good, *bad])
-    assert codes(found) == {"ManyNoAnswer": 3, "ManyTruncated": 3, "ManyEmpty": 3}
-    assert lint.outputs([Ended(Outcome.ANSWERED, None)] * 3) == ()
+    good = [(Outcome.ANSWERED, "yes")] * 8
+    assert outputs(*good, (Outcome.NO_ANSWER, "?"), (Outcome.TRUNCATED, "...")) == {}
+    bad = [(Outcome.NO_ANSWER, "?")] * 3 + [(Outcome.TRUNCATED, " ")] * 3
+    assert outputs(*good, *bad) == {"ManyNoAnswer": 3, "ManyTruncated": 3, "ManyEmpty": 3}
+    assert outputs(*[(Outcome.ANSWERED, None)] * 3) == {}
 
 
 def test_the_model_overrides_the_task_which_overrides_the_default() -> None:

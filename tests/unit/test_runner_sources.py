@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from evaljob_runner import sources
 from evaljob_runner.assignment import Places
 from evaljob_runner.errors import Fatal
-from evaljob_runner.layouts import split_files, split_folders
+from evaljob_runner.sources import uris
+from evaljob_runner.sources.layouts import split_files, split_folders
 
 MMLU = ["README.md", "auxiliary_train-00000-of-00001.parquet", "dev-00000-of-00001.parquet"]
 MMLU += ["test-00000-of-00001.parquet", "validation-00000-of-00001.parquet"]
@@ -73,7 +73,7 @@ def test_what_is_read_is_what_counts_in_the_digest(tmp_path: Path) -> None:
         (tmp_path / f"{name}.jsonl").write_text('{"a": 1}')
 
     def digest() -> str:
-        return sources.open_source("pvc://data/.", None, places, tmp_path).split("test", None).digest()
+        return uris.open_source("pvc://data/.", None, places, tmp_path).split("test", None).digest()
 
     before = digest()
     (tmp_path / "train.jsonl").write_text('{"a": 2}')

@@ -20,8 +20,8 @@ from evaljob_runner.ending import Ending
 from evaljob_runner.errors import Fatal, Stop
 from evaljob_runner.evaluate import Shell, evaluate
 from evaljob_runner.opening import open_backend, open_tokenizer
+from evaljob_runner.progress import Progress, Stopwatch
 from evaljob_runner.render import render
-from evaljob_runner.report import Progress, Stopwatch
 
 TERMINATION_LOG = Path("/dev/termination-log")
 """Where the kubelet reads a container's last words."""

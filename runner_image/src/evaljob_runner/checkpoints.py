@@ -12,9 +12,9 @@ from typing import BinaryIO, Literal
 
 from evaljob.fields import HUB_SCHEME
 from evaljob.names import Reason
-from evaljob_runner import sources
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.errors import Fatal
+from evaljob_runner.sources import uris
 
 FULL_MAX = 2 * 1024**3
 """Weight files from this size on are sampled."""
@@ -52,8 +52,8 @@ def find(work: Assignment) -> Checkpoint | None:
     source = work.model.local.source
     if source.startswith(HUB_SCHEME):
         return _from_hub(source)
-    folder = sources.resolve(source, work.places, missing=Reason.MODEL_NOT_FOUND)
-    root, _ = sources.mount(source, work.places)
+    folder = uris.resolve(source, work.places, missing=Reason.MODEL_NOT_FOUND)
+    root, _ = uris.mount(source, work.places)
     return hashed(folder, root, source)
 
 
@@ -63,15 +63,15 @@ def tokenizer_folder(work: Assignment) -> Path | None:
         return None
     source = work.model.local.source
     if not source.startswith(HUB_SCHEME):
-        return sources.resolve(source, work.places, missing=Reason.MODEL_NOT_FOUND)
-    from evaljob_runner import hub  # noqa: PLC0415 - the library takes 0.4 s
+        return uris.resolve(source, work.places, missing=Reason.MODEL_NOT_FOUND)
+    from evaljob_runner.sources import hub  # noqa: PLC0415 - the library takes 0.4 s
 
     folder = hub.open_folder(hub.Repository(source, "model"))
     return folder.fetch(model_files(folder.names, weights=False))
 
 
 def _from_hub(source: str) -> Checkpoint:
-    from evaljob_runner import hub  # noqa: PLC0415 - the library takes 0.4 s
+    from evaljob_runner.sources import hub  # noqa: PLC0415 - the library takes 0.4 s
 
     folder = hub.open_folder(hub.Repository(source, "model"))
     files = model_files(folder.names)
@@ -80,7 +80,7 @@ def _from_hub(source: str) -> Checkpoint:
         raise Fatal(Reason.MODEL_NOT_FOUND, f"{source}: no *.safetensors and no pytorch_model*.bin there")
     path = folder.fetch(small)
     _refuse_no_model(path, source)
-    dated = any(_reads_clock(name, sources.inside(hub.CACHE, path / name, source)) for name in small)
+    dated = any(_reads_clock(name, uris.inside(hub.CACHE, path / name, source)) for name in small)
     return Checkpoint(folder.identity, "commit", dated, lambda: folder.fetch(files))
 
 
@@ -112,7 +112,7 @@ def hashed(folder: Path, root: Path, name: str) -> Checkpoint:
     _refuse_no_model(folder, name)
     total, sampled, dated = hashlib.sha256(), False, False
     for path in sorted(p for p in folder.iterdir() if p.suffix in _WEIGHTS | _SMALL):
-        real = sources.inside(root, path, f"{name}/{path.name}")
+        real = uris.inside(root, path, f"{name}/{path.name}")
         if not real.is_file():
             continue
         size = real.stat().st_size

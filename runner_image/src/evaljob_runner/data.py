@@ -17,11 +17,12 @@ from evaljob.names import Reason
 from evaljob.plan import Partition
 from evaljob.spec import Dataset
 from evaljob.task import Pool, Sampler, Task
-from evaljob_runner import sources, templates
+from evaljob_runner import templates
 from evaljob_runner.assignment import Places
 from evaljob_runner.errors import Fatal
-from evaljob_runner.rows import Line, Row, Rows
-from evaljob_runner.sources import Source
+from evaljob_runner.sources import uris
+from evaljob_runner.sources.rows import Line, Row, Rows
+from evaljob_runner.sources.uris import Source
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def select(dataset: Dataset, task: Task, partition: Partition, places: Places) -
     """
     inline = dataset.inline.jsonl if dataset.inline else None
     with TemporaryDirectory() as scratch:
-        source = sources.open_source(dataset.source, inline, places, Path(scratch))
+        source = uris.open_source(dataset.source, inline, places, Path(scratch))
         return _select(source, dataset, task, partition)
 
 

@@ -1,7 +1,8 @@
 """What makes numbers suspect although nothing failed: a model that was run on blank prompts also reports a score."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from evaljob.result import Lint
@@ -22,13 +23,6 @@ class Looked(NamedTuple):
     doubled_bos: bool
 
 
-class Ended(NamedTuple):
-    """How a sample ended and what the model said (None for log-likelihoods)."""
-
-    outcome: Outcome
-    output: str | None
-
-
 def prompts(looked: Sequence[Looked]) -> tuple[Lint, ...]:
     """Lint of the first prompts: BlankPrompt, IdenticalPrompts, DoubledBos, FewShotLeak."""
     different = {(p.text, str(p.messages), p.choices) for p, _ in looked}
@@ -46,16 +40,23 @@ def _blank(prompt: Prompt) -> bool:
     return not any(text.strip() for text in texts)
 
 
-def outputs(ended: Iterable[Ended]) -> tuple[Lint, ...]:
+@dataclass
+class Outputs:
     """Lint of the answers: ManyNoAnswer, ManyTruncated, ManyEmpty."""
-    count: Counter[str] = Counter()
-    total = 0
-    for outcome, output in ended:
-        total += 1
-        count["ManyNoAnswer"] += outcome is Outcome.NO_ANSWER
-        count["ManyTruncated"] += outcome is Outcome.TRUNCATED
-        count["ManyEmpty"] += output is not None and not output.strip()
-    return _found(**{code: n for code, n in count.items() if n > SHARE * total})
+
+    _count: Counter[str] = field(default_factory=Counter)
+    _total: int = 0
+
+    def add(self, outcome: Outcome, output: str | None) -> None:
+        """One more answer: how it ended and what the model said (None for log-likelihoods)."""
+        self._total += 1
+        self._count["ManyNoAnswer"] += outcome is Outcome.NO_ANSWER
+        self._count["ManyTruncated"] += outcome is Outcome.TRUNCATED
+        self._count["ManyEmpty"] += output is not None and not output.strip()
+
+    def found(self) -> tuple[Lint, ...]:
+        """What there is too much of."""
+        return _found(**{code: n for code, n in self._count.items() if n > SHARE * self._total})
 
 
 def _found(**counts: int) -> tuple[Lint, ...]:

@@ -9,7 +9,7 @@ from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Backend, Tokenizer
 from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.errors import Stop
-from evaljob_runner.report import Stopwatch
+from evaljob_runner.progress import Stopwatch
 
 _GPU_SUFFIX = "/gpu"
 VLLM_ENVIRONMENT = {

@@ -6,7 +6,7 @@ from typing import Any, TextIO
 from evaljob_runner import data, generation, tokens
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Tokenizer
-from evaljob_runner.evaluate import refuse_unsupported
+from evaljob_runner.preparing import refuse_unsupported
 from evaljob_runner.prompts import Prompt, Prompter
 from evaljob_runner.scoring import Scorer
 

@@ -8,7 +8,7 @@ import dataclasses
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,9 +84,23 @@ def _sha256(value: object) -> str:
     return hashlib.sha256(json.dumps(value, separators=(",", ":"), sort_keys=True).encode()).hexdigest()
 
 
-def combined(digests: Iterable[str]) -> str:
-    """SHA-256 over digests in order."""
-    return _sha256(list(digests))
+class Combined:
+    """SHA-256 over digests in order, one after another."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256(b"[")
+        self._comma = b""
+
+    def add(self, digest: str) -> None:
+        """The next one."""
+        self._hash.update(self._comma + json.dumps(digest).encode())
+        self._comma = b","
+
+    def hexdigest(self) -> str:
+        """The digest of them all."""
+        whole = self._hash.copy()
+        whole.update(b"]")
+        return whole.hexdigest()
 
 
 def send(prompt: Prompt, template_args: Mapping[str, Any]) -> Sent:

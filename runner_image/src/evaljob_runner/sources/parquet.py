@@ -21,7 +21,7 @@ from pyarrow import parquet
 
 from evaljob.names import Reason
 from evaljob_runner.errors import Fatal
-from evaljob_runner.rows import Found, Row, open_file
+from evaljob_runner.sources.rows import Found, Row, open_file
 
 BATCH_ROWS = 256
 """Rows decoded at a time."""

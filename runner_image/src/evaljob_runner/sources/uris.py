@@ -8,8 +8,8 @@ from evaljob.fields import HUB_SCHEME, S3_SCHEME
 from evaljob.names import Reason
 from evaljob_runner.assignment import Places
 from evaljob_runner.errors import Fatal
-from evaljob_runner.layouts import FORMS, SUFFIXES, split_files, split_folders
-from evaljob_runner.rows import JsonLines, Labelled, RowFile, Rows
+from evaljob_runner.sources.layouts import FORMS, SUFFIXES, split_files, split_folders
+from evaljob_runner.sources.rows import JsonLines, Labelled, RowFile, Rows
 
 
 def resolve(uri: str, places: Places, missing: Reason = Reason.BAD_DATA) -> Path:
@@ -156,7 +156,7 @@ def _mounted(uri: str, places: Places) -> Source:
 
 def _on_hub(uri: str) -> Source:
     """As `_mounted`, in a repository. Only the files that a task needs are fetched."""
-    from evaljob_runner import hub  # noqa: PLC0415 - the library takes 0.4 s
+    from evaljob_runner.sources import hub  # noqa: PLC0415 - the library takes 0.4 s
 
     repository = hub.Repository(uri, "dataset")
     snapshot = hub.open_repository(repository)
@@ -172,7 +172,7 @@ def _on_hub(uri: str) -> Source:
 
 def _in_bucket(uri: str, scratch: Path) -> Source:
     """As `_mounted`, of copies: rows are read twice, and not in one piece."""
-    from evaljob_runner.s3 import Bucket  # noqa: PLC0415 - pyarrow's client takes 0.1 s
+    from evaljob_runner.sources.s3 import Bucket  # noqa: PLC0415 - pyarrow's client takes 0.1 s
 
     bucket = Bucket(uri)
     folder, names = bucket.names()
@@ -210,7 +210,7 @@ def _located(
 def row_file(name: str, path: Path) -> RowFile:
     """The file by the suffix of its name; what is not Parquet is JSON lines, whatever it is called."""
     if name.endswith(".parquet"):
-        from evaljob_runner.parquet import Parquet  # noqa: PLC0415 - pyarrow takes 60 ms and 60 MB
+        from evaljob_runner.sources.parquet import Parquet  # noqa: PLC0415 - pyarrow takes 60 ms and 60 MB
 
         return Parquet(name, path)
     return JsonLines(name, path)
