@@ -13,7 +13,7 @@ from tests.chart.conftest import CHART, NAMESPACE, Helm, Manifest, Render
 from tests.cluster.shell import CommandError
 
 RULES = {
-    ("evaljob.dev", "evaljobs"): {"get", "list", "watch"},
+    ("evaljob.dev", "evaljobs"): {"get", "list", "watch", "delete"},
     ("evaljob.dev", "evaljobs/status"): {"patch"},
     ("evaljob.dev", "evaljobs/finalizers"): {"update"},
     ("batch", "jobs"): {"get", "list", "watch", "create", "patch", "delete", "deletecollection"},

@@ -297,9 +297,11 @@ def test_the_spec_is_immutable(api: Kubectl, field: str, change: object) -> None
         api.apply(evaljob("fixed", **{field: change}))
 
 
-def test_suspend_and_parallelism_may_change(api: Kubectl) -> None:
+def test_what_changes_no_number_may_change(api: Kubectl) -> None:
     api.apply(evaljob("live"))
-    assert "configured" in api.apply(evaljob("live", suspend=True, parallelism=3))
+    deadlines = {"activeDeadlineSeconds": 60, "ttlSecondsAfterFinished": 0}
+    assert "configured" in api.apply(evaljob("live", suspend=True, parallelism=3, **deadlines))
+    assert "configured" in api.apply(evaljob("live"))
 
 
 def test_explain_reads_like_documentation(api: Kubectl) -> None:

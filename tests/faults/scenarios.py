@@ -210,6 +210,38 @@ async def a_quota_is_waited_for(case: Case) -> None:
         await finish(case)
 
 
+async def out_of_time_it_keeps_what_has_finished_and_expires(case: Case) -> None:
+    """Running Jobs are stopped and kept as the record, others never made; with a TTL all goes afterwards."""
+    async with case.running():
+        await case.submit(
+            evaljob(NAME, ["one", "endless", "two"], parallelism=1, activeDeadlineSeconds=8, backoffLimit=0)
+        )
+        await finish(case, failed=2)
+        found = await jobs(case)
+        assert set(found) == {"one", "endless"}
+        assert condition(found["endless"], "Failed")
+        assert "DeadlineExceeded" in str(record_of(found["endless"]))
+        assert [f["reason"] for f in status(case)["failures"]] == ["DeadlineExceeded"] * 3
+        text = (await case.end_state())["summary"]["summary.md"]
+        assert text.count("missing (DeadlineExceeded)") == 2
+        expiry = {"spec": {"ttlSecondsAfterFinished": 0}}
+        await case.lab.client.request("PATCH", case.path("evaljobs", NAME), expiry, MERGE)
+        await until(case, lambda: case.latest is None)
+        await until_nothing(case)
+
+
+async def a_quota_that_stays_ends_at_the_pending_deadline(case: Case) -> None:
+    """No room for any Job: its partitions fail with the quota's words, and a retry runs them."""
+    quota = {"metadata": {"name": "none"}, "spec": {"hard": {"count/jobs.batch": "0"}}}
+    path = f"/api/v1/namespaces/{case.namespace}/resourcequotas"
+    await case.lab.client.request("POST", path, quota)
+    async with case.running():
+        await case.submit(evaljob(NAME, ["one", "two"], pendingDeadlineSeconds=5))
+        await finish(case, failed=2)
+        assert {f["reason"] for f in status(case)["failures"]} == {"QuotaExceeded"}
+        assert await jobs(case) == {}
+
+
 async def a_namespace_can_go(case: Case) -> None:
     """No finalizer of ours: the namespace and everything in it go while the operator is there."""
     async with case.running():
@@ -402,6 +434,8 @@ TOGETHER: tuple[Scenario, ...] = (
     a_foreign_job_of_our_name_blocks_one_partition,
     a_right_taken_away_is_named_and_waited_for,
     a_quota_is_waited_for,
+    a_quota_that_stays_ends_at_the_pending_deadline,
+    out_of_time_it_keeps_what_has_finished_and_expires,
     a_namespace_can_go,
     an_edited_record_is_refused,
     a_deleted_summary_is_made_again,

@@ -209,6 +209,81 @@ class TestAfterTheEnd:
         assert next_step(see(DONE), later(60), of=self.ENDED).create == ()
 
 
+class TestDeadline:
+    """`activeDeadlineSeconds`: what is unfinished is stopped, what has finished stays."""
+
+    RUNNING = job_view("j", ready=1)
+    OF = with_status(next_step(see(DONE, RUNNING)).status, changed(active_deadline_seconds=60))
+
+    def test_the_time_runs_from_the_first_pod(self) -> None:
+        assert self.OF.status.start_time == NOW
+        decision = next_step(see(DONE, self.RUNNING), later(10), of=self.OF)
+        assert (decision.records, decision.again_after) == ((), 51)
+
+    def test_then_what_runs_is_stopped_and_what_has_no_job_gets_none(self) -> None:
+        decision = next_step(see(self.RUNNING), later(60), of=self.OF)
+        (record,) = decision.records
+        assert (record.job, record.stop_at, record.outcome) == ("j", "7", "DeadlineExceeded")
+        assert decision.create == ()
+        assert (decision.status.partitions.failed, decision.status.is_true("Finished")) == (1, False)
+
+    def test_the_end_keeps_what_has_finished_and_names_the_deadline(self) -> None:
+        decision = next_step(see(DONE), later(70), of=self.OF)
+        status, finished = decision.status, decision.status.condition("Finished")
+        assert (status.state, status.progress, status.failed) == ("Failed", "2/2", 1)
+        assert finished is not None
+        words = "activeDeadlineSeconds: 60 s were over, 1 partition unfinished"
+        assert (finished.reason, finished.message) == ("DeadlineExceeded", words)
+        assert decision.report is not None
+        first, second = decision.report.merged.cells
+        assert (first.state, second.state, second.reason) == ("Complete", "Missing", "DeadlineExceeded")
+
+    def test_a_result_that_came_in_time_is_recorded_after_it(self) -> None:
+        pod = pod_view(phase="Succeeded", exit_code=0, message=result.encode(scored(FIRST)))
+        ended = job_view("j", finished="Complete", finished_at=NOW)
+        (record,) = next_step(see(ended, DONE_TOO, pods=(pod,)), later(99), of=self.OF).records
+        assert record.text == pod.message
+
+    def test_what_kueue_holds_back_is_deleted(self) -> None:
+        queued = job_view("q", queue="gpu", suspended=True)
+        decision = next_step(see(DONE, queued), later(60), of=self.OF)
+        assert [d.job for d in decision.deletions] == ["q"]
+        assert decision.records == ()
+
+    def test_a_suspension_stops_the_clock_and_a_resumption_sets_it_back(self) -> None:
+        suspended = with_status(
+            next_step(see(self.RUNNING), later(50), changed(self.OF, suspend=True)).status
+        )
+        held = next_step(
+            see(self.RUNNING), later(99), changed(suspended, suspend=True, active_deadline_seconds=60)
+        )
+        assert held.records == ()
+        resumed = next_step(see(self.RUNNING), later(100), changed(suspended, active_deadline_seconds=60))
+        assert (resumed.records, resumed.status.start_time) == ((), later(100))
+
+    def test_a_retry_has_all_the_time_again(self) -> None:
+        ended = with_status(next_step(see(DONE), later(70), of=self.OF).status, self.OF)
+        reopened = next_step(see(DONE), later(90), of=TestRetry.asked(ended))
+        assert [e.message for e in reopened.events] == ["run again: 1 partition that failed"]
+        assert reopened.status.start_time == later(90)
+        again = next_step(see(DONE), later(91), of=TestRetry.asked(with_status(reopened.status, self.OF)))
+        assert again.create == (SECOND,)
+
+
+def test_a_job_that_cannot_be_made_fails_its_partition_at_the_pending_deadline() -> None:
+    """There is no Job to put it on; the next process asks for the Job once more."""
+    waiting = Waiting(Reason.QUOTA_EXCEEDED, "exceeded quota: few", NOW, tried_at=later(590))
+    refused_ = Observed((see(DONE).observations[0], Observation(SECOND, Phase.ABSENT, waiting=waiting)))
+    before = next_step(refused_, later(599))
+    assert (before.status.failed, before.again_after) == (0, 2)
+    decision = next_step(refused_, later(610))
+    assert decision.create == ()
+    (failure,) = decision.status.failures
+    assert (failure.partition, failure.reason) == ("b/d", "QuotaExceeded")
+    assert failure.message == "no Job could be made within 600 s: exceeded quota: few"
+    assert decision.status.is_true("Finished")
+
+
 class TestRetry:
     """`kubectl annotate evaljob/nightly evaljob.dev/retry-failed=VALUE`: as Flux does with requestedAt."""
 

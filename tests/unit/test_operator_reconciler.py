@@ -722,6 +722,92 @@ async def test_the_jobs_of_a_finished_evaljob_go_when_their_time_is_up(stage: St
     assert "nightly-summary" in stage.api.of("configmaps")
 
 
+async def test_a_job_that_is_refused_too_long_fails_and_a_retry_asks_again(stage: Stage) -> None:
+    stage.api.faults = [(f"POST {JOBS}", forbidden(QUOTA))] * 3
+    stage.submit(document([model("a"), model("b")], pendingDeadlineSeconds=20))
+    await stage.start()
+    await stage.until(lambda: len(stage.status().get("failures", ())) == 2)
+    stage.now = later(19)
+    stage.wake()
+    await stage.until(lambda: stage.api.of("jobs") or not stage.api.faults)
+    stage.now = later(20)
+    stage.wake()
+
+    def ran() -> bool:
+        for job, body in stage.api.of("jobs").items():
+            if "status" not in body:
+                stage.run_job(job)
+        return stage.finished()
+
+    await stage.until(ran)
+    assert {f["reason"] for f in stage.status()["failures"]} == {"QuotaExceeded"}
+    body = stage.evaljob()
+    stage.api.put(EVALJOB, {**body, "metadata": {**body["metadata"], "annotations": {ANNOTATION_RETRY: "1"}}})
+    await stage.until(lambda: stage.status().get("retried") == "1")
+    await stage.to_the_end()
+    assert stage.status()["state"] == "Complete"
+
+
+async def test_out_of_time_running_jobs_are_stopped_and_the_rest_never_made(stage: Stage) -> None:
+    stage.submit(document(datasets=[dataset(shards=3)], parallelism=2, activeDeadlineSeconds=60))
+    await stage.start()
+    await stage.until(lambda: len(stage.api.of("jobs")) == 2)
+    done, runs = stage.api.of("jobs")
+    job = stage.api.of("jobs")[runs]
+    stage.api.put(f"{JOBS}/{runs}", {**job, "status": {"startTime": CREATED, "active": 1, "ready": 1}})
+    await stage.until(lambda: stage.status().get("startTime"))
+    stage.now = later(60)
+    stage.run_job(done)
+    await stage.until(lambda: stage.api.of("jobs")[runs]["spec"].get("activeDeadlineSeconds") == 1)
+    await stage.settle()
+    assert not stage.finished()
+    stopped = stage.api.of("jobs")[runs]
+    over = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "lastTransitionTime": CREATED}
+    stage.api.put(f"{JOBS}/{runs}", {**stopped, "status": {"conditions": [over]}})
+    await stage.until(stage.finished)
+    assert len(stage.api.of("jobs")) == 2
+    assert stage.status()["partitions"]["succeeded"] == 1
+    assert stage.condition("Failed")["reason"] == "DeadlineExceeded"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_finished_evaljob_expires(stage: Stage, refused: bool) -> None:
+    """Also one that could never run; not before its time, and by one write, of the object that was read last."""
+    body = document(datasets=[dataset("d", {"metrics": []})] if refused else None, ttlSecondsAfterFinished=60)
+    stage.submit(body)
+    await stage.start()
+    await stage.to_the_end()
+    stage.now = later(59)
+    await stage.settle()
+    await stage.kill()
+    await stage.start()
+    await stage.settle()
+    assert stage.finished()
+    version = stage.evaljob()["metadata"]["resourceVersion"]
+    stage.now = later(60)
+    stage.wake()
+    await stage.until(lambda: not stage.api.of("evaljobs"))
+    assert stage.api.writes[-1] == f"DELETE {EVALJOB}"
+    assert stage.api.bodies[-1]["preconditions"] == {"uid": UID, "resourceVersion": version}  # type: ignore[index,call-overload]
+
+
+async def test_a_time_to_live_may_be_given_after_the_end_and_taken_back(stage: Stage) -> None:
+    stage.submit()
+    await stage.start()
+    await stage.to_the_end()
+    await stage.settle()
+    stage.change(ttlSecondsAfterFinished=60)
+    await stage.settle()
+    stage.change(ttlSecondsAfterFinished=3000)
+    stage.now = later(60)
+    stage.wake()
+    await stage.settle()
+    assert stage.finished()
+    stage.now = later(3000)
+    stage.wake()
+    await stage.until(lambda: not stage.api.of("evaljobs"))
+
+
 async def test_failed_partitions_are_run_again_when_the_annotation_asks_for_it(stage: Stage) -> None:
     stage.submit(two_shards())
     await stage.start()

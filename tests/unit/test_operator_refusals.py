@@ -6,7 +6,7 @@ from evaljob.observe import Observation, Observed, Phase
 from evaljob_operator.api import ApiError, ConflictError, ForbiddenError, InvalidError
 from evaljob_operator.refusals import Refusals, refusal
 from tests.unit import builders
-from tests.unit.builders import NOW, dataset, model
+from tests.unit.builders import NOW, dataset, later, model
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,10 @@ def test_one_refusal_stands_for_a_model_until_a_job_of_it_is_taken() -> None:
     refusals.take((first, other), {first: ForbiddenError(403, "Forbidden", "exceeded quota")}, NOW)
     waits = [o.waiting.reason if o.waiting else None for o in refusals.overlay(absent).observations]
     assert waits == ["QuotaExceeded", "QuotaExceeded", None, None]
+    refusals.take((second,), {second: ForbiddenError(403, "Forbidden", "exceeded quota: 2")}, later(15))
+    (wait,) = {o.waiting for o in refusals.overlay(absent).observations[:2]}
+    assert wait is not None
+    assert (wait.since, wait.tried_at, wait.message) == (NOW, later(15), "exceeded quota: 2")
     refusals.take((second,), {}, NOW)
     assert refusals.overlay(absent) == absent
 

@@ -10,8 +10,10 @@ from evaljob.names import Reason
 from evaljob.observe import Observation, Phase
 from evaljob.plan import Partition
 from evaljob.result import Failure
+from evaljob.spec import EvalJob
+from evaljob.status import Status
 from evaljob.waiting import Waiting
-from tests.unit.builders import NOW, job_view, later
+from tests.unit.builders import NOW, evaljob, job_view, later
 
 HOUR = dt.timedelta(hours=1)
 
@@ -71,7 +73,7 @@ class TestCreate:
 
 
 def refused(model: str, since: float, number: int = 1) -> Observation:
-    waiting = Waiting(Reason.QUOTA_EXCEEDED, "exceeded quota", later(-since))
+    waiting = Waiting(Reason.QUOTA_EXCEEDED, "exceeded quota", later(-since), tried_at=later(-since))
     return Observation(partition(model, number), Phase.ABSENT, waiting=waiting)
 
 
@@ -153,22 +155,28 @@ def test_suspension(phase: Phase, job: dict[str, Any], suspend: bool, wanted: bo
 
 
 @pytest.mark.parametrize(
-    ("phase", "job", "suspend", "withdrawn"),
+    ("phase", "job", "suspend", "late", "withdrawn"),
     [
-        (Phase.RUNNING, {"queue": "gpu"}, True, True),
-        (Phase.PENDING, {"queue": "gpu", "suspended": True}, True, True),
-        (Phase.RUNNING, {"queue": "gpu"}, False, False),
-        (Phase.RUNNING, {}, True, False),
-        (Phase.PENDING, {"queue": "gpu", "deleting": True}, True, False),
-        (Phase.ENDED, {"queue": "gpu", "finished": "Complete"}, True, False),
+        (Phase.RUNNING, {"queue": "gpu"}, True, False, True),
+        (Phase.PENDING, {"queue": "gpu", "suspended": True}, True, False, True),
+        (Phase.RUNNING, {"queue": "gpu"}, False, False, False),
+        (Phase.RUNNING, {}, True, False, False),
+        (Phase.PENDING, {"queue": "gpu", "deleting": True}, True, False, False),
+        (Phase.ENDED, {"queue": "gpu", "finished": "Complete"}, True, False, False),
         # Its record would go with it.
-        (Phase.FAILED, {"queue": "gpu"}, True, False),
+        (Phase.FAILED, {"queue": "gpu"}, True, False, False),
+        # What Kueue suspends never runs into a deadline.
+        (Phase.PENDING, {"queue": "gpu", "suspended": True}, False, True, True),
+        (Phase.FAILED, {"queue": "gpu", "suspended": True}, False, True, True),
+        (Phase.RUNNING, {"queue": "gpu"}, False, True, False),
+        (Phase.PENDING, {"suspended": True}, False, True, False),
     ],
 )
-def test_suspended_a_job_leaves_kueues_queue(
-    phase: Phase, job: dict[str, Any], suspend: bool, withdrawn: bool
+def test_suspended_or_out_of_time_a_job_leaves_kueues_queue(
+    phase: Phase, job: dict[str, Any], suspend: bool, late: bool, withdrawn: bool
 ) -> None:
-    assert policies.withdrawn(Observation(partition("a"), phase, job_view(**job)), suspend) is withdrawn
+    seen = Observation(partition("a"), phase, job_view(**job))
+    assert policies.withdrawn(seen, suspend, late=late) is withdrawn
 
 
 def test_nothing_to_suspend_without_a_job() -> None:
@@ -215,12 +223,94 @@ def test_an_ended_job_with_an_outcome_is_not_overdue() -> None:
         ([pending("a", 61), pending("b", 3599)], 2),
         ([pending("a", 4000)], None),
         ([refused("a", 5)], 11),
-        ([refused("a", 20)], None),
+        ([refused("a", 20)], 3581),
         ([Observation(partition("a"), Phase.ENDED, job_view(finished="Complete", finished_at=NOW))], 6),
     ],
 )
 def test_next_look(observations: list[Observation], seconds: float | None) -> None:
     assert policies.next_look(observations, HOUR, NOW) == seconds
+
+
+@pytest.mark.parametrize(("until", "seconds"), [(None, 51), (20, 21), (90, 51), (-1, 51)])
+def test_the_end_of_the_time_of_all_is_looked_at_too(until: float | None, seconds: float) -> None:
+    when = None if until is None else later(until)
+    assert policies.next_look([pending("a", 10)], HOUR, NOW, when) == seconds
+
+
+def started(ago: float | None, *, suspended: bool = False, **spec: Any) -> EvalJob:  # noqa: ANN401 - fields of the spec
+    """An EvalJob that started so many seconds ago."""
+    condition = {"type": "Suspended", "status": "True", "reason": "Suspended", "lastTransitionTime": NOW}
+    status = Status.model_validate(
+        {"startTime": None if ago is None else later(-ago), "conditions": [condition] if suspended else []}
+    )
+    return evaljob(**spec).model_copy(update={"status": status})
+
+
+@pytest.mark.parametrize(
+    ("of", "late"),
+    [
+        (started(99), False),
+        (started(59, activeDeadlineSeconds=60), False),
+        (started(60, activeDeadlineSeconds=60), True),
+        (started(None, activeDeadlineSeconds=60), False),
+        (started(60, activeDeadlineSeconds=60, suspend=True), False),
+        # Just resumed: the start time is about to be set anew.
+        (started(60, activeDeadlineSeconds=60, suspended=True), False),
+    ],
+)
+def test_an_evaljob_is_out_of_time_as_a_job_is(of: EvalJob, late: bool) -> None:
+    assert policies.out_of_time(of, NOW) is late
+
+
+@pytest.mark.parametrize(
+    ("phase", "job", "cut"),
+    [
+        (Phase.RUNNING, {}, True),
+        (Phase.PENDING, {}, True),
+        (Phase.PENDING, {"suspended": True}, False),
+        (Phase.PENDING, {"deleting": True}, False),
+        (Phase.ENDED, {"finished": "Complete"}, False),
+        (Phase.SUCCEEDED, {"finished": "Complete"}, False),
+        (Phase.FAILED, {}, False),
+    ],
+)
+def test_out_of_time_only_what_runs_is_stopped(phase: Phase, job: dict[str, Any], cut: bool) -> None:
+    assert policies.cut_short(Observation(partition("a"), phase, job_view(**job))) is cut
+
+
+@pytest.mark.parametrize(
+    ("seen", "late", "reason"),
+    [
+        (absent("a"), False, None),
+        (absent("a"), True, "DeadlineExceeded"),
+        (refused("a", 3599), False, None),
+        (refused("a", 3600), False, "QuotaExceeded"),
+        (refused("a", 3600), True, "DeadlineExceeded"),
+        (running("a"), True, None),
+        (pending("a", 9999), False, None),
+    ],
+)
+def test_what_has_no_job_fails_without_one(seen: Observation, late: bool, reason: str | None) -> None:
+    failure = policies.unmade(seen, HOUR, NOW, late=late)
+    assert (failure.reason if failure else None) == reason
+
+
+@pytest.mark.parametrize(
+    ("spec", "ended", "seconds"),
+    [
+        ({}, True, None),
+        ({"ttlSecondsAfterFinished": 60}, False, None),
+        ({"ttlSecondsAfterFinished": 60}, True, 60),
+        ({"ttlSecondsAfterFinished": 0}, True, 0),
+    ],
+)
+def test_an_evaljob_expires_so_long_after_its_end(
+    spec: dict[str, Any], ended: bool, seconds: float | None
+) -> None:
+    finished = {"type": "Finished", "status": "True", "reason": "x", "lastTransitionTime": NOW}
+    status = Status.model_validate({"completionTime": NOW, "conditions": [finished]} if ended else {})
+    of = evaljob(**spec).model_copy(update={"status": status})
+    assert policies.expires_at(of) == (None if seconds is None else later(seconds))
 
 
 @pytest.mark.parametrize("since", [0, 10, 59, 60, 61, 3599])

@@ -5,7 +5,7 @@ A converged state gives a decision without actions.
 """
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -108,34 +108,41 @@ class Decision:
 
 def decide(evaljob: EvalJob, plan: Plan, observed: Observed, now: datetime) -> Decision:
     """The next step of an accepted EvalJob."""
-    if policies.retry_asked(evaljob):
-        return _retry(evaljob, plan, observed, now)
-    if evaljob.status.is_true(Condition.FINISHED):
-        return _after_the_end(evaljob, plan, observed, now)
-    spec, seen = evaljob.spec, observed.observations
+    spec, late = evaljob.spec, policies.out_of_time(evaljob, now)
     deadline = timedelta(seconds=plan.run.pending_deadline_seconds)
+    seen = tuple(_ended_without_job(o, deadline, now, late=late) for o in observed.observations)
+    if policies.retry_asked(evaljob):
+        return _retry(evaljob, plan, seen, now)
+    if evaljob.status.is_true(Condition.FINISHED):
+        return _after_the_end(evaljob, plan, seen, now)
     overdue = [o for o in seen if policies.overdue(o, now)]
     progress = standing.Progress.of(evaljob, seen)
     report = _report(plan, seen, progress.state)
-    problem = _problem(report) if progress.done and report else None
+    problem = _problem(evaljob, report, seen) if progress.done and report else None
     status = standing.status(evaljob, plan, seen, progress, now, problem)
     return Decision(
         status=status,
         create=() if spec.suspend else policies.to_create(seen, spec.parallelism, now),
-        # A pod that is about to be suspended need not start any more.
-        records=(*_endings(seen), *_losses(overdue), *(() if spec.suspend else _stops(seen, deadline, now))),
+        records=(
+            *_endings(seen),
+            *_losses(overdue),
+            # A pod that is about to be suspended need not start any more.
+            *(() if spec.suspend else _stops(seen, deadline, now, late=late)),
+        ),
         suspensions=tuple(
             Suspension(o.job.name, o.job.uid, wanted)
             for o in seen
             if o.job and (wanted := policies.suspension(o, spec.suspend)) is not None
         ),
         deletions=tuple(
-            Deletion(o.job.name, o.job.uid) for o in seen if o.job and policies.withdrawn(o, spec.suspend)
+            Deletion(o.job.name, o.job.uid)
+            for o in seen
+            if o.job and policies.withdrawn(o, spec.suspend, late=late)
         ),
         lookups=tuple(o.job.name for o in overdue if o.job and not o.listed),
         report=report,
         events=standing.events(evaljob.status, status),
-        again_after=policies.next_look(seen, deadline, now),
+        again_after=policies.next_look(seen, deadline, now, policies.runs_until(evaljob)),
     )
 
 
@@ -145,11 +152,11 @@ def refused(evaljob: EvalJob, reason: str, message: str, now: datetime) -> Decis
     return Decision(status=status, events=standing.events(evaljob.status, status))
 
 
-def _after_the_end(evaljob: EvalJob, plan: Plan, observed: Observed, now: datetime) -> Decision:
+def _after_the_end(evaljob: EvalJob, plan: Plan, seen: Sequence[Observation], now: datetime) -> Decision:
     """Finished stays finished: nothing is rewritten; the Jobs go when their time is up."""
     ended = evaljob.status.completion_time or now
     left = (ended + timedelta(seconds=plan.run.job_ttl_seconds) - now).total_seconds()
-    jobs = any(o.job for o in observed.observations)
+    jobs = any(o.job for o in seen)
     # Without a summary the Jobs are the only record there is.
     keep = evaljob.status.summary is None
     return Decision(
@@ -159,15 +166,19 @@ def _after_the_end(evaljob: EvalJob, plan: Plan, observed: Observed, now: dateti
     )
 
 
-def _retry(evaljob: EvalJob, plan: Plan, observed: Observed, now: datetime) -> Decision:
+def _retry(evaljob: EvalJob, plan: Plan, seen: Sequence[Observation], now: datetime) -> Decision:
     """Failed partitions lose their Jobs and, as these are the record, their failures; the next pass goes on."""
-    if evaljob.status.is_true(Condition.FINISHED) and (why := _no_retry(evaljob.status, observed)):
+    over = evaljob.status.is_true(Condition.FINISHED)
+    if over and (why := _no_retry(evaljob.status, seen)):
         asked = evaljob.metadata.annotations[ANNOTATION_RETRY]
         status = evaljob.status.model_copy(update={"retried": asked})
         return Decision(status=status, events=(Event("Warning", Reason.RETRY_REFUSED, why),))
-    failed = [o for o in observed.observations if o.phase is Phase.FAILED and o.job]
-    left = tuple(replace(o, phase=Phase.PENDING) if o in failed else o for o in observed.observations)
+    failed = [o for o in seen if o.phase is Phase.FAILED]
+    left = tuple(replace(o, phase=Phase.PENDING) if o.phase is Phase.FAILED else o for o in seen)
     status = standing.status(evaljob, plan, left, standing.Progress.of(evaljob, left), now, None)
+    if over:
+        # Else an EvalJob that ran out of time would do so again at once.
+        status = status.model_copy(update={"start_time": now})
     told = Event("Normal", Reason.RETRIED, f"run again: {standing.size(len(failed))} that failed")
     return Decision(
         status=status,
@@ -177,13 +188,18 @@ def _retry(evaljob: EvalJob, plan: Plan, observed: Observed, now: datetime) -> D
     )
 
 
-def _no_retry(ended: Status, observed: Observed) -> str | None:
+def _no_retry(ended: Status, seen: Sequence[Observation]) -> str | None:
     """Why nothing of a finished EvalJob can be run again."""
     if not ended.failed:
         return "no partition has failed"
-    if sum(o.phase is Phase.SUCCEEDED for o in observed.observations) < ended.partitions.succeeded:
+    if sum(o.phase is Phase.SUCCEEDED for o in seen) < ended.partitions.succeeded:
         return "the Jobs of succeeded partitions, which hold their results, are gone: create another EvalJob"
     return None
+
+
+def _ended_without_job(o: Observation, deadline: timedelta, now: datetime, *, late: bool) -> Observation:
+    outcome = policies.unmade(o, deadline, now, late=late)
+    return o if outcome is None else Observation(o.partition, Phase.FAILED, None, outcome)
 
 
 def _endings(seen: Iterable[Observation]) -> Iterable[Record]:
@@ -210,13 +226,19 @@ def _losses(overdue: Iterable[Observation]) -> Iterable[Record]:
             yield Record(o.job.name, o.job.uid, result.encode(result.failure(reason, message)), reason)
 
 
-def _stops(seen: Iterable[Observation], deadline: timedelta, now: datetime) -> Iterable[Record]:
+def _stops(
+    seen: Iterable[Observation], deadline: timedelta, now: datetime, *, late: bool
+) -> Iterable[Record]:
     for o in seen:
-        if o.job and o.waiting and policies.never_started(o, deadline, now):
+        why = None
+        if late and policies.cut_short(o):
+            why = policies.OUT_OF_TIME
+        elif o.waiting and policies.never_started(o, deadline, now):
             message = f"not started within {deadline.total_seconds():.0f} s: {o.waiting.message}"
-            text = result.encode(result.failure(o.waiting.reason, message))
-            # A pod may have started that we have not been told of yet.
-            yield Record(o.job.name, o.job.uid, text, o.waiting.reason, stop_at=o.job.version)
+            why = result.failure(o.waiting.reason, message)
+        if o.job and why:
+            # Its pod may have started, or ended, and we have not been told yet.
+            yield Record(o.job.name, o.job.uid, result.encode(why), why.reason, stop_at=o.job.version)
 
 
 def _report(plan: Plan, seen: Iterable[Observation], state: State) -> Report | None:
@@ -224,7 +246,7 @@ def _report(plan: Plan, seen: Iterable[Observation], state: State) -> Report | N
     return Report(plan, outcomes, state) if outcomes else None
 
 
-def _problem(report: Report) -> FailureStatus | None:
+def _problem(evaljob: EvalJob, report: Report, seen: Iterable[Observation]) -> FailureStatus | None:
     """Why the summary of an EvalJob whose partitions have all ended is not whole, beside failed partitions."""
     try:
         report.packed  # noqa: B018 - whether it fits
@@ -235,4 +257,9 @@ def _problem(report: Report) -> FailureStatus | None:
         if cell.reason == Reason.SHARDS_DISAGREE:
             name = f"{cell.model}/{cell.dataset}"
             return FailureStatus(partition=name, reason=cell.reason, message=cell.message or "")
+    if late := sum(o.outcome == policies.OUT_OF_TIME for o in seen):
+        words = f"{evaljob.spec.active_deadline_seconds} s were over, {standing.size(late)} unfinished"
+        return FailureStatus(
+            partition="activeDeadlineSeconds", reason=Reason.DEADLINE_EXCEEDED, message=words
+        )
     return None

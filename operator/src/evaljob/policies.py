@@ -4,9 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from evaljob.names import ANNOTATION_RETRY, Reason
+from evaljob import result
+from evaljob.names import ANNOTATION_RETRY, Condition, Reason
 from evaljob.observe import Observation, Phase
 from evaljob.plan import Partition
+from evaljob.result import Failure
 from evaljob.spec import EvalJob
 
 STALLED_AFTER = timedelta(seconds=60)
@@ -16,6 +18,8 @@ REFUSED_FOR = timedelta(seconds=15)
 """How long a model whose Job was refused, by a quota or a policy, is left alone before one Job is tried again."""
 LOST_AFTER = timedelta(seconds=5)
 """A finished Job whose pod no watch has shown by then is looked up once."""
+OUT_OF_TIME = result.failure(Reason.DEADLINE_EXCEEDED, "activeDeadlineSeconds of the EvalJob were over")
+"""What a partition comes to that has not finished when its EvalJob is out of time."""
 AT_ONCE = 250
 """Jobs made in one pass, a second's work for the API server: records and status must not wait for 10,000 of them."""
 
@@ -34,11 +38,14 @@ def to_create(observations: Sequence[Observation], parallelism: int, now: dateti
     absent = [o for o in observations if o.phase is Phase.ABSENT and o.partition.model not in stalled]
     taken = Counter(o.partition.model for o in observations if o.unfinished)
     welcome = _interleaved([o.partition for o in absent if o.waiting is None], taken)
-    due = [
-        (o.waiting.since, o.partition) for o in absent if o.waiting and now - o.waiting.since >= REFUSED_FOR
-    ]
+    due = [(tried, o.partition) for o in absent if (tried := _tried_at(o)) and now - tried >= REFUSED_FOR]
     probe = [min(due, key=lambda d: d[0])[1]] if due else []
     return tuple([*welcome, *probe][:free])
+
+
+def _tried_at(observation: Observation) -> datetime | None:
+    """When the Job of a partition that has none was last refused."""
+    return observation.waiting.tried_at if observation.waiting else None
 
 
 def _interleaved(partitions: Iterable[Partition], taken: Mapping[str, int]) -> list[Partition]:
@@ -85,23 +92,64 @@ def suspension(observation: Observation, suspend: bool) -> bool | None:  # noqa:
     return wanted if job.suspended != wanted else None
 
 
-def withdrawn(observation: Observation, suspend: bool) -> bool:  # noqa: FBT001 - the spec's own field
-    """Whether an unfinished Job must leave its queue, and with it the cluster; it is made again on resume."""
+def withdrawn(observation: Observation, suspend: bool, *, late: bool) -> bool:  # noqa: FBT001 - the spec's own field
+    """Whether an unfinished Job must leave its queue, and with it the cluster; it is made again on resume.
+
+    A Job that Kueue suspends never runs into a deadline: when the EvalJob is out of time (`late`) it goes too.
+    """
     job = observation.job
-    return bool(
-        suspend
-        and job
-        and job.queue
-        and observation.unfinished
-        and not job.deleting
-        and not observation.recorded
-    )
+    if job is None or not job.queue or not observation.unfinished or job.deleting:
+        return False
+    return (suspend and not observation.recorded) or (late and job.suspended)
 
 
 def never_started(observation: Observation, deadline: timedelta, now: datetime) -> bool:
     """Whether a partition's pod has been waiting beyond the pending deadline."""
     waiting = observation.waiting
     return _starting(observation) and waiting is not None and now - waiting.since >= deadline
+
+
+def runs_until(evaljob: EvalJob) -> datetime | None:
+    """When an EvalJob is out of time; None without a deadline, before its first pod and while it is suspended.
+
+    As a Job's: a suspension stops the clock, and the start time is set anew on resume.
+    """
+    seconds, start = evaljob.spec.active_deadline_seconds, evaljob.status.start_time
+    suspended = evaljob.spec.suspend or evaljob.status.is_true(Condition.SUSPENDED)
+    return None if seconds is None or start is None or suspended else start + timedelta(seconds=seconds)
+
+
+def out_of_time(evaljob: EvalJob, now: datetime) -> bool:
+    """Whether whatever of an EvalJob is unfinished ends now."""
+    until = runs_until(evaljob)
+    return until is not None and now >= until
+
+
+def cut_short(observation: Observation) -> bool:
+    """Whether a partition of an EvalJob that is out of time has a Job that must be stopped."""
+    job = observation.job
+    running = observation.phase in (Phase.PENDING, Phase.RUNNING)
+    return running and job is not None and not job.suspended and not job.deleting
+
+
+def unmade(observation: Observation, deadline: timedelta, now: datetime, *, late: bool) -> Failure | None:
+    """Why a partition without a Job gets none any more, so that there is nothing to put its failure on."""
+    if observation.phase is not Phase.ABSENT:
+        return None
+    if late:
+        return OUT_OF_TIME
+    if observation.waiting is None or now - observation.waiting.since < deadline:
+        return None
+    words = f"no Job could be made within {deadline.total_seconds():.0f} s: {observation.waiting.message}"
+    return result.failure(observation.waiting.reason, words)
+
+
+def expires_at(evaljob: EvalJob) -> datetime | None:
+    """When a finished EvalJob is deleted; None if only somebody else does."""
+    ttl, ended = evaljob.spec.ttl_seconds_after_finished, evaljob.status.completion_time
+    if ttl is None or ended is None or not evaljob.status.is_true(Condition.FINISHED):
+        return None
+    return ended + timedelta(seconds=ttl)
 
 
 def retry_asked(evaljob: EvalJob) -> bool:
@@ -117,12 +165,21 @@ def overdue(observation: Observation, now: datetime) -> bool:
     return now - (observation.job.finished_at or observation.job.created) >= LOST_AFTER
 
 
-def next_look(observations: Iterable[Observation], deadline: timedelta, now: datetime) -> float | None:
-    """Seconds until one of the rules above can answer differently without an event; None if never."""
-    times: list[datetime] = []
+def next_look(
+    observations: Iterable[Observation], deadline: timedelta, now: datetime, until: datetime | None = None
+) -> float | None:
+    """Seconds until one of the rules above can answer differently without an event; None if never.
+
+    Args:
+        observations: of all partitions.
+        deadline: of a pod that waits.
+        now: the API server's time.
+        until: when the EvalJob is out of time.
+    """
+    times = [until] if until else []
     for o in observations:
         if o.waiting and o.phase is Phase.ABSENT:
-            times.append(o.waiting.since + REFUSED_FOR)
+            times += [(o.waiting.tried_at or o.waiting.since) + REFUSED_FOR, o.waiting.since + deadline]
         elif o.waiting and o.phase is Phase.PENDING:
             times += [o.waiting.since + STALLED_AFTER, o.waiting.since + deadline]
         if o.phase is Phase.ENDED and o.outcome is None and o.job and o.job.finished_at:

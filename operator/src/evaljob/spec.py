@@ -182,6 +182,8 @@ class ModelCache(Frozen):
     to it can change the models and datasets that its users see."""
 
 
+CHANGEABLE = ("parallelism", "suspend", "active_deadline_seconds", "ttl_seconds_after_finished")
+"""Fields of a spec that may change at any time: none is part of the plan, or changes an answer."""
 _IMMUTABLE = (
     "exclude",
     "seed",
@@ -237,7 +239,14 @@ class Spec(Frozen):
     partition_deadline_seconds: Annotated[int, Field(ge=1, le=31536000)] = 86400
     """Longest time of one attempt, in seconds."""
     pending_deadline_seconds: Annotated[int, Field(ge=1, le=31536000)] = 1800
-    """A pod that has not started after this many seconds fails its partition."""
+    """A pod that has not started, or a Job that could not be created, after this many seconds fails its partition."""
+    active_deadline_seconds: Annotated[int, Field(ge=1, le=31536000)] | None = None
+    """Longest time of the whole EvalJob from its startTime, in seconds, as a Job's: then what is unfinished stops
+    and fails with DeadlineExceeded, and what has finished stays. Suspension stops the clock, which starts anew on
+    resumption. May change at any time. The operator's; `evaljob run` has none."""
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31536000)] | None = None
+    """As a Job's: so many seconds after its end the EvalJob is deleted, and its summary with it; sample logs stay.
+    May change at any time. Without it the EvalJob stays until somebody deletes it."""
     runner: RunnerPod = RunnerPod()
     hub: Hub | None = None
     s3: S3 | None = None

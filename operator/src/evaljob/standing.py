@@ -82,7 +82,7 @@ def status(
     problem: FailureStatus | None,
 ) -> Status:
     """The status of an accepted EvalJob; `problem` is what keeps its summary from being whole at the end."""
-    previous, counts = evaljob.status, progress.counts
+    counts = progress.counts
     fits = problem is None or problem.reason != Reason.SUMMARY_TOO_LARGE
     has_summary = fits and any(o.recorded and o.outcome for o in seen)
     return Status(
@@ -99,10 +99,17 @@ def status(
         partitions=counts,
         failures=(*((problem,) if problem else ()), *_failures(seen, now))[:FAILURES_SHOWN],
         summary=summary_name(evaljob.metadata.name) if has_summary else None,
-        start_time=previous.start_time or (now if progress.started else None),
+        start_time=_start_time(evaljob, progress, now),
         completion_time=now if progress.done else None,
         retried=_retried(evaljob),
     )
+
+
+def _start_time(evaljob: EvalJob, progress: Progress, now: datetime) -> datetime | None:
+    """As a Job's: when the first pod ran, or the last suspension ended."""
+    start = evaljob.status.start_time
+    resumed = evaljob.status.is_true(Condition.SUSPENDED) and not evaljob.spec.suspend
+    return now if progress.started and (start is None or resumed) else start
 
 
 def refused(evaljob: EvalJob, reason: str, message: str, now: datetime) -> Status:

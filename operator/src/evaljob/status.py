@@ -61,7 +61,7 @@ class Status(Reported):
     summary: str | None = None
     """The ConfigMap with the results."""
     start_time: datetime | None = None
-    """When the first pod ran."""
+    """When the first pod ran; set anew when it goes on after a suspension, or after its end by `retry-failed`."""
     completion_time: datetime | None = None
     """When every partition was on record and every Job over."""
     retried: str | None = None

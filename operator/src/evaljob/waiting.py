@@ -16,6 +16,8 @@ class Waiting:
     reason: Reason
     message: str
     since: datetime
+    tried_at: datetime | None = None
+    """When its Job was last refused, while there is none."""
 
     @property
     def in_order(self) -> bool:

@@ -9,7 +9,7 @@ import yaml
 
 from evaljob.names import KIND
 from evaljob.plan import Plan, Settings, make_plan
-from evaljob.spec import EvalJob, InvalidSpecError, Output, parse_evaljob
+from evaljob.spec import CHANGEABLE, EvalJob, InvalidSpecError, Output, parse_evaljob
 from evaljob.task import SCORING_FIELDS
 from evaljob_cli.catalogue import catalogue
 
@@ -44,11 +44,11 @@ def identified(evaljob: EvalJob) -> EvalJob:
     """The EvalJob with a uid that stands in for the API server's: equal for an equal name and spec.
 
     So a second run in the same folder finds the answers of served models, and a changed spec does not.
-    `parallelism` and `suspend` change no answer and so no uid, nor does how a task scores them.
+    What may change of a spec changes no answer and so no uid, nor does how a task scores them.
     """
     scoring = {"datasets": {"__all__": {"task_spec": SCORING_FIELDS}}}
     spec = evaljob.spec.model_dump_json(
-        by_alias=True, exclude_none=True, exclude={"parallelism": True, "suspend": True, **scoring}
+        by_alias=True, exclude_none=True, exclude={**dict.fromkeys(CHANGEABLE, True), **scoring}
     )
     uid = str(uuid.uuid5(_UID_SPACE, f"{evaljob.metadata.name}\n{spec}"))
     return evaljob.model_copy(update={"metadata": evaljob.metadata.model_copy(update={"uid": uid})})

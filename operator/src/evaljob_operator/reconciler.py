@@ -12,7 +12,7 @@ from evaljob.decide import Decision, decide, refused
 from evaljob.names import Condition, Reason
 from evaljob.observe import Observed, observe, read_record
 from evaljob.plan import Plan
-from evaljob.policies import retry_asked
+from evaljob.policies import expires_at, retry_asked
 from evaljob.spec import EvalJob, InvalidSpecError, parse_evaljob
 from evaljob.standing import Event
 from evaljob.status import PartitionCounts
@@ -160,7 +160,9 @@ class Reconciler:
         evaljob = known(self._body)
         if retry_asked(evaljob):
             self._refusals = Refusals()
-        elif evaljob.status.is_true(Condition.FINISHED):
+        elif evaljob.spec.suspend:
+            self._refusals.forget_waits()
+        if not retry_asked(evaljob) and evaljob.status.is_true(Condition.FINISHED):
             return await self._after_the_end(now)
         await self._resync()
         evaljob = known(self._body)
@@ -203,8 +205,25 @@ class Reconciler:
         self._synced_at = self._world.monotonic()
 
     async def _after_the_end(self, now: datetime) -> float | None:
-        """Wait for the Jobs' time to be up, then delete them."""
+        """Wait for the time of the Jobs, and of the EvalJob itself, to be up, then delete them."""
         evaljob = known(self._body)
+        expires = expires_at(evaljob)
+        if expires and now >= expires:
+            return await self._expire(now)
+        left = await self._clean_up(evaljob, now)
+        return min((t for t in (left, expires and (expires - now).total_seconds()) if t), default=None)
+
+    async def _expire(self, now: datetime) -> float | None:
+        """Delete the EvalJob, unless a last look shows that its time has been changed."""
+        self._synced_at = NEVER
+        await self._resync()
+        expires = expires_at(evaljob := known(self._body))
+        if expires and now >= expires:
+            await self._writer.expire(evaljob)
+        return self._world.timing.retry
+
+    async def _clean_up(self, evaljob: EvalJob, now: datetime) -> float | None:
+        """Delete the Jobs when their time is up; seconds until then."""
         try:
             plan = self._plan or await read(self._world.api, evaljob)
         except (InvalidSpecError, UnreadablePlanError):

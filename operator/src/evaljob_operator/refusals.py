@@ -43,7 +43,13 @@ class Refusals:
             if reason in (Reason.INVALID_SPEC, Reason.NAME_COLLISION):
                 self._failed[partition] = failure(reason, error.message)
             elif reason:
-                self._held[partition.model] = Waiting(reason, error.message, now)
+                held = self._held.get(partition.model)
+                since = held.since if held else now
+                self._held[partition.model] = Waiting(reason, error.message, since, tried_at=now)
+
+    def forget_waits(self) -> None:
+        """Nothing is tried while an EvalJob is suspended: the wait for room begins anew when it is resumed."""
+        self._held.clear()
 
     def overlay(self, observed: Observed) -> Observed:
         """The observations with what nothing else tells: failures and waits of partitions that have no Job."""

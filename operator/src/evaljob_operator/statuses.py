@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from evaljob.names import Condition, Reason
-from evaljob.spec import EvalJob, Metadata, Spec
+from evaljob.spec import CHANGEABLE, EvalJob, Metadata, Spec
 from evaljob.status import ConditionStatus, Status
 from evaljob_operator.api import Json
 
@@ -45,10 +45,10 @@ def denied(evaljob: EvalJob, status: Status, message: str, now: datetime) -> Sta
 
 
 def known(body: Json) -> EvalJob:
-    """An EvalJob as far as a frozen plan leaves anything to ask: its metadata, status and two fields.
+    """An EvalJob as far as a frozen plan leaves anything to ask: its metadata, status and what may change.
 
-    Of the spec only `suspend` and `parallelism` are read, as the CRD has checked them: rules that became
-    stricter with an upgrade, and fields that this version does not know, concern new EvalJobs only.
+    Of the spec only `CHANGEABLE` is read, as the CRD has checked it: rules that became stricter with an upgrade, and
+    fields that this version does not know, concern new EvalJobs only.
     """
     meta, spec = body["metadata"], body.get("spec") or {}
     created = meta.get("creationTimestamp")
@@ -67,7 +67,8 @@ def known(body: Json) -> EvalJob:
     except ValidationError:
         # Written by another version of this program, or by hand: it is written anew.
         status = Status()
-    changeable = {k: spec[k] for k in ("suspend", "parallelism") if k in spec}
+    names = {field: str(Spec.model_fields[field].alias) for field in CHANGEABLE}
+    changeable = {field: spec[name] for field, name in names.items() if name in spec}
     return EvalJob.model_construct(
         metadata=metadata, spec=Spec.model_construct(models=(), datasets=(), **changeable), status=status
     )

@@ -134,6 +134,19 @@ class Writer:
         query = {"labelSelector": f"{OURS['labelSelector']},{LABEL_NAME}={name}"}
         await self._api.request("DELETE", job_path(self._namespace), query=query, body=_WITH_PODS)
 
+    async def expire(self, evaljob: EvalJob) -> None:
+        """Delete the EvalJob, if it is still as it was read; its owner references take the rest along."""
+        meta = evaljob.metadata
+        guard = {"uid": meta.uid, "resourceVersion": meta.resource_version}
+        try:
+            await self._api.request(
+                "DELETE",
+                evaljob_path(self._namespace, meta.name),
+                body={**_WITH_PODS, "preconditions": guard},
+            )
+        except (NotFoundError, ConflictError) as error:
+            log.info("%s/%s: %s", self._namespace, meta.name, error)
+
     async def summary(self, evaljob: EvalJob, packed: Packed) -> None:
         """Write the summary's ConfigMap, unless it says the same already.
 
