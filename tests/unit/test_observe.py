@@ -167,6 +167,13 @@ def test_why_a_pod_failed(fields: dict[str, Any], reason: str, words: str) -> No
     assert words in found.message
 
 
+def test_a_gpu_that_failed_is_named_by_its_node() -> None:
+    sick = dataclasses.replace(failed, node="gpu-7", message=failure_text("GPUError", "Xid 79"))
+    assert pod_failure(sick).message == "node gpu-7: Xid 79"
+    other = dataclasses.replace(sick, message=failure_text("BadData", "line 3"))
+    assert pod_failure(other).message == "line 3"
+
+
 def test_an_evicted_pod_without_an_exit_code_is_named_by_its_reason() -> None:
     evicted = dataclasses.replace(failed, reason="Evicted", exit_code=None)
     assert pod_failure(evicted).message == "pod pod: Evicted"

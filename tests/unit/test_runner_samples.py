@@ -99,7 +99,18 @@ def test_lines_are_on_disk_as_soon_as_they_are_appended(tmp_path: Path) -> None:
     log.close()
 
 
-def test_a_full_volume_means_try_again(tmp_path: Path) -> None:
+def test_a_full_volume_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = SampleLog(tmp_path, "a", "i")
+    log.close()
+    with Path("/dev/full").open("ab", buffering=0) as full:
+        monkeypatch.setattr(log, "_file", full)
+        with pytest.raises(Retry, match="No space left on device; free or enlarge the volume") as caught:
+            log.append(line("1"))
+    assert caught.value.reason is Reason.OUTPUT_FULL
+    assert log.written == 0
+
+
+def test_a_line_that_was_torn_by_a_write_that_failed_is_dropped(tmp_path: Path) -> None:
     """A limit on the size of files stands in for the end of a volume."""
     log = SampleLog(tmp_path, "a", "i")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -94,6 +94,8 @@ class Reason(StrEnum):
     MODEL_NOT_FOUND = "ModelNotFound"
     MODEL_DOES_NOT_FIT = "ModelDoesNotFit"
     ENGINE_FAILED = "EngineFailed"
+    GPU_ERROR = "GPUError"
+    OUTPUT_FULL = "OutputFull"
     DEVICE_UNAVAILABLE = "DeviceUnavailable"
     UNSUPPORTED_REQUEST = "UnsupportedRequest"
     SANDBOX_UNAVAILABLE = "SandboxUnavailable"

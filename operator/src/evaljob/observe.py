@@ -190,7 +190,9 @@ def pod_failure(pod: PodView) -> Failure:
     except InvalidResultError:
         said = None
     if isinstance(said, Failure):
-        return said.model_copy(update={"attempt": pod.uid})
+        # The node is what somebody has to look at.
+        where = f"node {pod.node}: " if said.reason == Reason.GPU_ERROR and pod.node else ""
+        return result.failure(said.reason, where + said.message, pod.uid)
     return result.failure(Reason.RUNNER_FAILED, f"pod {pod.name}: {_end(pod)}", pod.uid)
 
 

@@ -19,6 +19,7 @@ from evaljob_runner.assignment import Assignment, Places, read_assignment, read_
 from evaljob_runner.ending import Ending
 from evaljob_runner.errors import Fatal, Stop
 from evaljob_runner.evaluate import Shell, evaluate
+from evaljob_runner.gpu import gpu_fault
 from evaljob_runner.opening import open_backend, open_tokenizer
 from evaljob_runner.progress import Progress, Stopwatch
 from evaljob_runner.render import render
@@ -92,10 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(args, ending)
     except Stop as end:
         _log.error("%s: %s", end.reason, end)
-        return ending.stop(end)
+        return ending.stop(gpu_fault(end) or end)
     except Exception as error:  # noqa: BLE001 - the outermost one: a process never ends unexplained
         _log.exception("the runner failed")
-        return ending.crash(error)
+        fault = gpu_fault(error)
+        return ending.stop(fault) if fault else ending.crash(error)
 
 
 def _run(args: argparse.Namespace, ending: Ending) -> int:

@@ -4,6 +4,7 @@ Key of a line: (sample id, repeat, inference digest). Readers take the union of 
 and a retried partition recomputes no finished sample.
 """
 
+import errno
 import hashlib
 import logging
 from collections.abc import Iterator
@@ -238,6 +239,9 @@ def without_prompt(line: InferenceLine) -> InferenceLine:
 
 
 def _unusable(folder: Path, error: OSError) -> Retry:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return Retry(
-        Reason.DEPENDENCY_UNAVAILABLE, f"the sample log in {folder.name}/ cannot be used: {error.strerror}"
+        Reason.OUTPUT_FULL if full else Reason.DEPENDENCY_UNAVAILABLE,
+        f"the sample log in {folder.name}/ cannot be used: {error.strerror}"
+        + ("; free or enlarge the volume of spec.output, whole samples stay" if full else ""),
     )
