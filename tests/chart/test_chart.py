@@ -8,6 +8,7 @@ import yaml
 
 import evaljob
 from evaljob import podsecurity
+from evaljob.fields import LocalObjectReference
 from evaljob_operator.settings import Settings, load
 from tests.chart.conftest import CHART, NAMESPACE, Helm, Manifest, Render
 from tests.cluster.shell import CommandError
@@ -98,6 +99,29 @@ def test_values_reach_the_operator(render: Render, tmp_path: Path) -> None:
     ]
     assert (found.plan.secret_prefix, found.plan.job_ttl_seconds) == ("team-", 60)
     assert found.log_level == "DEBUG"
+
+
+def test_a_proxy_and_its_ca_reach_every_runner(render: Render, tmp_path: Path) -> None:
+    """As the comment in values.yaml has them."""
+    found = settings(
+        render(
+            'runner.env=[{"name":"HTTPS_PROXY","value":"http://proxy:3128"},'
+            '{"name":"SSL_CERT_FILE","value":"/etc/ssl/company/ca.crt"}]',
+            'runner.volumes=[{"name":"ca","mountPath":"/etc/ssl/company","configMap":{"name":"company-ca"}}]',
+            'runner.runtimeClassName="gvisor"',
+            'runner.tolerations=[{"key":"eval","operator":"Exists"}]',
+            'runner.allowedMetadata=["example.com/"]',
+        ),
+        tmp_path,
+    ).plan
+    (volume,) = found.runner.volumes
+    assert (volume.mount_path, volume.config_map) == (
+        "/etc/ssl/company",
+        LocalObjectReference(name="company-ca"),
+    )
+    assert [e.name for e in found.runner.env] == ["HTTPS_PROXY", "SSL_CERT_FILE"]
+    assert (found.runner.runtime_class_name, found.runner.tolerations[0].key) == ("gvisor", "eval")
+    assert found.allowed_metadata == ("example.com/",)
 
 
 def test_the_default_values_are_the_program_s_defaults(render: Render, tmp_path: Path) -> None:
@@ -201,6 +225,11 @@ def test_viewers_and_editors_get_evaljobs_and_never_their_status(render: Render)
         ("runner.resources.limits.memory=null", "memory"),
         ('runner.env=[{"name":"HF_ENDPOINT"}]', "value"),
         ('runner.secretPrefix=""', "secretPrefix"),
+        ('runner.image="x"', "image"),
+        ("runner.hostNetwork=true", "hostNetwork"),
+        ("runner.securityContext.runAsUser=0", "runAsUser"),
+        ('runner.volumes=[{"name":"v","mountPath":"/v","hostPath":{"path":"/"}}]', "hostPath"),
+        ("runner.resources.limits.cpu=0.5", "cpu"),
         ('watchNamespaces=["*"]', "watchNamespaces"),
         ('watchNamespaces="a"', "watchNamespaces"),
         ("jobTtlSeconds=-1", "jobTtlSeconds"),

@@ -130,6 +130,57 @@ ACCEPTED: dict[str, Manifest] = {
         "runner": {"resources": {"limits": {"cpu": "0.5", "memory": "1e9", "ephemeral-storage": "500Mi"}}}
     },
     "a toleration": {"runner": {"tolerations": [{"key": "gpu", "value": "h100", "effect": "NoSchedule"}]}},
+    "pods as a GPU team needs them": {
+        "runner": {
+            "affinity": {
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [
+                            {"matchExpressions": [{"key": "gpu", "operator": "NotIn", "values": ["t4"]}]}
+                        ]
+                    }
+                },
+                "podAntiAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": [
+                        {
+                            "topologyKey": "kubernetes.io/hostname",
+                            "labelSelector": {"matchLabels": {"a": "b"}},
+                        }
+                    ]
+                },
+            },
+            "topologySpreadConstraints": [
+                {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}
+            ],
+            "schedulerName": "volcano",
+            "runtimeClassName": "gvisor",
+            "hostUsers": False,
+            "shmSize": "16Gi",
+            "securityContext": {
+                "runAsUser": 1000,
+                "runAsGroup": 1000,
+                "fsGroup": 2000,
+                "fsGroupChangePolicy": "OnRootMismatch",
+                "supplementalGroups": [3000],
+            },
+            "labels": {"example.com/team": "nlp"},
+            "annotations": {"example.com/cost-centre": "42"},
+            "volumes": [
+                {
+                    "name": "lora",
+                    "mountPath": "/mnt/lora",
+                    "persistentVolumeClaim": {"claimName": "lora"},
+                    "readOnly": False,
+                    "subPath": "a/b",
+                },
+                {"name": "ca", "mountPath": "/etc/ssl/own", "configMap": {"name": "ca"}},
+                {"name": "key", "mountPath": "/root/.netrc", "secret": {"secretName": "eval-key"}},
+            ],
+            "resources": {
+                "limits": {"nvidia.com/mig-1g.10gb": 1, "rdma/hca_shared_devices_a": 1, "amd.com/gpu": "1"}
+            },
+        }
+    },
     "two models, an excluded pair": {
         "models": [model(), model(name="n")],
         "exclude": [{"model": "n", "dataset": "d"}],
@@ -255,6 +306,53 @@ REFUSED: dict[str, tuple[Manifest, tuple[str, ...]]] = {
     "seconds without eviction": (
         {"runner": {"tolerations": [{"key": "a", "operator": "Exists", "tolerationSeconds": 9}]}},
         ("spec.runner.tolerations[0]", "only with effect NoExecute"),
+    ),
+    "a volume over ours": (
+        {"runner": {"volumes": [{"name": "v", "mountPath": "/mnt/output", "configMap": {"name": "c"}}]}},
+        ("spec.runner.volumes[0].mountPath", "taken: not /dev"),
+    ),
+    "a volume below ours": (
+        {"runner": {"volumes": [{"name": "v", "mountPath": "/etc/evaljob/x", "configMap": {"name": "c"}}]}},
+        ("spec.runner.volumes[0].mountPath", "taken: not /dev"),
+    ),
+    "a volume at a path with ..": (
+        {"runner": {"volumes": [{"name": "v", "mountPath": "/a/../etc", "configMap": {"name": "c"}}]}},
+        ("spec.runner.volumes[0].mountPath", "should match"),
+    ),
+    "a volume of nothing": (
+        {"runner": {"volumes": [{"name": "v", "mountPath": "/v"}]}},
+        ("spec.runner.volumes[0]", "exactly one of persistentVolumeClaim, configMap and secret"),
+    ),
+    "a volume of a node": (
+        {"runner": {"volumes": [{"name": "v", "mountPath": "/v", "hostPath": {"path": "/"}}]}},
+        ("unknown field", "spec.runner.volumes[0].hostPath"),
+    ),
+    "root": (
+        {"runner": {"securityContext": {"runAsUser": 0}}},
+        ("spec.runner.securityContext.runAsUser", "greater than or equal to 1"),
+    ),
+    "the group of root": (
+        {"models": [model(runner={"securityContext": {"supplementalGroups": [0]}})]},
+        ("spec.models[0].runner.securityContext.supplementalGroups[0]", "greater than or equal to 1"),
+    ),
+    "capabilities": (
+        {"runner": {"securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}},
+        ("unknown field", "spec.runner.securityContext.capabilities"),
+    ),
+    "the users of the node": ({"runner": {"hostUsers": True}}, ("spec.runner.hostUsers", "supported values: false")),
+    "pods of another namespace": (
+        {
+            "runner": {
+                "affinity": {
+                    "podAffinity": {
+                        "requiredDuringSchedulingIgnoredDuringExecution": [
+                            {"topologyKey": "zone", "namespaces": ["kube-system"]}
+                        ]
+                    }
+                }
+            }
+        },
+        ("unknown field", "namespaces"),
     ),
     "parallelism zero": ({"parallelism": 0}, ("spec.parallelism", "greater than or equal to 1")),
     "a seed that is text": ({"seed": "one"}, ("spec.seed", "integer")),

@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
+from pydantic.alias_generators import to_camel
 
-from evaljob import jobs
+from evaljob import jobs, podfields
 from evaljob.names import plan_name
 from evaljob.packing import Packed
 from evaljob.plan import from_data
@@ -186,25 +187,138 @@ def test_output(spec: dict[str, Any], source: dict[str, Any], sub_path: str | No
     assert mount.get("subPath") == sub_path
 
 
-def test_the_pod_fields_of_a_user_arrive() -> None:
+LABELS = {"matchLabels": {"evaljob.dev/name": "nightly"}}
+AS_THEY_ARE: dict[str, Any] = {
+    "affinity": {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [
+                    {"matchExpressions": [{"key": "gpu", "operator": "In", "values": ["h100", "h200"]}]}
+                ]
+            }
+        },
+        "podAntiAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {
+                    "weight": 1,
+                    "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": LABELS},
+                }
+            ]
+        },
+    },
+    "hostUsers": False,
+    "imagePullSecrets": [{"name": "pull"}],
+    "nodeSelector": {"gpu": "h100"},
+    "priorityClassName": "low",
+    "runtimeClassName": "gvisor",
+    "schedulerName": "volcano",
+    "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    "topologySpreadConstraints": [
+        {
+            "maxSkew": 1,
+            "topologyKey": "topology.kubernetes.io/zone",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": LABELS,
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("field", AS_THEY_ARE)
+def test_a_pod_field_arrives_as_it_is(field: str) -> None:
+    job = made(document([model(runner={field: AS_THEY_ARE[field]})]))
+    assert job["spec"]["template"]["spec"][field] == AS_THEY_ARE[field]
+
+
+def test_every_pod_field_of_the_list_is_tested() -> None:
+    assert {to_camel(f) for f in podfields.AS_THEY_ARE} | {"tolerations"} == AS_THEY_ARE.keys() | {
+        "securityContext"
+    }
+
+
+def test_the_container_s_fields_of_a_user_arrive() -> None:
     runner = {
         "image": "mine:2",
         "imagePullPolicy": "Never",
-        "imagePullSecrets": [{"name": "pull"}],
-        "nodeSelector": {"gpu": "h100"},
-        "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
-        "priorityClassName": "low",
         "env": [{"name": "HF_HUB_OFFLINE", "value": "1"}],
         "resources": {"limits": {"nvidia.com/gpu": 1, "memory": "8Gi"}},
     }
     job = made(document([model(runner=runner)]))
-    pod = job["spec"]["template"]["spec"]
-    for field in ("imagePullSecrets", "nodeSelector", "tolerations", "priorityClassName"):
-        assert pod[field] == runner[field]
     for field in ("image", "imagePullPolicy"):
         assert container(job)[field] == runner[field]
     assert container(job)["env"][1:] == runner["env"]
     assert container(job)["resources"]["limits"] == {"nvidia.com/gpu": 1, "memory": "8Gi"}
+
+
+def test_users_and_groups_are_the_user_s_and_the_rest_is_forced() -> None:
+    ids = {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 2000, "supplementalGroups": [3000]}
+    chosen = {**ids, "fsGroupChangePolicy": "OnRootMismatch"}
+    job = made(document([model(runner={"securityContext": chosen})]))
+    forced = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert job["spec"]["template"]["spec"]["securityContext"] == forced | chosen
+
+
+@pytest.mark.parametrize(
+    ("resource", "taint"),
+    [
+        ("nvidia.com/gpu", "nvidia.com/gpu"),
+        ("nvidia.com/mig-1g.10gb", "nvidia.com/gpu"),
+        ("amd.com/gpu", "amd.com/gpu"),
+        ("rdma/hca_shared_devices_a", "rdma/hca_shared_devices_a"),
+    ],
+)
+def test_the_taint_of_an_extended_resource_is_tolerated(resource: str, taint: str) -> None:
+    runner = {"resources": {"limits": {resource: 1}}, "tolerations": [{"key": "own", "operator": "Exists"}]}
+    tolerations = made(document([model(runner=runner)]))["spec"]["template"]["spec"]["tolerations"]
+    assert tolerations == [
+        {"key": "own", "operator": "Exists"},
+        {"key": taint, "operator": "Exists", "effect": "NoSchedule"},
+    ]
+
+
+def test_no_taint_is_tolerated_for_cpus() -> None:
+    assert "tolerations" not in made()["spec"]["template"]["spec"]
+
+
+def test_shared_memory_is_as_large_as_the_user_says() -> None:
+    assert volume(made(), "shm")["emptyDir"] == {"medium": "Memory", "sizeLimit": "2Gi"}
+    job = made(document([model(runner={"shmSize": "64Gi"})]))
+    assert volume(job, "shm")["emptyDir"] == {"medium": "Memory", "sizeLimit": "64Gi"}
+
+
+@pytest.mark.parametrize(
+    ("source", "mount"),
+    [
+        ({"persistentVolumeClaim": {"claimName": "lora"}}, {}),
+        (
+            {"persistentVolumeClaim": {"claimName": "lora"}, "readOnly": False, "subPath": "a/b"},
+            {"subPath": "a/b"},
+        ),
+        ({"configMap": {"name": "ca"}}, {}),
+        ({"secret": {"secretName": "eval-key"}}, {}),
+    ],
+)
+def test_a_volume_of_the_user_s_own(source: dict[str, Any], mount: dict[str, Any]) -> None:
+    job = made(document([model(runner={"volumes": [{"name": "own", "mountPath": "/own", **source}]})]))
+    given = {k: v for k, v in source.items() if k not in ("readOnly", "subPath")}
+    assert volume(job, "volume-own") == {"name": "volume-own", **given}
+    (found,) = [m for m in container(job)["volumeMounts"] if m["name"] == "volume-own"]
+    only = source.get("readOnly", True)
+    assert found == {"name": "volume-own", "mountPath": "/own", "readOnly": only, **mount}
+
+
+def test_labels_and_annotations_of_the_user_s_are_under_ours() -> None:
+    keys = ("example.com/team", "karpenter.sh/do-not-disrupt", "evaljob.dev/name")
+    given = dict.fromkeys(keys, "x")
+    of = evaljob([model(runner={"labels": given, "annotations": given})])
+    plan = builders.plan(of, builders.SETTINGS.model_copy(update={"allowed_metadata": keys}))
+    metadata = jobs.job(of, plan, plan.partitions[0])["spec"]["template"]["metadata"]
+    assert (metadata["labels"]["example.com/team"], metadata["labels"]["evaljob.dev/name"]) == (
+        "x",
+        "nightly",
+    )
+    assert metadata["annotations"]["example.com/team"] == "x"
+    assert metadata["annotations"]["karpenter.sh/do-not-disrupt"] == "true"
 
 
 def test_the_plans_config_map_is_immutable_and_holds_the_plan() -> None:

@@ -1,5 +1,6 @@
 """Everything a run needs, frozen."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -192,6 +193,37 @@ class TestRefusals:
         error = refusal(**{field: {key: {"name": "own", "key": "token"}}})
         assert str(error).startswith(f"spec.{field}.{key}.name: 'own' must begin with 'eval-'")
 
+    def test_a_secret_volume_without_the_prefix(self) -> None:
+        volume = {"name": "v", "mountPath": "/v", "secret": {"secretName": "production"}}
+        error = refusal(runner={"volumes": [volume]})
+        assert str(error).startswith(
+            "spec.models[m].runner.volumes[v].secret.secretName: 'production' must begin with 'eval-'"
+        )
+
+    @pytest.mark.parametrize("field", ["labels", "annotations"])
+    def test_a_label_or_annotation_that_the_installation_does_not_allow(self, field: str) -> None:
+        error = refusal(runner={field: {"app": "shop"}})
+        assert str(error) == (
+            f"spec.models[m].runner.{field}: 'app' is not allowed here; allowed: none "
+            "(chart value runner.allowedMetadata)"
+        )
+
+    @pytest.mark.parametrize(
+        ("key", "allowed"),
+        [
+            ("team", True),
+            ("example.com/cost", True),
+            ("teams", False),
+            ("example.com", False),
+            ("x/team", False),
+        ],
+    )
+    def test_names_and_beginnings_are_allowed(self, key: str, allowed: bool) -> None:
+        settings = SETTINGS.model_copy(update={"allowed_metadata": ("team", "example.com/")})
+        of = evaljob(runner={"labels": {key: "x"}})
+        with contextlib.nullcontext() if allowed else pytest.raises(InvalidSpecError, match="not allowed"):
+            make_plan(of, CATALOGUE, settings, DATE)
+
     def test_more_ranks_than_gpus(self) -> None:
         def limits(gpus: object) -> dict[str, Any]:
             return {"resources": {"limits": {"nvidia.com/gpu": gpus}}}
@@ -243,6 +275,34 @@ class TestRunner:
         )
         assert {e.name: e.value for e in found.env} == {"A": "3", "B": "2"}
         assert found.node_selector == {"gpu": "h100", "zone": "b"}
+
+    def test_volumes_merge_by_name_and_affinity_by_field(self) -> None:
+        def volume(name: str, path: str) -> dict[str, Any]:
+            return {"name": name, "mountPath": path, "configMap": {"name": "c"}}
+
+        on_nodes: dict[str, Any] = {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}]}
+        }
+        found = pod(
+            {
+                "volumes": [volume("a", "/3")],
+                "affinity": {"podAffinity": {}},
+                "securityContext": {"fsGroup": 9},
+            },
+            {
+                "volumes": [volume("a", "/1"), volume("b", "/2")],
+                "affinity": {"nodeAffinity": on_nodes},
+                "securityContext": {"fsGroup": 8, "runAsUser": 8},
+                "hostUsers": False,
+            },
+        )
+        assert {v.name: v.mount_path for v in found.volumes} == {"a": "/3", "b": "/2"}
+        assert found.affinity
+        assert found.affinity.node_affinity
+        assert found.affinity.pod_affinity
+        assert found.security_context
+        assert (found.security_context.fs_group, found.security_context.run_as_user) == (9, 8)
+        assert found.host_users is False
 
     def test_lists_are_replaced(self) -> None:
         one, two = {"key": "one", "operator": "Exists"}, {"key": "two", "operator": "Exists"}

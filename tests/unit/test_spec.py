@@ -145,6 +145,30 @@ M, D = "spec.models.0", "spec.datasets.0"
             "value: only with operator",
         ),
         (at("spec.runner.tolerations", [{"key": "a", "tolerationSeconds": 1}]), "only with effect NoExecute"),
+        *(
+            (at("spec.runner.volumes", [{"name": "v", "configMap": {"name": "c"}, "mountPath": path}]), words)
+            for path, words in (
+                ("/etc", "volume v: mountPath /etc: taken"),
+                ("/tmp", "volume v: mountPath /tmp: taken"),  # noqa: S108 - a path in a pod
+                ("/mnt/output/x", "volume v: mountPath /mnt/output/x: taken"),
+                ("/etc/evaljob/key", "volume v: mountPath /etc/evaljob/key: taken"),
+                ("/dev/shm", "volume v: mountPath /dev/shm: taken"),  # noqa: S108 - same
+                ("/", "spec.runner.volumes[0].mountPath: String should match"),
+                ("/a/../etc", "spec.runner.volumes[0].mountPath: String should match"),
+                ("/a/", "spec.runner.volumes[0].mountPath: String should match"),
+                ("a", "spec.runner.volumes[0].mountPath: String should match"),
+            )
+        ),
+        (
+            at("spec.runner.volumes", [{"name": "v", "mountPath": "/v"}]),
+            "volume v: exactly one of persistentVolumeClaim, configMap and secret",
+        ),
+        (
+            at("spec.runner.securityContext", {"runAsUser": 0}),
+            "spec.runner.securityContext.runAsUser: Input should be greater than or equal to 1",
+        ),
+        (at("spec.runner.hostUsers", True), "spec.runner.hostUsers: Input should be False"),
+        (at("spec.runner.labels", {"a b": "c"}), "spec.runner.labels.a b.[key]: String should match"),
         ("nonsense", "document: Input should be a valid dictionary"),
         ({}, "metadata: Field required; spec: Field required"),
     ],
@@ -169,6 +193,13 @@ def test_repositories_and_buckets_are_sources_of_data(source: str) -> None:
     assert found.spec.datasets[0].source == source
 
 
+@pytest.mark.parametrize("path", ["/own", "/tmp/own", "/mnt/lora", "/etc/ssl/own", "/root/.cache/x"])  # noqa: S108
+def test_a_volume_may_be_where_nothing_of_ours_is(path: str) -> None:
+    volume = {"name": "v", "configMap": {"name": "c"}, "mountPath": path}
+    (found,) = parse_evaljob(document(runner={"volumes": [volume]})).spec.runner.volumes
+    assert (found.mount_path, found.read_only) == (path, True)
+
+
 @pytest.mark.parametrize(
     ("path", "shown"),
     [
@@ -176,6 +207,7 @@ def test_repositories_and_buckets_are_sources_of_data(source: str) -> None:
         ("spec.models.0.tranformers", "spec.models[0].tranformers"),
         ("spec.datasets.0.taskSpec.fewshot", "spec.datasets[0].taskSpec.fewshot"),
         ("spec.runner.hostNetwork", "spec.runner.hostNetwork"),
+        ("spec.runner.securityContext.privileged", "spec.runner.securityContext.privileged"),
     ],
 )
 def test_an_unknown_field_is_an_error_with_its_path(path: str, shown: str) -> None:

@@ -24,7 +24,7 @@ from evaljob.names import (
 )
 from evaljob.packing import Packed
 from evaljob.plan import RUN_KEY, Partition, Plan, dataset_key, model_key, to_data
-from evaljob.podfields import Resources
+from evaljob.podfields import Resources, RunnerPod, pod_fields
 from evaljob.spec import EvalJob, Model, sources
 
 PLAN_DIR = "/etc/evaljob/plan"
@@ -117,7 +117,7 @@ def job(evaljob: EvalJob, plan: Plan, partition: Partition) -> Manifest:
         "spec": {
             "backoffLimit": plan.run.backoff_limit,
             "podFailurePolicy": _pod_failure_policy(),
-            "template": {"metadata": {"labels": own, "annotations": _pod_annotations()}, "spec": pod},
+            "template": {"metadata": _pod_metadata(plan.model(partition.model).runner, own), "spec": pod},
         },
     }
 
@@ -135,36 +135,41 @@ def _pod_failure_policy() -> Manifest:
     }
 
 
-def _pod_annotations() -> dict[str, str]:
-    """Autoscalers must not move a loaded model; a mesh's sidecar would keep the Job from ever completing."""
-    return {
+def _pod_metadata(runner: RunnerPod, own: dict[str, str]) -> Manifest:
+    """The user's labels and annotations under ours.
+
+    Autoscalers must not move a loaded model; a mesh's sidecar would keep the Job from ever completing.
+    """
+    forced = {
         "karpenter.sh/do-not-disrupt": "true",
         "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
         "sidecar.istio.io/inject": "false",
         "linkerd.io/inject": "disabled",
     }
+    return {"labels": runner.labels | own, "annotations": runner.annotations | forced}
 
 
 def _pod(plan: Plan, partition: Partition) -> Manifest:
     """The pod before the forced security fields."""
     model = plan.model(partition.model)
     runner = model.runner
-    volumes = [*_scratch(), _plan_volume(plan, partition), *_claims(plan, partition), *_key_volume(model)]
+    volumes = [
+        *_scratch(runner),
+        _plan_volume(plan, partition),
+        *_claims(plan, partition),
+        *_key_volume(model),
+    ]
     volumes += _hub_volumes(plan, partition)
     if credentials := _bucket_secret(plan, partition):
         volumes.append(_secret("s3", S3_DIR, credentials))
+    volumes += _chosen_volumes(runner)
     return {
         # The runner's soft deadline comes a grace period earlier, so that it can still close its log.
         "activeDeadlineSeconds": plan.run.partition_deadline_seconds + plan.run.grace_period_seconds,
         "terminationGracePeriodSeconds": plan.run.grace_period_seconds,
         "containers": [_container(plan, partition, [mount for _, mount in volumes])],
         "volumes": [volume for volume, _ in volumes],
-        **_given(
-            imagePullSecrets=[s.model_dump() for s in runner.image_pull_secrets],
-            nodeSelector=runner.node_selector,
-            tolerations=[t.model_dump(by_alias=True, exclude_none=True) for t in runner.tolerations],
-            priorityClassName=runner.priority_class_name,
-        ),
+        **pod_fields(runner),
     }
 
 
@@ -261,11 +266,28 @@ def _volume(name: str, path: str, source: Manifest, **mount: Any) -> VolumeAndMo
     return {"name": name, **source}, {"name": name, "mountPath": path, **mount}
 
 
-def _scratch() -> list[VolumeAndMount]:
+def _chosen_volumes(runner: RunnerPod) -> list[VolumeAndMount]:
+    """The user's own; their names cannot meet ours."""
+    return [
+        _volume(
+            f"volume-{v.name}",
+            v.mount_path,
+            v.model_dump(
+                by_alias=True, exclude_none=True, include={"persistent_volume_claim", "config_map", "secret"}
+            ),
+            readOnly=v.read_only,
+            **_given(subPath=v.sub_path),
+        )
+        for v in runner.volumes
+    ]
+
+
+def _scratch(runner: RunnerPod) -> list[VolumeAndMount]:
     """The root file system is read-only: caches and shared memory get sized room of their own."""
+    shm = runner.shm_size or "2Gi"
     return [
         _volume("tmp", "/tmp", {"emptyDir": {"sizeLimit": "16Gi"}}),  # noqa: S108 - a mount of the pod
-        _volume("shm", "/dev/shm", {"emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}}),  # noqa: S108 - same
+        _volume("shm", "/dev/shm", {"emptyDir": {"medium": "Memory", "sizeLimit": shm}}),  # noqa: S108 - same
     ]
 
 

@@ -14,10 +14,9 @@ from pydantic import Field
 
 from evaljob import metrics
 from evaljob.backends import PromptFormat
-from evaljob.fields import SecretKeyRef
 from evaljob.model import Frozen
 from evaljob.names import Reason, job_name
-from evaljob.podfields import Resources, RunnerPod
+from evaljob.podfields import Resources, RunnerPod, merged
 from evaljob.spec import S3, Dataset, EvalJob, Hub, InvalidSpecError, Model, ModelCache, Output, Spec
 from evaljob.task import RequestType, Task, Truncate
 
@@ -39,6 +38,9 @@ class Settings(Frozen):
     """Defaults under `spec.runner`."""
     secret_prefix: str = "eval-"  # noqa: S105 - a prefix of names
     """Secrets that an EvalJob may name begin with it: creating EvalJobs must not imply reading every Secret."""
+    allowed_metadata: tuple[str, ...] = ()
+    """Labels and annotations that an EvalJob may give its pods: names, or beginnings that end with a slash. None by
+    default: a label can make a pod part of somebody's Service, an annotation can loosen its security."""
     grace_period_seconds: int = 60
     """Between SIGTERM and SIGKILL, and between the soft and the hard deadline."""
     job_ttl_seconds: int = 3600
@@ -136,9 +138,10 @@ def make_plan(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Setting
     """
     spec, meta = evaljob.spec, evaljob.metadata
     if spec.hub:
-        _refuse_foreign_secret("spec.hub.tokenSecretRef", spec.hub.token_secret_ref, settings)
+        _refuse_foreign_secret("spec.hub.tokenSecretRef.name", spec.hub.token_secret_ref.name, settings)
     if spec.s3:
-        _refuse_foreign_secret("spec.s3.credentialsSecretRef", spec.s3.credentials_secret_ref, settings)
+        name = spec.s3.credentials_secret_ref.name
+        _refuse_foreign_secret("spec.s3.credentialsSecretRef.name", name, settings)
     datasets = tuple(_resolve(d, catalogue) for d in spec.datasets)
     models = tuple(_complete(m, spec.runner, settings) for m in spec.models)
     _refuse_unknown_pairs(spec)
@@ -194,11 +197,13 @@ def _complete(model: Model, common: RunnerPod, settings: Settings) -> Model:
     """Fill in the model's pod: image by backend, chart defaults < spec.runner < the model's own."""
     secret = model.openai.api_key_secret_ref if model.openai else None
     if secret:
-        _refuse_foreign_secret(f"spec.models[{model.name}].openai.apiKeySecretRef", secret, settings)
-    chosen = _override(_override(settings.runner, common), model.runner)
-    resources = _with_defaults(
-        _merge_resources(common.resources, model.runner.resources), settings.runner.resources
-    )
+        _refuse_foreign_secret(
+            f"spec.models[{model.name}].openai.apiKeySecretRef.name", secret.name, settings
+        )
+    wanted = merged(common, model.runner)
+    chosen = merged(settings.runner, wanted)
+    _refuse_pod(model, chosen, settings)
+    resources = _with_defaults(wanted.resources, settings.runner.resources)
     _refuse_few_gpus(model, resources)
     image = chosen.image or settings.images.get(model.backend)
     return model.model_copy(
@@ -206,12 +211,33 @@ def _complete(model: Model, common: RunnerPod, settings: Settings) -> Model:
     )
 
 
-def _refuse_foreign_secret(field: str, secret: SecretKeyRef, settings: Settings) -> None:
-    if not secret.name.startswith(settings.secret_prefix):
+def _refuse_foreign_secret(field: str, name: str, settings: Settings) -> None:
+    if not name.startswith(settings.secret_prefix):
         raise InvalidSpecError(
-            f"{field}.name: {secret.name!r} must begin with "
+            f"{field}: {name!r} must begin with "
             f"{settings.secret_prefix!r}: only such Secrets may be used by EvalJobs"
         )
+
+
+def _refuse_pod(model: Model, pod: RunnerPod, settings: Settings) -> None:
+    """What an installation keeps to itself: Secrets of other names, labels and annotations that it did not allow."""
+    where = f"spec.models[{model.name}].runner"
+    for volume in pod.volumes:
+        if volume.secret:
+            field = f"{where}.volumes[{volume.name}].secret.secretName"
+            _refuse_foreign_secret(field, volume.secret.secret_name, settings)
+    for field, keys in (("labels", pod.labels), ("annotations", pod.annotations)):
+        for key in keys:
+            if not _allowed(key, settings.allowed_metadata):
+                raise InvalidSpecError(
+                    f"{where}.{field}: {key!r} is not allowed here; allowed: "
+                    f"{', '.join(settings.allowed_metadata) or 'none'} (chart value runner.allowedMetadata)"
+                )
+
+
+def _allowed(key: str, names: Iterable[str]) -> bool:
+    """Whether a key is one of the names, or below one that ends with a slash."""
+    return any(key == name or (name.endswith("/") and key.startswith(name)) for name in names)
 
 
 def _refuse_few_gpus(model: Model, resources: Resources) -> None:
@@ -224,22 +250,6 @@ def _refuse_few_gpus(model: Model, resources: Resources) -> None:
                 f"spec.models[{model.name}].vllm.tensorParallelSize: {ranks} ranks need as many GPUs, but "
                 f"runner.resources.limits has {key}: {value}"
             )
-
-
-def _override(base: RunnerPod, over: RunnerPod) -> RunnerPod:
-    """Field by field: maps merge by key, env by name, everything else is replaced where set."""
-    env = {e.name: e for e in base.env} | {e.name: e for e in over.env}
-    merged = {
-        "env": tuple(env.values()),
-        "node_selector": base.node_selector | over.node_selector,
-        "resources": _merge_resources(base.resources, over.resources),
-    }
-    scalars = ("image", "image_pull_policy", "image_pull_secrets", "tolerations", "priority_class_name")
-    return base.model_copy(update={f: getattr(over, f) for f in scalars if getattr(over, f)} | merged)
-
-
-def _merge_resources(base: Resources, over: Resources) -> Resources:
-    return Resources(limits=base.limits | over.limits, requests=base.requests | over.requests)
 
 
 def _with_defaults(user: Resources, default: Resources) -> Resources:

@@ -1,12 +1,18 @@
-"""What users may set of the runner's pods: a closed list, so that no field loosens their security."""
+"""What users may set of the runner's pods: a closed list, so that no field loosens their security.
 
-from typing import Annotated, Literal, Self
+A field that Kubernetes has under the same name is one line in `RunnerPod` and one word in `AS_THEY_ARE`.
+"""
+
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, StringConstraints, model_validator
 
 from evaljob.fields import LocalObjectReference, ObjectName, Quantity
 from evaljob.model import Frozen, cel, cel_rules, list_map
+from evaljob.placement import Affinity, LabelKey, LabelValue, TopologySpreadConstraint
+from evaljob.volumes import Volume
 
+FrozenT = TypeVar("FrozenT", bound=Frozen)
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _NO_TOKEN = "a token is no plain variable: name its Secret in spec.hub.tokenSecretRef"  # noqa: S105 - advice
 
@@ -74,6 +80,20 @@ class Resources(Frozen):
     requests: Annotated[dict[str, Quantity], Field(max_length=32)] = Field(default_factory=dict)
 
 
+_Id = Annotated[int, Field(ge=1, le=2147483647)]
+"""Of a user or a group. Never 0: restricted pods do not run as root."""
+
+
+class PodSecurityContext(Frozen):
+    """As whom the runner reads and writes volumes (NFS). Nothing else of a security context can be chosen."""
+
+    run_as_user: _Id | None = None
+    run_as_group: _Id | None = None
+    fs_group: _Id | None = None
+    fs_group_change_policy: Literal["OnRootMismatch", "Always"] | None = None
+    supplemental_groups: Annotated[tuple[_Id, ...], Field(max_length=32)] = ()
+
+
 class RunnerPod(Frozen):
     """What users may set of the runner's pods: a closed list, so that no field loosens their security."""
 
@@ -84,6 +104,79 @@ class RunnerPod(Frozen):
     ] = ()
     resources: Resources = Resources()
     env: Annotated[tuple[EnvVar, ...], Field(max_length=32, json_schema_extra=list_map("name"))] = ()
+    volumes: Annotated[tuple[Volume, ...], Field(max_length=16, json_schema_extra=list_map("name"))] = ()
+    shm_size: Quantity | None = None
+    """Of /dev/shm, 2Gi by default. What is written there counts as memory of the container."""
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = Field(default_factory=dict)
+    """Of the pods; only those that the installation allows."""
+    annotations: Annotated[dict[LabelKey, Annotated[str, Field(max_length=4096)]], Field(max_length=16)] = (
+        Field(default_factory=dict)
+    )
+    """Of the pods; only those that the installation allows."""
+    security_context: PodSecurityContext | None = None
     node_selector: Annotated[dict[str, str], Field(max_length=32)] = Field(default_factory=dict)
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
+    """The taint of each extended resource that is asked for (`nvidia.com/gpu`) is tolerated anyway."""
+    affinity: Affinity | None = None
+    topology_spread_constraints: Annotated[tuple[TopologySpreadConstraint, ...], Field(max_length=8)] = ()
     priority_class_name: ObjectName | None = None
+    scheduler_name: ObjectName | None = None
+    runtime_class_name: ObjectName | None = None
+    """Of gVisor or Kata Containers, for example (docs/security.md)."""
+    host_users: Literal[False] | None = None
+    """false: a user namespace of the pod's own. Kubernetes before 1.33 ignores it."""
+
+
+AS_THEY_ARE = frozenset(
+    {
+        "affinity",
+        "host_users",
+        "image_pull_secrets",
+        "node_selector",
+        "priority_class_name",
+        "runtime_class_name",
+        "scheduler_name",
+        "security_context",
+        "topology_spread_constraints",
+    }
+)
+"""Fields that the pod has under the same name."""
+
+
+def pod_fields(runner: RunnerPod) -> dict[str, Any]:
+    """The fields of the pod that need no work."""
+    given = runner.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude_defaults=True, include=set(AS_THEY_ARE)
+    )
+    tolerations = [t.model_dump(by_alias=True, exclude_none=True) for t in _tolerations(runner)]
+    return given | ({"tolerations": tolerations} if tolerations else {})
+
+
+def _tolerations(runner: RunnerPod) -> tuple[Toleration, ...]:
+    """The user's, and one per extended resource, as Kubernetes' admission plugin ExtendedResourceToleration has it.
+
+    Nodes with GPUs usually repel pods that need none, by a taint of the resource's name. A slice of a GPU lies on
+    the same nodes.
+    """
+    asked = dict.fromkeys((*runner.resources.limits, *runner.resources.requests))
+    taints = dict.fromkeys(
+        "nvidia.com/gpu" if r.startswith("nvidia.com/mig-") else r for r in asked if "/" in r
+    )
+    own = [Toleration(key=taint, operator="Exists", effect="NoSchedule") for taint in taints]
+    return (*runner.tolerations, *(t for t in own if t not in runner.tolerations))
+
+
+def merged(base: FrozenT, over: FrozenT) -> FrozenT:
+    """`over` upon `base`, field by field: maps by key, named items by name, all else replaced where it is set."""
+    fields = type(base).model_fields
+    return base.model_copy(update={f: _merged(getattr(base, f), getattr(over, f)) for f in fields})
+
+
+def _merged(base: Any, over: Any) -> Any:  # noqa: ANN401 - values of fields of any type
+    if isinstance(base, dict):
+        return base | over
+    if isinstance(base, Frozen) and over is not None:
+        return merged(base, over)
+    if isinstance(over, tuple) and over and hasattr(over[0], "name"):
+        return tuple({item.name: item for item in (*base, *over)}.values())
+    return base if over is None or over == () else over

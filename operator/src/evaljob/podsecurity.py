@@ -30,6 +30,9 @@ CONTAINER: dict[str, Any] = {
         "readOnlyRootFilesystem": True,
     },
 }
+_IDENTITY = ("runAsUser", "runAsGroup", "fsGroup")
+_CHOSEN = (*_IDENTITY, "fsGroupChangePolicy", "supplementalGroups")
+"""What of the pod's security context a user may decide: as whom volumes are read, and never root."""
 _VOLUME_TYPES = {
     "name",
     "configMap",
@@ -48,7 +51,10 @@ _HOST_FIELDS = ("hostNetwork", "hostPID", "hostIPC")
 def secured(pod: Mapping[str, Any]) -> dict[str, Any]:
     """The pod spec with the forced fields on top of whatever it held."""
     containers = [{**c, **CONTAINER} for c in pod["containers"]]
-    return {**{k: v for k, v in pod.items() if k not in _HOST_FIELDS}, **POD, "containers": containers}
+    chosen = {k: v for k, v in (pod.get("securityContext") or {}).items() if k in _CHOSEN}
+    context = POD["securityContext"] | chosen
+    kept = {k: v for k, v in pod.items() if k not in _HOST_FIELDS}
+    return {**kept, **POD, "securityContext": context, "containers": containers}
 
 
 def violations(pod: Mapping[str, Any]) -> list[str]:
@@ -87,8 +93,9 @@ def _context_violations(context: Mapping[str, Any]) -> Iterator[str]:
     """Of a pod or a container."""
     forbidden = ("sysctls", "privileged", "procMount", "windowsOptions", "seLinuxOptions", "appArmorProfile")
     yield from (f"{k} must not be set" for k in forbidden if context.get(k))
-    if context.get("runAsUser") == 0:
-        yield "runAsUser must not be 0"
+    yield from (f"{k} must not be 0" for k in _IDENTITY if context.get(k) == 0)
+    if 0 in (context.get("supplementalGroups") or ()):
+        yield "supplementalGroups must not hold 0"
 
 
 def _container_violations(container: Mapping[str, Any]) -> Iterator[str]:
