@@ -52,7 +52,7 @@ chaos: .venv/.synced  ## the operator killed at random moments in runs of 20 par
 	.venv/bin/python -m tests.faults.chaos
 
 bench-control: .venv/.synced  ## what the control side of N partitions costs (N=1000), beside a raw loop and plain kopf
-	.venv/bin/python -m tests.benchmarks.control $(or $(N),1000)
+	.venv/bin/python -m tests.benchmarks.control $(or $(N),1000) $(ARGS)
 
 torch: .venv-test/.synced  ## tests of the runner with real weights, and of local runs
 	.venv-test/bin/pytest -q tests/torch

@@ -26,11 +26,12 @@ class OperatorProcess(Program):
         super().__init__(
             [sys.executable, "-m", "evaljob_operator", "--config", str(config)],
             plane.folder / f"{name}.log",
-            # No proxy settings of this machine, no home of this user.
+            # No home of this user; the rest as in operator/Dockerfile.
             {
                 "KUBECONFIG": str(plane.kubeconfig(OPERATOR, server)),
                 "HOME": str(plane.folder),
                 "USER": "evaljob",
+                "MALLOC_ARENA_MAX": "2",
             },
         )
         self.starts = 0

@@ -1,5 +1,6 @@
 """Small valid values for tests: every test names only what it is about."""
 
+import dataclasses
 import datetime as dt
 from typing import Any
 
@@ -99,7 +100,7 @@ def scored(
     n = sum(s.expected for s in subsets)
     values: Document = {"outcomes": Outcomes(expected=n, completed=n, answered=n), "inference_digest": DIGEST}
     return PartitionResult(
-        **partition.model_dump(),
+        **dataclasses.asdict(partition),
         attempt=attempt,
         prompt_digest="p" * 64,
         metrics=metrics,

@@ -1,5 +1,6 @@
 """What a run shows while it lasts."""
 
+import dataclasses
 import io
 
 import pytest
@@ -14,7 +15,7 @@ from evaljob_cli.local import Event, Finished, Progressed, Retrying, Started
 A = Partition(model="m", dataset="a", shard=1, shards=2)
 B = Partition(model="m", dataset="b", shard=0, shards=1)
 RESULT = PartitionResult(
-    **A.model_dump(),
+    **dataclasses.asdict(A),
     attempt="1",
     inference_digest="i",
     prompt_digest="p",

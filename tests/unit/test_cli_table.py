@@ -1,5 +1,6 @@
 """The table that people read: what it says, at any width, on a terminal and in a pipe."""
 
+import dataclasses
 import datetime as dt
 import io
 from typing import Any
@@ -61,7 +62,7 @@ def result(partition: Partition) -> PartitionResult:
         return SubsetResult(name=name, size=40, expected=n, stats=(Stat(n, right, right),))
 
     return PartitionResult(
-        **partition.model_dump(),
+        **dataclasses.asdict(partition),
         attempt="1",
         inference_digest="i",
         prompt_digest="p",

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evaljob.decide import Decision, Report, decide
+from evaljob.decide import Decision, decide
 from evaljob.jobs import record_patch
 from evaljob.names import ANNOTATION_RETRY
-from evaljob.observe import Observation, Observed, observe, read_record
+from evaljob.observe import Observation, Observed, failure_on, observe
 from evaljob.plan import Partition, Plan
 from evaljob.policies import retry_asked
+from evaljob.report import Report
 from evaljob.spec import EvalJob
 from evaljob.standing import count
 from evaljob.status import Status
@@ -54,7 +55,7 @@ class Operator:
     def __init__(self, cluster: Cluster, of: EvalJob, plan: Plan, rng: random.Random) -> None:
         self.cluster, self.evaljob, self.plan, self.rng = cluster, of, plan, rng
         self.report: Report | None = None
-        self.read = functools.cache(read_record)
+        self.why = functools.cache(failure_on)
         self.restart()
 
     def restart(self) -> None:
@@ -95,7 +96,7 @@ class Operator:
         pods += self.rng.sample(pods, len(pods) // 2)
         self.rng.shuffle(pods)
         views = {name: job_view(job) for name, job in self.jobs.items()}
-        return observe(self.plan, UID, views, pods, self.listed, read=self.read)
+        return observe(self.plan, UID, views, pods, self.listed, why=self.why)
 
     def step(self, killed_after: float = NEVER) -> Decision:
         """One pass; `killed_after` writes it dies."""
@@ -251,7 +252,7 @@ class Run:
         assert self.operator.report is not None
         failed = {f.partition: f.reason for f in status.failures}
         # Which pod failed last depends on what happened, why it did does not.
-        text = re.sub(r"pod-\d+", "pod-N", self.operator.report.merged.to_json())
+        text = re.sub(r"pod-\d+", "pod-N", self.operator.report.files["summary.json"])
         return status.state, failed, json.loads(text)
 
 

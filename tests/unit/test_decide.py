@@ -472,4 +472,4 @@ def test_a_result_whose_numbers_are_real_counts_in_units() -> None:
     done = dataclasses.replace(DONE, record=result.encode(report))
     found = next_step(see(done, DONE_TOO)).report
     assert found is not None
-    assert found.merged.cells[0].parts[0].scores[0].value == 0.5
+    assert json.loads(found.files["summary.json"])["cells"][0]["parts"][0]["scores"][0]["value"] == 0.5

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from evaljob import jobs, names
 from evaljob.merge import summarize
 from evaljob.names import job_name
-from evaljob.tables import table, to_csv, to_markdown
+from evaljob.tables import files, table
 from tests.unit import builders
 from tests.unit.builders import UID, dataset, evaljob, model, scored
 
@@ -75,10 +75,10 @@ def test_any_display_name_survives_from_the_spec_to_the_summary(shown: str) -> N
     assert summary.models[0].display_name == summary.datasets[0].display_name == shown
     header, *_ = table(summary).rows
     assert header[0] == f"{shown} (exact_match)"
-    lines = [line for line in to_markdown(summary).splitlines() if line.startswith("|")]
+    lines = [line for line in files(summary)["summary.md"].splitlines() if line.startswith("|")]
     assert len(lines) == 3
     assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines} == {3}
-    (row,) = csv.DictReader(io.StringIO(to_csv(summary)))
+    (row,) = csv.DictReader(io.StringIO(files(summary)["summary.csv"]))
     assert (row["model"], row["dataset"], row["value"]) == ("m", "d", "0.75")
 
 
@@ -86,4 +86,5 @@ def test_the_name_of_a_real_model_reads_as_it_is_written() -> None:
     shown = "[basene][chat-128k] Qwen2-72B-Instruct"
     plan = builders.plan(evaljob([model(displayName=shown)]))
     partition = plan.partitions[0]
-    assert f" {shown} |" in to_markdown(summarize(plan, {partition: scored(partition)}, state="Complete"))
+    summary = summarize(plan, {partition: scored(partition)}, state="Complete")
+    assert f" {shown} |" in files(summary)["summary.md"]

@@ -76,7 +76,7 @@ def test_a_job_that_is_being_deleted_is_run_again_once_it_is_gone() -> None:
         (GOOD[:-3], "cut or edited"),
         ("", "not a report"),
         (
-            result.encode(scored(PARTITION.model_copy(update={"model": "other"}))),
+            result.encode(scored(dataclasses.replace(PARTITION, model="other"))),
             "a result of other/d, not of m/d",
         ),
     ],
@@ -90,7 +90,7 @@ def test_a_damaged_record_is_an_invalid_result(text: str, words: str) -> None:
 
 def test_records_are_read_by_the_given_reader() -> None:
     job = builders.job_view(finished="Complete", record="any")
-    found = observe(PLAN, UID, {PLAN.job_name(PARTITION): job}, (), read=lambda p, _: scored(p))
+    found = observe(PLAN, UID, {PLAN.job_name(PARTITION): job}, (), why=lambda *_: None)
     assert found.observations[0].phase is Phase.SUCCEEDED
 
 

@@ -222,3 +222,13 @@ async def test_one_odd_object_does_not_blind_us_to_the_others(run: Run) -> None:
         [page(10, odd, obj("a", 7))], [[[event("MODIFIED", odd), event("ADDED", obj("b", 11))]]]
     )
     assert set(informer.of("nightly")) == {"a", "b"}
+
+
+async def test_what_is_forgotten_comes_back_with_the_next_change(run: Run, woken: list[str]) -> None:
+    informer, _ = await run([page(10, obj("a", 5, "over"), obj("b", 6))], [])
+    woken.clear()
+    informer.forget("nightly", lambda value: value == "over")
+    assert dict(informer.of("nightly")) == {"b": ""}
+    informer.absorb(obj("a", 11, "changed"))
+    assert dict(informer.of("nightly")) == {"b": "", "a": "changed"}
+    assert woken == ["nightly"]

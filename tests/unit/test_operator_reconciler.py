@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 from prometheus_client import generate_latest
@@ -12,6 +12,7 @@ from evaljob import plan, result
 from evaljob.names import ANNOTATION_RESULT, ANNOTATION_RETRY, job_name, plan_name
 from evaljob.plan import Settings
 from evaljob.status import PartitionCounts
+from evaljob.views import PodView
 from evaljob_operator.api import (
     ApiError,
     ForbiddenError,
@@ -21,7 +22,7 @@ from evaljob_operator.api import (
     UnreachableError,
 )
 from evaljob_operator.backoff import Backoff
-from evaljob_operator.informer import informers
+from evaljob_operator.informer import Informers, informers
 from evaljob_operator.metrics import Metrics
 from evaljob_operator.registry import Registry
 from evaljob_operator.world import Timing, World
@@ -58,11 +59,12 @@ class Stage:
         self.metrics = Metrics()
         self._tasks: list[asyncio.Task[None]] = []
         self._registry = Registry()
+        self._informers: dict[str, Informers] = {}
 
     async def start(self, settings: Settings | None = None) -> None:
         """A new operator process, which sees the EvalJobs that are there."""
         self._registry = registry = Registry()
-        watched = {
+        self._informers = watched = {
             "evals": informers(self.api, "evals", registry.waker("evals"), lambda: Backoff(lambda: 0.0))
         }
         both = (watched["evals"].jobs, watched["evals"].pods)
@@ -113,6 +115,10 @@ class Stage:
 
     def evaljob(self, name: str = "nightly") -> Json:
         return self.api.of("evaljobs")[name]
+
+    def pods(self) -> Mapping[str, PodView]:
+        """Those that the operator holds in memory."""
+        return self._informers["evals"].pods.of("nightly")
 
     def counts(self) -> list[tuple[str, PartitionCounts]]:
         """As the metrics show them."""
@@ -211,6 +217,18 @@ def forbidden(message: str = NO_RIGHT, cause: str = "") -> ForbiddenError:
 
 def two_shards() -> Document:
     return document(datasets=[dataset(shards=2)])
+
+
+async def test_pods_are_forgotten_once_their_outcome_is_on_record(stage: Stage) -> None:
+    """10,000 of them with their messages take 13 MiB."""
+    stage.submit(two_shards())
+    await stage.start()
+    await stage.until(lambda: len(stage.api.of("jobs")) == 2)
+    stage.run_job(next(iter(stage.api.of("jobs"))))
+    await stage.until(lambda: stage.status().get("partitions", {}).get("succeeded") == 1)
+    stage.wake()
+    await stage.until(lambda: not stage.pods())
+    await stage.to_the_end()
 
 
 async def test_an_evaljob_runs_to_its_summary(stage: Stage) -> None:

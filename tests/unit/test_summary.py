@@ -26,7 +26,7 @@ from evaljob.result import (
 )
 from evaljob.stats import UNIT_REAL, LabelCount, Stat, accumulate, estimate, wilson
 from evaljob.summary import Cell, CellState, Part, Summary
-from evaljob.tables import files, table, to_csv, to_markdown
+from evaljob.tables import files, table
 from tests.unit import builders
 from tests.unit.builders import TASK, dataset, evaljob, model, scored
 
@@ -73,6 +73,10 @@ def shard(k: int, of: int, **more: Any) -> PartitionResult:  # noqa: ANN401
     return scored(Partition(model="m", dataset="d", shard=k, shards=of), **more)
 
 
+def markdown(summary: Summary) -> str:
+    return files(summary)["summary.md"]
+
+
 def text_of(summary: Summary) -> str:
     return table(summary).rows[0][1]
 
@@ -94,7 +98,7 @@ class TestCell:
     def test_a_failed_shard_says_why(self) -> None:
         _, summary = sharded(shard(0, 2), Failure(reason="OOMKilled", message="4Gi"))
         assert text_of(summary) == "partial 1/2 (OOMKilled)"
-        assert "- m / d: OOMKilled: 4Gi" in to_markdown(summary)
+        assert "- m / d: OOMKilled: 4Gi" in markdown(summary)
 
     def test_without_any_result_it_is_missing(self) -> None:
         _, summary = sharded(Failure(reason="OOMKilled"))
@@ -274,12 +278,12 @@ class TestTable:
         )
         assert table(summary).rows[0][1].endswith("(20/20) ~!")
         assert table(summary).rows[0][2].endswith("(20/20)")
-        text = to_markdown(summary)
+        text = markdown(summary)
         assert "~ limited: only the first samples of each subset were used" in text
         assert "! suspect: DoubledBos; look at the samples before using the number" in text
 
     def test_no_mark_without_reason(self) -> None:
-        text = to_markdown(self.shown(self.result(0), self.result(1)))
+        text = markdown(self.shown(self.result(0), self.result(1)))
         assert "limited" not in text
         assert "suspect" not in text
 
@@ -299,7 +303,7 @@ class TestTable:
 
 
 def rows(summary: Summary) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(to_csv(summary), newline="")))
+    return list(csv.DictReader(io.StringIO(files(summary)["summary.csv"], newline="")))
 
 
 class TestFiles:
@@ -343,13 +347,13 @@ class TestFiles:
 )
 def test_a_display_name_stays_in_its_cell(shown: str, line: str) -> None:
     plan = builders.plan(evaljob(datasets=[dataset(displayName=shown)]))
-    text = to_markdown(summarize(plan, {}, state="Running"))
+    text = markdown(summarize(plan, {}, state="Running"))
     assert f"{line} pending |" in text
 
 
 def test_a_message_stays_in_its_line() -> None:
     _, summary = sharded(Failure(reason="BadData", message="line 3\n# heading\n| x |"))
-    assert "- m / d: BadData: line 3 # heading \\| x \\|\n" in to_markdown(summary)
+    assert "- m / d: BadData: line 3 # heading \\| x \\|\n" in markdown(summary)
 
 
 F1 = MetricInfo(key="f1_macro", primary=True, macro_f1=True)

@@ -4,21 +4,20 @@ Everything is counted anew each time. Of the status only the sticky `Finished` a
 A converged state gives a decision without actions.
 """
 
-import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from evaljob import merge, packing, policies, result, standing, tables
+from evaljob import packing, policies, result, standing
 from evaljob.names import ANNOTATION_RETRY, Condition, Reason, State, summary_name
-from evaljob.observe import Observation, Observed, Outcome, Phase
+from evaljob.observe import Observation, Observed, Phase
 from evaljob.packing import Packed
 from evaljob.plan import Partition, Plan
+from evaljob.report import Ended, Report
 from evaljob.result import Failure
 from evaljob.spec import EvalJob
 from evaljob.standing import Event
 from evaljob.status import FailureStatus, Status
-from evaljob.summary import Summary
 
 SUCCEEDED = "Succeeded"
 
@@ -51,29 +50,6 @@ class Deletion:
 
     job: str
     uid: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a summary is made of. Made once, when it is asked for: 10,000 cells take a second."""
-
-    plan: Plan
-    outcomes: Mapping[Partition, Outcome]
-    state: State
-
-    @functools.cached_property
-    def merged(self) -> Summary:
-        """The summary as it stands."""
-        return merge.summarize(self.plan, self.outcomes, state=self.state)
-
-    @functools.cached_property
-    def packed(self) -> Packed:
-        """The data of its ConfigMap.
-
-        Raises:
-            SummaryTooLargeError: it does not fit.
-        """
-        return packing.pack(tables.files(self.merged))
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +218,7 @@ def _stops(
 
 
 def _report(plan: Plan, seen: Iterable[Observation], state: State) -> Report | None:
-    outcomes = {o.partition: o.outcome for o in seen if o.recorded and o.outcome}
+    outcomes = Ended(seen)
     return Report(plan, outcomes, state) if outcomes else None
 
 
@@ -253,10 +229,9 @@ def _problem(evaljob: EvalJob, report: Report, seen: Iterable[Observation]) -> F
     except packing.SummaryTooLargeError as error:
         name = summary_name(report.plan.run.name)
         return FailureStatus(partition=name, reason=Reason.SUMMARY_TOO_LARGE, message=str(error))
-    for cell in report.merged.cells:
-        if cell.reason == Reason.SHARDS_DISAGREE:
-            name = f"{cell.model}/{cell.dataset}"
-            return FailureStatus(partition=name, reason=cell.reason, message=cell.message or "")
+    if cell := report.disagreement:
+        name = f"{cell.model}/{cell.dataset}"
+        return FailureStatus(partition=name, reason=Reason.SHARDS_DISAGREE, message=cell.message or "")
     if late := sum(o.outcome == policies.OUT_OF_TIME for o in seen):
         words = f"{evaljob.spec.active_deadline_seconds} s were over, {standing.size(late)} unfinished"
         return FailureStatus(

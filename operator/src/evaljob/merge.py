@@ -1,6 +1,6 @@
 """Outcomes of partitions -> the summary. Shards are added up as integers, so their number never shows in a value."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from evaljob.model import Frozen
@@ -9,7 +9,7 @@ from evaljob.plan import Partition, Plan, PlannedDataset
 from evaljob.result import Failure, Lint, MetricInfo, Outcomes, PartitionResult, Seconds, Tokens
 from evaljob.scoring import Group, Weighting
 from evaljob.stats import EMPTY, Estimate, LabelCount, Stat, estimate, macro_f1, merge_labels, weighted
-from evaljob.summary import Cell, CellState, Column, Part, Row, Score, Summary
+from evaljob.summary import Cell, CellState, Column, Line, Part, Row, Score, Summary
 
 
 def summarize(plan: Plan, outcomes: Mapping[Partition, PartitionResult | Failure], *, state: str) -> Summary:
@@ -21,25 +21,35 @@ def summarize(plan: Plan, outcomes: Mapping[Partition, PartitionResult | Failure
         state: the EvalJob's state. Complete becomes Failed if the shards of a cell disagree: all partitions
             succeeded, and still there is no number.
     """
+    cells = tuple(cell for line in lines(plan, outcomes) for cell in line.cells)
+    disagreed = any(c.reason == Reason.SHARDS_DISAGREE for c in cells)
+    failed = sum(isinstance(o, Failure) for o in outcomes.values())
+    head = headed(plan, state=state, succeeded=len(outcomes) - failed, failed=failed, disagreed=disagreed)
+    return head.model_copy(update={"cells": cells})
+
+
+def lines(plan: Plan, outcomes: Mapping[Partition, PartitionResult | Failure]) -> Iterator[Line]:
+    """The cells of one dataset after the other: 10,000 at once would take 60 MiB. Each outcome is asked for once."""
     shards: dict[tuple[str, str], list[Partition]] = {}
     for partition in plan.partitions:
         shards.setdefault((partition.model, partition.dataset), []).append(partition)
-    cells = tuple(
-        _cell(m.name, d, shards.get((m.name, d.dataset.name), []), outcomes)
-        for d in plan.datasets
-        for m in plan.models
-    )
-    disagreed = any(c.reason == Reason.SHARDS_DISAGREE for c in cells)
+    for d in plan.datasets:
+        cells = (_cell(m.name, d, shards.get((m.name, d.dataset.name), []), outcomes) for m in plan.models)
+        yield Line(_row(d), tuple(cells))
+
+
+def headed(plan: Plan, *, state: str, succeeded: int, failed: int, disagreed: bool) -> Summary:
+    """A summary without its cells; see `summarize`."""
     return Summary(
         name=plan.run.name,
         uid=plan.run.uid,
         state=State.FAILED if disagreed and state == State.COMPLETE else state,
-        succeeded=sum(isinstance(o, PartitionResult) for o in outcomes.values()),
-        failed=sum(isinstance(o, Failure) for o in outcomes.values()),
+        succeeded=succeeded,
+        failed=failed,
         total=len(plan.partitions),
         models=tuple(Column(name=m.name, display_name=m.display_name or m.name) for m in plan.models),
         datasets=tuple(_row(d) for d in plan.datasets),
-        cells=cells,
+        cells=(),
     )
 
 

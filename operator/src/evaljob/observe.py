@@ -17,7 +17,7 @@ from evaljob.views import JobView, PodView
 from evaljob.waiting import Waiting, waiting
 
 Outcome = PartitionResult | Failure
-Read = Callable[[Partition, str], Outcome]
+Why = Callable[[Partition, str], Failure | None]
 MESSAGE_SHOWN = 200
 """Characters of what a container runtime says."""
 
@@ -44,7 +44,10 @@ class Observation:
     phase: Phase
     job: JobView | None = None
     outcome: Outcome | None = None
-    """On record (SUCCEEDED, FAILED), or to be put on record (ENDED, as far as pods are known)."""
+    """On record as a failure (FAILED), or to be put on record (ENDED, as far as pods are known).
+
+    A result that is on record (SUCCEEDED) is not held here: decoded, 10,000 of them take 40 MiB.
+    """
     text: str = ""
     """The record to write for an ENDED partition with an outcome."""
     listed: bool = False
@@ -81,6 +84,12 @@ def read_record(partition: Partition, text: str) -> Outcome:
     return outcome
 
 
+def failure_on(partition: Partition, text: str) -> Failure | None:
+    """The failure that a record tells of; None for a valid result."""
+    outcome = read_record(partition, text)
+    return outcome if isinstance(outcome, Failure) else None
+
+
 def observe(
     plan: Plan,
     uid: str,
@@ -88,7 +97,7 @@ def observe(
     pods: Iterable[PodView],
     listed: frozenset[str] = frozenset(),
     warnings: Mapping[str, str] = MappingProxyType({}),
-    read: Read = read_record,
+    why: Why = failure_on,
 ) -> Observed:
     """Match Jobs and pods to the partitions of a plan.
 
@@ -99,7 +108,7 @@ def observe(
         pods: all pods known, whether they have ended, wait, or do not end; those of other Jobs are ignored.
         listed: uids of finished Jobs whose pods were listed after their end.
         warnings: the last Warning about a Job or a pod that waits, by uid.
-        read: reads records; one that remembers its answers saves a second per 10,000 records and pass.
+        why: reads records; one that remembers its answers saves a second per 10,000 records and pass.
     """
     by_job: dict[str, list[PodView]] = {}
     for pod in pods:
@@ -108,7 +117,7 @@ def observe(
     for name, partition in plan.named:
         job = jobs.get(name)
         mine = by_job.get(job.uid, []) if job else []
-        found.append(_observation(partition, uid, job, mine, listed, warnings, read))
+        found.append(_observation(partition, uid, job, mine, listed, warnings, why))
     return Observed(tuple(found))
 
 
@@ -119,14 +128,14 @@ def _observation(
     pods: list[PodView],
     listed: frozenset[str],
     warnings: Mapping[str, str],
-    read: Read,
+    why: Why,
 ) -> Observation:
     if job is None:
         return Observation(partition, Phase.ABSENT)
     if job.deleting:
         return Observation(partition, Phase.PENDING, job)
     if job.owner != uid or job.record is not None:
-        return _settled(partition, uid, job, read)
+        return _settled(partition, uid, job, why)
     if job.finished is None:
         phase = Phase.RUNNING if job.ready else Phase.PENDING
         return Observation(partition, phase, job, waiting=waiting(job, pods, warnings))
@@ -137,14 +146,13 @@ def _observation(
     return Observation(partition, Phase.ENDED, job, outcome, text)
 
 
-def _settled(partition: Partition, uid: str, job: JobView, read: Read) -> Observation:
+def _settled(partition: Partition, uid: str, job: JobView, why: Why) -> Observation:
     """A Job of somebody else, or one with a record."""
     if job.owner != uid:
         foreign = Failure(reason=Reason.NAME_COLLISION, message=f"Job {job.name} belongs to somebody else")
         return Observation(partition, Phase.FAILED, None, foreign)
-    outcome = read(partition, job.record or "")
-    phase = Phase.SUCCEEDED if isinstance(outcome, PartitionResult) else Phase.FAILED
-    return Observation(partition, phase, job, outcome)
+    failure = why(partition, job.record or "")
+    return Observation(partition, Phase.FAILED if failure else Phase.SUCCEEDED, job, failure)
 
 
 def _outcome(

@@ -84,7 +84,7 @@ def status(
     """The status of an accepted EvalJob; `problem` is what keeps its summary from being whole at the end."""
     counts = progress.counts
     fits = problem is None or problem.reason != Reason.SUMMARY_TOO_LARGE
-    has_summary = fits and any(o.recorded and o.outcome for o in seen)
+    has_summary = fits and any(o.recorded for o in seen)
     return Status(
         observed_generation=evaljob.metadata.generation,
         state=State.FAILED if problem else progress.state,

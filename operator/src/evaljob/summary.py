@@ -3,8 +3,9 @@
 What is missing says why; nothing partial looks whole.
 """
 
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from evaljob.model import Frozen
 from evaljob.result import Lint, Outcomes, Seconds, Tokens
@@ -90,8 +91,15 @@ class Row(Frozen):
     primary: str
 
 
+class Line(NamedTuple):
+    """One dataset on all models."""
+
+    dataset: Row
+    cells: tuple[Cell, ...]
+
+
 class Summary(Frozen):
-    """All cells of an EvalJob."""
+    """All cells of an EvalJob, dataset by dataset, in the order of its models."""
 
     v: int = SUMMARY_VERSION
     name: str
@@ -103,3 +111,10 @@ class Summary(Frozen):
     models: tuple[Column, ...]
     datasets: tuple[Row, ...]
     cells: tuple[Cell, ...]
+
+    @property
+    def lines(self) -> Iterator[Line]:
+        """The cells by dataset."""
+        width = len(self.models)
+        for i, dataset in enumerate(self.datasets):
+            yield Line(dataset, self.cells[i * width : (i + 1) * width])

@@ -2,10 +2,10 @@
 
 import csv
 import io
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Self
 
-from evaljob.summary import Cell, CellState, Part, Summary
+from evaljob.summary import Cell, CellState, Line, Part, Summary
 
 SUMMARY_JSON = "summary.json"
 LIMITED_MARK, SUSPECT_MARK = "~", "!"
@@ -21,18 +21,26 @@ class Table(NamedTuple):
 
 def table(summary: Summary) -> Table:
     """One row per dataset and group, one column per model, the primary metric in the cells."""
-    cells = {(c.dataset, c.model): c for c in summary.cells}
-    rows = []
-    for dataset in summary.datasets:
-        line = [cells[dataset.name, m.name] for m in summary.models]
-        rows.append([f"{dataset.display_name} ({dataset.primary})", *(_cell_text(c) for c in line)])
-        groups = {(p.name, p.depth): None for c in line for p in c.parts if p.kind == "group"}
-        rows += [
-            ["  " * depth + name, *(_part_text(c, _find(c, name)) for c in line)] for name, depth in groups
-        ]
+    rows = [row for line in summary.lines for row in _rows(line)]
+    return Table(_header(summary), rows, _footer(summary))
+
+
+def _header(summary: Summary) -> list[str]:
+    return ["dataset (metric)", *(m.display_name for m in summary.models)]
+
+
+def _footer(summary: Summary) -> str:
     footer = f"{summary.state}: {summary.succeeded} of {summary.total} partitions succeeded"
-    footer += f", {summary.failed} failed" if summary.failed else ""
-    return Table(["dataset (metric)", *(m.display_name for m in summary.models)], rows, footer)
+    return footer + (f", {summary.failed} failed" if summary.failed else "")
+
+
+def _rows(line: Line) -> Iterator[list[str]]:
+    """A dataset, and the groups that any of its cells has."""
+    dataset, cells = line
+    yield [f"{dataset.display_name} ({dataset.primary})", *(_cell_text(c) for c in cells)]
+    groups = {(p.name, p.depth): None for c in cells for p in c.parts if p.kind == "group"}
+    for name, depth in groups:
+        yield ["  " * depth + name, *(_part_text(c, _find(c, name)) for c in cells)]
 
 
 def _find(cell: Cell, group: str) -> Part | None:
@@ -63,11 +71,56 @@ def _part_text(cell: Cell, part: Part | None) -> str:
 
 def files(summary: Summary) -> dict[str, str]:
     """The summary for programs, for spreadsheets and for people, by file name."""
-    return {
-        SUMMARY_JSON: summary.model_dump_json(by_alias=True, exclude_none=True),
-        "summary.csv": to_csv(summary),
-        "summary.md": to_markdown(summary),
-    }
+    made = Files()
+    for line in summary.lines:
+        made.add(line)
+    return made.texts(summary.model_copy(update={"cells": ()}))
+
+
+class Files:
+    """The same of a summary that is never there as a whole: as text, 10,000 cells take a sixth of the room."""
+
+    def __init__(self) -> None:
+        self._json: list[str] = []
+        self._csv = io.StringIO()
+        self._writer = csv.DictWriter(self._csv, _CSV_FIELDS, lineterminator="\n")
+        self._writer.writeheader()
+        self._table: list[str] = []
+        self._why: list[str] = []
+        self._marks = Marks()
+
+    def add(self, line: Line) -> None:
+        """The next dataset."""
+        self._json += (text for c in line.cells for text in (",", c.to_json()))
+        self._writer.writerows(r for c in line.cells for r in _csv_rows(c))
+        self._table += map(_markdown_row, _rows(line))
+        self._why += (
+            f"- {c.model} / {c.dataset}: {c.reason}: {_markdown(c.message or '')}"
+            for c in line.cells
+            if c.reason
+        )
+        self._marks.see(line.cells)
+
+    def texts(self, head: Summary) -> dict[str, str]:
+        """The files, by name.
+
+        Args:
+            head: everything but the cells.
+        """
+        # `cells` is the last field.
+        opened = head.to_json().removesuffix("]}")
+        return {
+            SUMMARY_JSON: "".join([opened, *self._json[1:], "]}"]),
+            "summary.csv": self._csv.getvalue(),
+            "summary.md": self._markdown(head),
+        }
+
+    def _markdown(self, head: Summary) -> str:
+        """The table, with the marks explained where they occur and every failure's message."""
+        header = _header(head)
+        body = [_markdown_row(header), "|" + " --- |" * len(header), *self._table]
+        notes = [*self._why, *self._marks.legend()]
+        return "\n".join([f"# {head.name}", "", *body, "", _footer(head), "", *notes]).rstrip() + "\n"
 
 
 _CSV_FIELDS = (
@@ -76,49 +129,30 @@ _CSV_FIELDS = (
 )  # fmt: skip
 
 
-def to_csv(summary: Summary) -> str:
+def _csv_rows(cell: Cell) -> Iterator[dict[str, object]]:
     """One line per model, dataset, part and metric; cells without numbers have one line each.
 
     Names of subsets come from data and stand as they are: a spreadsheet may take `=...` for a formula.
     """
-    out = io.StringIO()
-    writer = csv.DictWriter(out, _CSV_FIELDS, lineterminator="\n")
-    writer.writeheader()
-    for cell in summary.cells:
-        if cell.state is CellState.EXCLUDED:
-            continue
-        common = {
-            "model": cell.model, "dataset": cell.dataset, "state": cell.state.value, "reason": cell.reason,
-            "limited": cell.limited, "lint": " ".join(x.code for x in cell.lint),
-        }  # fmt: skip
-        if not cell.parts:
-            writer.writerow({**common, "kind": "dataset", "name": cell.dataset})
-        for part in cell.parts:
-            for score in part.scores:
-                numbers = score.model_dump(exclude={"higher_is_better"})
-                # Python's writer leaves a carriage return unquoted, and readers would see two lines.
-                name = part.name.replace("\r", " ")
-                writer.writerow({**common, "kind": part.kind, "name": name, **numbers})
-    return out.getvalue()
+    if cell.state is CellState.EXCLUDED:
+        return
+    common = {
+        "model": cell.model, "dataset": cell.dataset, "state": cell.state.value, "reason": cell.reason,
+        "limited": cell.limited, "lint": " ".join(x.code for x in cell.lint),
+    }  # fmt: skip
+    if not cell.parts:
+        yield {**common, "kind": "dataset", "name": cell.dataset}
+    for part in cell.parts:
+        for score in part.scores:
+            numbers = score.model_dump(exclude={"higher_is_better"})
+            # Python's writer leaves a carriage return unquoted, and readers would see two lines.
+            name = part.name.replace("\r", " ")
+            yield {**common, "kind": part.kind, "name": name, **numbers}
 
 
-def to_markdown(summary: Summary) -> str:
-    """The table as Markdown, with the marks explained where they occur and every failure's message."""
-    shown = table(summary)
-
-    def line(texts: Iterable[str]) -> str:
-        # Leading blanks would be lost, and a display name may hold anything.
-        return "| " + " | ".join(_markdown(t) for t in texts) + " |"
-
-    rule = "|" + " --- |" * len(shown.header)
-    notes = legend(summary)
-    body = [line(shown.header), rule, *(line(r) for r in shown.rows)]
-    why = [
-        f"- {c.model} / {c.dataset}: {c.reason}: {_markdown(c.message or '')}"
-        for c in summary.cells
-        if c.reason
-    ]
-    return "\n".join([f"# {summary.name}", "", *body, "", shown.footer, "", *why, *notes]).rstrip() + "\n"
+def _markdown_row(texts: Iterable[str]) -> str:
+    # Leading blanks would be lost, and a display name may hold anything.
+    return "| " + " | ".join(_markdown(t) for t in texts) + " |"
 
 
 def _markdown(text: str) -> str:
@@ -128,14 +162,26 @@ def _markdown(text: str) -> str:
     return "&nbsp;" * indent + flat.replace("](", "]\\(")
 
 
-def legend(summary: Summary) -> list[str]:
-    """What the marks that occur in the table mean."""
-    notes = []
-    if any(c.limited and c.parts for c in summary.cells):
-        notes.append(f"{LIMITED_MARK} limited: only the first samples of each subset were used")
-    codes = sorted({x.code for c in summary.cells for x in c.lint})
-    if codes:
-        notes.append(
-            f"{SUSPECT_MARK} suspect: {', '.join(codes)}; look at the samples before using the number"
-        )
-    return notes
+class Marks:
+    """Which marks occur in some cells."""
+
+    def __init__(self) -> None:
+        self._limited = False
+        self._codes: set[str] = set()
+
+    def see(self, cells: Iterable[Cell]) -> Self:
+        """Look at more of them."""
+        for cell in cells:
+            self._limited |= cell.limited and bool(cell.parts)
+            self._codes |= {x.code for x in cell.lint}
+        return self
+
+    def legend(self) -> list[str]:
+        """What they mean."""
+        notes = []
+        if self._limited:
+            notes.append(f"{LIMITED_MARK} limited: only the first samples of each subset were used")
+        if self._codes:
+            codes = ", ".join(sorted(self._codes))
+            notes.append(f"{SUSPECT_MARK} suspect: {codes}; look at the samples before using the number")
+        return notes

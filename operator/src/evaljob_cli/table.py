@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evaljob.summary import Summary
-from evaljob.tables import legend, table
+from evaljob.tables import Marks, table
 from evaljob_cli.display import printable
 
 LABEL_MAX, HEADER_MAX = 36, 22
@@ -39,7 +39,7 @@ def show(summary: Summary, console: Console) -> None:
         if cell.reason:
             why = f"{cell.model} / {cell.dataset}: {cell.reason}: {cell.message or ''}"
             _print(console, Text(printable(why)))
-    for note in legend(summary):
+    for note in Marks().see(summary.cells).legend():
         _print(console, Text(note))
 
 

@@ -198,7 +198,7 @@ class Cluster:
                     raise error_of(response.status, response.data, response.headers.get("Retry-After"))
                 stream.opened(response.shutdown)
                 for line in lines(response.stream(1 << 16)):
-                    stream.put(json.loads(line))
+                    stream.put(line)
             finally:
                 response.close()
         except urllib3.exceptions.ReadTimeoutError:

@@ -99,6 +99,11 @@ class Informer(Generic[V]):
         """The objects of one EvalJob, by name."""
         return self._owned.get(owner, {})
 
+    def forget(self, owner: str, over: Callable[[V], bool]) -> None:
+        """Drop those of an EvalJob that nobody will ask for again; the next list shows them once more."""
+        for name in [name for name, view in self.of(owner).items() if over(view)]:
+            self._drop(name)
+
     def absorb(self, obj: Json) -> None:
         """Take over the answer to our own write, without waiting for the watch to tell.
 

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from evaljob.decide import Decision, decide, refused
 from evaljob.names import Condition, Reason
-from evaljob.observe import Observed, observe, read_record
+from evaljob.observe import Observed, failure_on, observe
 from evaljob.plan import Plan
 from evaljob.policies import expires_at, retry_asked
 from evaljob.spec import EvalJob, InvalidSpecError, parse_evaljob
@@ -60,7 +60,7 @@ class Reconciler:
         self._publisher = Publisher(world, self._writer)
         self._pods = PodLists(world, self.namespace, self.name)
         # A record never changes once written, and each pass sees all of them.
-        self._read = functools.cache(read_record)
+        self._why = functools.cache(failure_on)
         self._backoff = Backoff(world.random, *world.timing.backoff)
         self._awake = asyncio.Event()
         self._body = body
@@ -240,9 +240,12 @@ class Reconciler:
 
     def _observe(self, plan: Plan) -> Observed:
         jobs, terminal = self._informers.jobs.of(self.name), self._informers.pods.of(self.name)
+        # Once an outcome is on record, what its pods say is never read again, and it takes as much room.
+        recorded = {job.uid for job in jobs.values() if job.record is not None}
+        self._informers.pods.forget(self.name, lambda pod: pod.job_uid in recorded)
         pods = self._pods.with_terminal(terminal.values())
         listed, warnings = self._pods.listed, self._pods.warnings
-        return self._refusals.overlay(observe(plan, self.uid, jobs, pods, listed, warnings, self._read))
+        return self._refusals.overlay(observe(plan, self.uid, jobs, pods, listed, warnings, self._why))
 
     async def _step(self, evaljob: EvalJob, plan: Plan, now: datetime) -> float:
         jobs = self._informers.jobs

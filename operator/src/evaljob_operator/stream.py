@@ -1,18 +1,22 @@
 """Events on their way from the thread of a watch to the event loop."""
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from evaljob_operator.api import ApiError, Json, UnreachableError
 
+AT_ONCE = 100
+"""Events that are decoded at the same time, to five times their size as text."""
+
 
 class Stream:
-    """The events of one watch: one wake-up of the loop per batch."""
+    """The events of one watch: one wake-up of the loop per batch. They wait as text, however many there are."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._events: deque[Json] = deque()
+        self._events: deque[bytes] = deque()
         self._awake = asyncio.Event()
         self._called = False
         self._ended = False
@@ -20,7 +24,7 @@ class Stream:
         self._error: ApiError | None = None
         self._shutdown: Callable[[], None] | None = None
 
-    def put(self, event: Json) -> None:
+    def put(self, event: bytes) -> None:
         """In the thread: one more event."""
         self._events.append(event)
         self._call()
@@ -53,19 +57,30 @@ class Stream:
                 return  # It ended at this very moment.
 
     async def batches(self) -> AsyncIterator[list[Json]]:
-        """In the loop: all events there are, each time there are some."""
+        """In the loop: the events there are, at most `AT_ONCE` at a time.
+
+        Raises:
+            UnreachableError: one of them is no JSON.
+        """
         while True:
             await self._awake.wait()
             self._awake.clear()
             self._called = False
             ended = self._ended
-            batch = [self._events.popleft() for _ in range(len(self._events))]
-            if batch:
-                yield batch
+            for left in range(len(self._events), 0, -AT_ONCE):
+                yield [self._next() for _ in range(min(left, AT_ONCE))]
             if ended:
                 if self._error is not None:
                     raise self._error
                 return
+
+    def _next(self) -> Json:
+        line = self._events.popleft()
+        try:
+            event: Json = json.loads(line)
+        except ValueError as error:
+            raise UnreachableError(f"an event that is no JSON: {line[:80]!r}") from error
+        return event
 
 
 def lines(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -1,0 +1,78 @@
+"""A summary that is written dataset by dataset is the whole one, and takes a fraction of its memory."""
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from evaljob import result
+from evaljob.merge import summarize
+from evaljob.names import State
+from evaljob.observe import Observation, observe
+from evaljob.plan import Plan
+from evaljob.report import Ended, Report
+from evaljob.tables import files
+from tests.unit import builders
+from tests.unit.builders import UID, dataset, evaljob, job_view, scored
+
+KIB = 1024.0
+
+
+def ended(plan: Plan, *, failed: bool = False) -> tuple[Observation, ...]:
+    """All partitions on record; the last one as a failure, if wanted."""
+    texts = [result.encode(scored(p)) for p in plan.partitions]
+    if failed:
+        texts[-1] = result.encode(result.failure("OOMKilled", "4Gi"))
+    jobs = {
+        name: job_view(name, uid=f"job-{i}", finished="Complete", record=text)
+        for i, ((name, _), text) in enumerate(zip(plan.named, texts, strict=True))
+    }
+    return observe(plan, UID, jobs, ()).observations
+
+
+def test_the_files_are_those_of_the_whole_summary() -> None:
+    plan = builders.plan(evaljob([builders.model("a"), builders.model("b")], [dataset("x"), dataset("y")]))
+    seen = ended(plan, failed=True)
+    outcomes = Ended(seen)
+    whole = summarize(plan, dict(outcomes), state=State.FAILED)
+    report = Report(plan, outcomes, State.FAILED)
+    assert report.files == files(whole)
+    assert report.files["summary.json"] == whole.to_json()
+    assert (whole.succeeded, whole.failed, outcomes.failed) == (3, 1, 1)
+
+
+def test_what_has_not_ended_has_no_outcome() -> None:
+    plan = builders.plan()
+    outcomes = Ended(observe(plan, UID, {}, ()).observations)
+    assert (dict(outcomes), len(outcomes), plan.partitions[0] in outcomes) == ({}, 0, False)
+
+
+@pytest.fixture
+def allocated() -> Iterator[Callable[[], tuple[float, float]]]:
+    """KiB that are held, and that were held at most, since the last call."""
+    tracemalloc.start()
+
+    def since() -> tuple[float, float]:
+        held, most = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        return held / KIB, most / KIB
+
+    yield since
+    tracemalloc.stop()
+
+
+def test_a_partition_takes_two_kibibytes_and_its_summary_three_more(
+    allocated: Callable[[], tuple[float, float]],
+) -> None:
+    """10,000 decoded outcomes were 40 MiB, and the cells of their summary 60: ten a partition."""
+    models, datasets = [builders.model(f"m{n}") for n in range(10)], [dataset(f"d{n}") for n in range(40)]
+    of, total = evaljob(models, datasets), 400
+    before, _ = allocated()
+    plan = builders.plan(of)
+    seen = ended(plan)
+    held, _ = allocated()
+    assert (held - before) / total < 2
+    report = Report(plan, Ended(seen), State.COMPLETE)
+    assert report.packed.data
+    _, most = allocated()
+    assert (most - held) / total < 3
