@@ -178,7 +178,8 @@ class Plane:
             return False
 
     def _program(self, name: str, *flags: str) -> Program:
-        return Program([str(self._bin / name), *flags], self.folder / f"{name}.log")
+        # A fifth of the processor time would go into Go's garbage collection, for memory that is there.
+        return Program([str(self._bin / name), *flags], self.folder / f"{name}.log", {"GOGC": "400"})
 
     def _etcd(self) -> Program:
         client, peer = (f"http://127.0.0.1:{port}" for port in (self._etcd_port, free_port()))
