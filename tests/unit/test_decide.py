@@ -235,8 +235,12 @@ class TestDeadline:
         words = "activeDeadlineSeconds: 60 s were over, 1 partition unfinished"
         assert (finished.reason, finished.message) == ("DeadlineExceeded", words)
         assert decision.report is not None
-        first, second = decision.report.merged.cells
-        assert (first.state, second.state, second.reason) == ("Complete", "Missing", "DeadlineExceeded")
+        first, second = json.loads(decision.report.files["summary.json"])["cells"]
+        assert (first["state"], second["state"], second["reason"]) == (
+            "Complete",
+            "Missing",
+            "DeadlineExceeded",
+        )
 
     def test_a_result_that_came_in_time_is_recorded_after_it(self) -> None:
         pod = pod_view(phase="Succeeded", exit_code=0, message=result.encode(scored(FIRST)))
