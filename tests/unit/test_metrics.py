@@ -35,6 +35,11 @@ def said(task: dict[str, Any], **metric: Any) -> str | None:  # noqa: ANN401 - a
         (TASK, {"name": "code_exec"}, "program and tests: needed by code_exec, and only there"),
         (TASK, {"name": "contains"} | PROGRAM, "program and tests: needed by code_exec, and only there"),
         (TASK, {"name": "contains", "args": {"case": "no"}}, "unknown args case; known: ignore_case"),
+        (
+            TASK,
+            {"name": "contains", "args": {"regexes_to_ignore": ",\n(a"}},
+            r"args.regexes_to_ignore: '(a': not a regular expression",
+        ),
         (TASK, {"name": "json_valid", "args": {"x": "no"}}, "unknown args x; known: none"),
         (TASK, {"name": "field_match"}, "needs args field"),
         (TASK, {"name": "contains", "args": {"ignore_case": "yes"}}, "args.ignore_case: 'yes' does not match true"),

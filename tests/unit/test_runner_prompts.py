@@ -179,6 +179,14 @@ def test_an_undefined_variable_is_named_with_template_and_columns() -> None:
     assert caught.value.reason is Reason.BAD_DATA
 
 
+def test_a_template_may_ask_whether_a_column_is_there() -> None:
+    template = "{{ title ~ ': ' if title is defined else '' }}{{ q }}"
+    assert prompt(prompt=template, columns={"q": "Q", "a": ""}).text == "Q"
+    assert prompt(prompt=template, columns={"q": "Q", "title": "T", "a": ""}).text == "T: Q"
+    with pytest.raises(Fatal, match="'q' is undefined"):
+        prompt(prompt=template, columns={"title": "T", "a": ""})
+
+
 @pytest.mark.parametrize(
     ("template", "words"),
     [

@@ -32,7 +32,14 @@ class Kind:
     """The number is the mean F1 of the labels in args.labels (`a|b|c`); the score of a sample is its accuracy."""
 
 
-_NORMALISATIONS = {"ignore_case": _FLAG, "ignore_punctuation": _FLAG, "ignore_numbers": _FLAG}
+_IGNORED = "regexes_to_ignore"
+"""Patterns, one a line, whose matches are deleted from answer and target one after the other, as in lm-eval."""
+_NORMALISATIONS = {
+    "ignore_case": _FLAG,
+    "ignore_punctuation": _FLAG,
+    "ignore_numbers": _FLAG,
+    _IGNORED: _TEXT,
+}
 _TOKENIZE = {"tokenize": "words|characters"}
 _CHOICE = Kind(_CHOICES)
 _SHARE = Kind(binary=False)
@@ -118,4 +125,14 @@ def _argument_problem(args: Mapping[str, str], kind: Kind) -> str | None:
     if missing := kind.required - args.keys():
         return f"needs args {', '.join(sorted(missing))}"
     wrong = ((n, v) for n, v in args.items() if not re.fullmatch(kind.args[n], v))
-    return next((f"args.{n}: {v!r} does not match {kind.args[n]}" for n, v in wrong), None)
+    problems = (f"args.{n}: {v!r} does not match {kind.args[n]}" for n, v in wrong)
+    return next(problems, None) or _pattern_problem(args.get(_IGNORED, ""))
+
+
+def _pattern_problem(patterns: str) -> str | None:
+    for pattern in patterns.split("\n"):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            return f"args.{_IGNORED}: {pattern!r}: not a regular expression of Python: {error}"
+    return None

@@ -39,7 +39,8 @@ class Step(Frozen):
     )
 
     regex: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    """Keep group 1 (or the whole match without groups); no match is `NoAnswer`."""
+    """Keep the group, or the whole match without groups; of several groups the first that holds something. No match
+    is `NoAnswer`."""
     take: Take | None = None
     """With `regex`: which match, default First."""
     remove: Annotated[str, Field(min_length=1, max_length=1024)] | None = None

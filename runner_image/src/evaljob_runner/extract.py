@@ -60,13 +60,19 @@ def _step(step: Step) -> Pipeline:
 
 
 def _regex(pattern: re.Pattern[str], *, last: bool) -> Pipeline:
-    group = 1 if pattern.groups else 0
-
     def find(text: str) -> str | None:
-        found = [match[group] for match in pattern.finditer(text)]
-        return (found[-1] if last else found[0]) if found else None
+        found = list(pattern.finditer(text))
+        return _kept(found[-1 if last else 0]) if found else None
 
     return find
+
+
+def _kept(match: re.Match[str]) -> str | None:
+    """The whole match, its group, or of several groups the first that holds something, as in lm-eval."""
+    groups = match.groups()
+    if len(groups) > 1:
+        return next(filter(None, groups), None)
+    return groups[0] if groups else match[0]
 
 
 def _last_number(text: str) -> str | None:

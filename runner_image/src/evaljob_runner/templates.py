@@ -42,6 +42,9 @@ class Text:
     name: str
     template: Template
     variables: frozenset[str]
+    """The columns that it may read."""
+    needed: frozenset[str]
+    """Those without which it has no value."""
 
     def render(self, columns: Columns, where: str) -> str:
         """The text for one document.
@@ -53,7 +56,7 @@ class Text:
         Raises:
             Fatal: BadData, when a variable is undefined or an expression does not fit the document.
         """
-        _refuse_missing(self.name, self.variables, columns, where)
+        _refuse_missing(self.name, self.needed, columns, where)
         try:
             return self.template.render(columns)
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
@@ -67,10 +70,13 @@ class Value:
     name: str
     expression: TemplateExpression
     variables: frozenset[str]
+    """The columns that it may read."""
+    needed: frozenset[str]
+    """Those without which it has no value."""
 
     def evaluate(self, columns: Columns, where: str) -> object:
         """The value for one document; raises as `Text.render`."""
-        _refuse_missing(self.name, self.variables, columns, where)
+        _refuse_missing(self.name, self.needed, columns, where)
         try:
             value: object = self.expression(columns)
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
@@ -88,7 +94,7 @@ def text(name: str, source: str) -> Text:
     """
     env = environment()
     tree = _parse(env, name, source)
-    return Text(name, env.from_string(source), frozenset(meta.find_undeclared_variables(tree)))
+    return Text(name, env.from_string(source), *_columns(tree))
 
 
 def value(name: str, source: str) -> Value:
@@ -104,7 +110,14 @@ def value(name: str, source: str) -> Value:
             f"{name}: must be exactly one {{{{ expression }}}} (it yields a list), got {source[:80]!r}",
         )
     compiled = env.compile_expression(match["expression"], undefined_to_none=False)
-    return Value(name, compiled, frozenset(meta.find_undeclared_variables(tree)))
+    return Value(name, compiled, *_columns(tree))
+
+
+def _columns(tree: nodes.Template) -> tuple[frozenset[str], frozenset[str]]:
+    """The columns that a template may read, and those that it needs: one that asks `is defined` needs none."""
+    variables = frozenset(meta.find_undeclared_variables(tree))
+    asks = any(test.name in ("defined", "undefined") for test in tree.find_all(nodes.Test))
+    return variables, frozenset() if asks else variables
 
 
 def _parse(env: ImmutableSandboxedEnvironment, name: str, source: str) -> nodes.Template:

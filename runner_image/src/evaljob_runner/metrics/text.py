@@ -9,7 +9,9 @@ from evaljob_runner.metrics.base import Args, Definition, as_text, simple
 
 
 def _normal(text: str, args: Args) -> str:
-    """lm-eval's order: case, punctuation, numbers."""
+    """lm-eval's order: patterns, case, punctuation, numbers."""
+    for pattern in args.get("regexes_to_ignore", "").split("\n"):
+        text = re.sub(pattern, "", text)
     if args.get("ignore_case") == "true":
         text = text.lower()
     if args.get("ignore_punctuation") == "true":
