@@ -269,3 +269,25 @@ def test_ctrl_c_ends_the_runners_and_says_how_to_resume(tmp_path: Path, number: 
     assert first.returncode == 130
     assert "run the same command to resume" in err
     assert not any(Path(f"/proc/{pid}").exists() for pid in terminal.runners())
+
+
+def test_import_writes_a_task_and_says_what_became_of_each_field(call: Call, tmp_path: Path) -> None:
+    cases = Path(__file__).parents[1] / "imports"
+    equal = call("import", "lm-eval", cases / "letters" / "task.yaml", "-o", tmp_path / "task.yaml")
+    assert (equal.code, equal.out) == (0, "")
+    assert (tmp_path / "task.yaml").read_text() == (
+        "# task.yaml of lm-eval, by evaljob import\n" + (cases / "letters" / "taskSpec.yaml").read_text()
+    )
+    assert "\ndescription       carried\n" in equal.err
+    other = call("import", "lm-eval", cases / "other-scores" / "task.yaml")
+    assert other.code == 2
+    assert other.out.endswith((cases / "other-scores" / "taskSpec.yaml").read_text())
+    assert "metric_list: mcc        dropped, changes scores  no metric of ours\n" in other.err
+    python = call("import", "lm-eval", cases / "python" / "task.yaml")
+    assert (python.code, python.out) == (2, "")
+    assert (
+        "process_docs   needs the adapter  Python changes the documents: utils.process_docs\n" in python.err
+    )
+    missing = call("import", "lm-eval", tmp_path / "none.yaml")
+    assert (missing.code, missing.out) == (2, "")
+    assert "none.yaml" in missing.err

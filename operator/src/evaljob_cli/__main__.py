@@ -17,7 +17,7 @@ from evaljob.packing import unpack
 from evaljob.plan import Settings
 from evaljob.result import Failure
 from evaljob.summary import Summary
-from evaljob_cli import planned, previewed, rendered, table
+from evaljob_cli import importing, planned, previewed, rendered, table
 from evaljob_cli.catalogue import catalogue
 from evaljob_cli.execute import InterruptedRunError, execute, write
 from evaljob_cli.inputs import InputError, assignments, durable, identified, read_evaljob, resolve
@@ -32,6 +32,8 @@ _EXIT_CODES: dict[type[Exception], int] = {InputError: 2, InterruptedRunError: 1
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
+
+app.add_typer(importing.app, name="import")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="YAML file with one EvalJob.")]
 Mounts = Annotated[
