@@ -10,7 +10,7 @@ SUITES := cluster-tests faults-test torch test-vllm integration
 export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help quickstart test lint verify unit integration faults-test torch test-vllm chart crd-test e2e crd lock cluster-up cluster-down bench-overhead kill-test parity bench-runner faults chaos bench-control
+.PHONY: help quickstart test lint verify unit integration faults-test torch test-vllm chart crd-test e2e crd lock cluster-up cluster-down bench-overhead kill-test parity bench-runner faults chaos fuzz bench-control
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -50,6 +50,9 @@ faults: .venv/.synced  ## the operator under faults, all of them: 20 minutes; th
 
 chaos: .venv/.synced  ## the operator killed at random moments in runs of 20 partitions; the last line is JSON
 	.venv/bin/python -m tests.faults.chaos
+
+fuzz: .venv/.synced  ## EvalJobs drawn from the CRD's schema (COUNT=500, SEED=n) against the operator; the last line is JSON
+	.venv/bin/python -m tests.faults.fuzz $(or $(COUNT),500) --seed $(or $(SEED),0)
 
 bench-control: .venv/.synced  ## what the control side of N partitions costs (N=1000), beside a raw loop and plain kopf
 	.venv/bin/python -m tests.benchmarks.control $(or $(N),1000) $(ARGS)

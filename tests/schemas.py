@@ -4,7 +4,8 @@ Not hypothesis-jsonschema: of JSON Schema a CRD has this small part, and what it
 integer-or-string) is what matters here. CEL rules are not known here: whoever draws asks what accepts.
 """
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hypothesis import strategies as st
@@ -31,23 +32,45 @@ def values(schema: Schema) -> SearchStrategy[Json]:
 
 
 @st.composite
-def grown(draw: DrawFn, schema: Schema, value: Json, chance: int = 12) -> Json:
-    """A value that was accepted, with some of what the schema offers beside it or in its place.
+def changed(draw: DrawFn, schema: Schema, value: Json, most: int = 4) -> Json:
+    """A value with a few of its fields, or of those that the schema has beside them, drawn anew.
 
     Args:
         draw: hypothesis' own.
         schema: of the value.
-        value: where to begin.
-        chance: one of so many fields is drawn.
+        value: where to begin; stays as it is.
+        most: how many changes.
     """
-    if "properties" in schema and isinstance(value, dict):
-        fields = schema["properties"]
-        kept = {k: draw(grown(fields[k], v, chance)) for k, v in value.items()}
-        new = [k for k in fields if k not in value and draw(st.integers(1, chance)) == 1]
-        return kept | {k: draw(values(fields[k])) for k in new}
-    if "items" in schema and isinstance(value, list):
-        return [draw(grown(schema["items"], item, chance)) for item in value]
-    return draw(values(schema)) if draw(st.integers(1, chance)) == 1 else value
+    value = copy.deepcopy(value)
+    places = st.sampled_from(list(_places(schema, value)))
+    for path, found in draw(st.lists(places, min_size=1, max_size=most, unique_by=lambda p: p[0])):
+        parent = _at(value, path[:-1])
+        if isinstance(parent, dict | list):  # still what it was before the other changes
+            parent[path[-1]] = draw(values(found))
+    return value
+
+
+def _places(
+    schema: Schema, value: Json, path: tuple[Any, ...] = ()
+) -> Iterator[tuple[tuple[Any, ...], Schema]]:
+    """Where a value can be changed: its fields, and those that it could have."""
+    if isinstance(value, dict):
+        for name, inner in schema.get("properties", {}).items():
+            yield (*path, name), inner
+            yield from _places(inner, value.get(name), (*path, name))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _places(schema["items"], item, (*path, i))
+
+
+def _at(value: Json, path: tuple[Any, ...]) -> Json:
+    for part in path:
+        if not (isinstance(value, dict) and part in value) and not (
+            isinstance(value, list) and part < len(value)
+        ):
+            return None
+        value = value[part]
+    return value
 
 
 def _object(schema: Schema) -> SearchStrategy[Json]:

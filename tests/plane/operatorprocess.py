@@ -47,7 +47,7 @@ class OperatorProcess(Program):
 
     def ready(self) -> bool:
         """Whether it runs and has made its first lists."""
-        return self.running and b" ready; " in self.log.read_bytes()[self._log_at_start :]
+        return self.running and b'"ready; ' in self.log.read_bytes()[self._log_at_start :]
 
     async def supervise(self) -> None:
         """Start it whenever it is not there, as a Deployment does, until cancelled."""

@@ -2,22 +2,13 @@
 
 import argparse
 import asyncio
-import logging
 import sys
 from pathlib import Path
 
-from evaljob_operator import handlers
+from evaljob_operator import handlers, logs
 from evaljob_operator.api import ApiError
 from evaljob_operator.settings import SettingsError, load
 from evaljob_operator.startup import StartError
-
-
-class OneLine(logging.Formatter):
-    """One line per record: object names and messages of others cannot forge a second one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record with control characters escaped."""
-        return super().format(record).replace("\r", "\\r").replace("\n", "\\n")
 
 
 def main(argv: list[str]) -> int:
@@ -29,11 +20,7 @@ def main(argv: list[str]) -> int:
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    handler = logging.StreamHandler()
-    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=settings.log_level, handlers=[handler])
-    for chatty in ("aiohttp.access", "kopf"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
+    logs.to(sys.stderr, settings.log_level)
     try:
         asyncio.run(handlers.serve(settings))
     except (StartError, ApiError) as error:

@@ -27,6 +27,7 @@ from evaljob_operator.api import (
 )
 from evaljob_operator.backoff import Backoff
 from evaljob_operator.freeze import PredecessorError, UnreadablePlanError, freeze, get, make, read
+from evaljob_operator.logs import concerning
 from evaljob_operator.pods import PodLists
 from evaljob_operator.publisher import NEVER, Publisher
 from evaljob_operator.refusals import Refusals, refusal
@@ -88,6 +89,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Pass after pass until nothing is left to do for this EvalJob."""
+        concerning(str(self))
         while True:
             self._awake.clear()
             started = self._world.monotonic()

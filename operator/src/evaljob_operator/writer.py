@@ -9,7 +9,18 @@ from itertools import islice
 
 from evaljob import jobs
 from evaljob.decide import Deletion, Record, Suspension
-from evaljob.names import API_VERSION, KIND, LABEL_NAME, MANAGED_BY, Reason, summary_name
+from evaljob.names import (
+    API_VERSION,
+    KIND,
+    LABEL_DATASET,
+    LABEL_MODEL,
+    LABEL_NAME,
+    LABEL_SHARD,
+    MANAGED_BY,
+    Reason,
+    shard_label,
+    summary_name,
+)
 from evaljob.packing import Packed
 from evaljob.plan import Partition, Plan
 from evaljob.spec import EvalJob
@@ -38,6 +49,8 @@ from evaljob_operator.refusals import refusal
 log = logging.getLogger(__name__)
 _WITH_PODS = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
 """Without it the API server orphans a Job's pods, GPUs included."""
+MESSAGE_MAX = 1024
+"""Characters of an Event's message, as Kubernetes has it."""
 CHUNK = 50
 """Writes started at once: an EvalJob of 10,000 partitions leaves room for a small one."""
 
@@ -67,6 +80,7 @@ class Writer:
         async def make(partition: Partition) -> None:
             try:
                 await self._create(evaljob, jobs.job(evaljob, plan, partition))
+                log.debug("Job is there", extra={"partition": str(partition)})
             except ApiError as error:
                 if refusal(error) in (None, Reason.PERMISSION_DENIED):
                     raise
@@ -93,8 +107,10 @@ class Writer:
         await _in_chunks(self._record(r) for r in records)
 
     async def _record(self, record: Record) -> None:
-        if await self._patch(record.job, jobs.record_patch(record.uid, record.text, stop_at=record.stop_at)):
+        patch = jobs.record_patch(record.uid, record.text, stop_at=record.stop_at)
+        if job := await self._patch(record.job, patch):
             self._metrics.recorded(record.outcome)
+            log.info("%s", record.outcome, extra={"partition": partition_of(job)})
 
     async def suspend(self, suspensions: Iterable[Suspension]) -> None:
         """Stop and continue Jobs."""
@@ -103,8 +119,8 @@ class Writer:
     async def _suspend(self, change: Suspension) -> None:
         await self._patch(change.job, {"metadata": {"uid": change.uid}, "spec": {"suspend": change.suspend}})
 
-    async def _patch(self, job: str, patch: Json) -> bool:
-        """Whether it was still that Job."""
+    async def _patch(self, job: str, patch: Json) -> Json | None:
+        """The Job as it is then; None when it was another one by now."""
         path = job_path(self._namespace, job)
         try:
             answer = await self._api.request("PATCH", path, body=patch, content_type=MERGE_PATCH)
@@ -113,9 +129,9 @@ class Writer:
             if isinstance(error, InvalidError) and "metadata.uid" not in error.message:
                 raise
             log.info("%s: %s", path, error)
-            return False
+            return None
         self._informers.jobs.absorb(answer)
-        return True
+        return answer
 
     async def delete(self, deletions: Iterable[Deletion]) -> None:
         """Delete Jobs, unless they are gone or others by now."""
@@ -192,6 +208,7 @@ class Writer:
     async def events(self, evaljob: EvalJob, events: Iterable[Event], now: datetime) -> None:
         """Tell of changed conditions. Events are news, not state: one that cannot be posted is dropped."""
         for event in events:
+            log.info("%s: %s", event.reason, event.message[:MESSAGE_MAX])
             body = event_object(evaljob, event, now)
             try:
                 await self._api.request("POST", core_path(self._namespace, "events"), body=body)
@@ -203,6 +220,13 @@ def _change(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, st
     """The merge patch from one to the other: what is no longer there has to be said."""
     changed: dict[str, str | None] = {key: None for key in before if key not in after}
     return changed | {key: text for key, text in after.items() if before.get(key) != text}
+
+
+def partition_of(job: Json) -> str:
+    """Which partition a Job is, by its labels, as messages name it."""
+    labels = job["metadata"].get("labels") or {}
+    name, shard = f"{labels.get(LABEL_MODEL)}/{labels.get(LABEL_DATASET)}", labels.get(LABEL_SHARD, "")
+    return name if shard == shard_label(0, 1) else f"{name} {shard.replace('-of-', '/')}"
 
 
 def event_object(evaljob: EvalJob, event: Event, now: datetime) -> Json:
@@ -222,7 +246,7 @@ def event_object(evaljob: EvalJob, event: Event, now: datetime) -> Json:
         },
         "type": event.type,
         "reason": event.reason,
-        "message": event.message[:1024],
+        "message": event.message[:MESSAGE_MAX],
         "firstTimestamp": time,
         "lastTimestamp": time,
         "count": 1,
