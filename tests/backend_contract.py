@@ -28,6 +28,7 @@ from evaljob_runner.backends.base import (
 from evaljob_runner.errors import Fatal
 from evaljob_runner.evaluate import Shell, evaluate
 from evaljob_runner.progress import Progress, Stopwatch
+from evaljob_runner.tokens import Encoded, windowed
 from tests.runner_plans import DATE, TINY, assignment, tiny_dataset, tiny_model
 
 QUESTIONS = [json.loads(t)["question"] for t in (TINY / "data" / "gsm.jsonl").read_text().splitlines()[:24]]
@@ -137,6 +138,21 @@ class BackendContract:
                 assert math.isclose(weight.total, expected, abs_tol=1e-4)
                 assert weight.tokens == len(continuation)
                 assert weight.greedy == (steps.argmax(-1).tolist() == list(continuation))
+
+    def test_a_text_longer_than_the_window_is_weighed_in_parts(
+        self, open_tiny: Load, naive: NaiveModel, tmp_path: Path
+    ) -> None:
+        """Each token once, with what its window holds before it, by a loop over every position."""
+        tiny = open_tiny(changed(tmp_path, config={"max_position_embeddings": 40}))
+        text = Encoded(" ".join(QUESTIONS[:4]), tiny.tokenizer.encode(" ".join(QUESTIONS[:4]), special=True))
+        windows = windowed(text, tiny.tokenizer.prefix_id, tiny.rolling_window, "").pairs
+        assert len(windows) > 2
+        assert sum((continuation for _, continuation in windows), ()) == text.ids
+        (found,) = tiny.weigh([LogLikelihoodRequest("x", windows)])
+        for (context, continuation), weight in zip(windows, found.weights, strict=True):
+            steps = naive.logs([*context, *continuation])[len(context) - 1 : -1]
+            expected = sum(float(step[token]) for step, token in zip(steps, continuation, strict=True))
+            assert math.isclose(weight.total, expected, abs_tol=1e-4)
 
     @pytest.mark.parametrize(
         "params",

@@ -11,9 +11,11 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+from evaljob.plan import PlannedDataset
+from evaljob.task import Task
 from evaljob_runner.evaluate import Shell, evaluate
 from evaljob_runner.progress import Progress, Stopwatch
-from tests.runner_plans import assignment, tiny_dataset, tiny_model
+from tests.runner_plans import assignment, planned, tiny_dataset, tiny_model
 
 Seen = list[tuple[tuple[int, ...], str]]
 """What the engine saw: the token ids of each row, and every parameter."""
@@ -21,17 +23,31 @@ Found = tuple[Seen, Mapping[str, Any]]
 """What it saw, and what was logged of its answers by sample."""
 Watch = Callable[[Any], AbstractContextManager[Seen]]
 """Collects everything that reaches the engine of a backend, in the order of prompts."""
-# A chat dataset with sampling of its own, plain generation, and two of log-likelihoods.
+# A chat dataset with sampling of its own, plain generation, two of choices and one of whole texts.
 GENERATION = {"chat": {"temperature": 0.7, "top_k": 3, "max_tokens": 12}}
 FORMATS = {"chat": "Chat", "kind": "Chat"}
 GENERATING = ("chat", "gsm")
-ALL = ("chat", "gsm", "kind", "mc")
+ALL = ("chat", "gsm", "kind", "mc", "text")
+TEXT = Task.model_validate(
+    {
+        "requestType": "LogLikelihoodRolling",
+        "target": "{{ question }} {{ solution }}",
+        "metrics": [{"name": "bits_per_byte", "primary": True}],
+    }
+)
+
+
+def dataset(name: str) -> PlannedDataset:
+    """One of the datasets; texts are the questions of gsm with their solutions."""
+    if name == "text":
+        return planned(TEXT, name=name, source="pvc://data/gsm.jsonl", limit=4)
+    return tiny_dataset(name, limit=4)
 
 
 def run(backend: Any, watch: Watch, name: str, out: Path) -> Found:  # noqa: ANN401 - any local backend
     """Evaluate a dataset on a live backend."""
     model = tiny_model(promptFormat=FORMATS.get(name, "Text"), generation=GENERATION.get(name, {}))
-    work = assignment(model, tiny_dataset(name, limit=4), out)
+    work = assignment(model, dataset(name), out)
     out.mkdir(parents=True)
     with watch(backend) as seen, (out / "progress").open("w") as said:
         evaluate(work, Shell(lambda *_: backend, Progress(said), Stopwatch(), lambda _: None))

@@ -119,6 +119,7 @@ ACCEPTED: dict[str, Manifest] = {
             )
         ],
     },
+    "texts to weigh": own_task(requestType="LogLikelihoodRolling", prompt=None),
     "inline samples": {"datasets": [dataset(source=None, inline={"jsonl": '{"q": 1}'})]},
     "any display name": {"models": [model(displayName="[basene][chat-128k] Qwen2-72B-Instruct 模型 🦙")]},
     "253 characters of display name": {"datasets": [dataset(displayName="名" * 253)]},
@@ -262,11 +263,15 @@ REFUSED: dict[str, tuple[Manifest, tuple[str, ...]]] = {
     ),
     "a description of a conversation": (
         own_task(requestType="Chat", prompt=None, messages="{{ m }}", description="x"),
-        ("taskSpec", "description: not used with requestType Chat"),
+        ("taskSpec", "description: only with requestType Generate or LogLikelihood"),
     ),
     "several right choices": (
         own_task(requestType="LogLikelihood", choices={"values": ["A", "B"]}, references="{{ r }}"),
-        ("taskSpec", "references: not used with requestType LogLikelihood"),
+        ("taskSpec", "references: only with requestType Generate or Chat"),
+    ),
+    "a prompt before a text to weigh": (
+        own_task(requestType="LogLikelihoodRolling"),
+        ("taskSpec", "prompt: needed by requestType Generate or LogLikelihood, and only there"),
     ),
     "zero repeats": ({"datasets": [dataset(repeats=0)]}, ("spec.datasets[0].repeats", "greater than or equal to 1")),
     "thoughts without end": (

@@ -1,6 +1,7 @@
 """Every task of the catalogue from rows to a score: a right and a wrong answer to each of its rows."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import pytest
 
 from evaljob import result as results
 from evaljob.backends import PromptFormat
+from evaljob.requests import RequestType
 from evaljob.result import PartitionResult
-from evaljob.task import RequestType
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.scripted import ScriptedBackend
 from tests.runner_plans import tiny_model
@@ -60,7 +61,10 @@ def weighing(task: str, *, right: bool) -> ScriptedBackend:
     return ScriptedBackend(weight=weight)
 
 
-@pytest.mark.parametrize("task", TASKS)
+ROLLING = [name for name, task in TASKS.items() if task.request_type is RequestType.LOG_LIKELIHOOD_ROLLING]
+
+
+@pytest.mark.parametrize("task", sorted(TASKS.keys() - set(ROLLING)))
 def test_right_answers_score_one_and_wrong_ones_do_not(task: str, tmp_path: Path) -> None:
     weighs = TASKS[task].request_type is RequestType.LOG_LIKELIHOOD
     scores = {}
@@ -69,3 +73,12 @@ def test_right_answers_score_one_and_wrong_ones_do_not(task: str, tmp_path: Path
         scores[which] = primary(evaluated(work(task, CHAT, tmp_path / which), backend))
     assert scores["right"] == 1
     assert scores["wrong"] < 0.3
+
+
+@pytest.mark.parametrize("task", ROLLING)
+def test_a_text_that_the_model_knows_takes_no_bits(task: str, tmp_path: Path) -> None:
+    known = evaluated(work(task, CHAT, tmp_path / "known"), ScriptedBackend())
+    guessed = ScriptedBackend(weight=lambda _, text: -len(text.encode()) * math.log(2))
+    unknown = evaluated(work(task, CHAT, tmp_path / "unknown"), guessed)
+    assert primary(known) == 0
+    assert primary(unknown) == pytest.approx(1)  # a bit for each byte

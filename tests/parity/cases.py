@@ -1,6 +1,7 @@
 """What is compared: a task, a model, shots, with or without chat template."""
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -15,8 +16,17 @@ from tests.runner_plans import TINY
 HERE = Path(__file__).parent
 DEV = 8
 """Rows of each data set that are examples."""
+PAGES = ("gsm", "mmlu-dev")
+"""Data sets of whose questions texts are made."""
+PAGE_SIZES = (1, 2, 3, 5, 50)
+"""Questions of each text."""
+PRECISION, LOG_PRECISION = 1e-9, 1e-6
+"""Metrics are made of 0 and 1, or of log-likelihoods, which engines round differently."""
 
 
+Kind = Literal["generate", "choose", "weigh"]
+KINDS: dict[str, Kind] = {"mc": "choose", "letters": "choose", "pages": "weigh"}
+"""Of the tasks that are no generation. What is weighed are whole texts, behind each other in windows."""
 Format = Literal["Text", "Chat", "Turns"]
 """Turns: with the chat template, each example as a turn of the user and one of the assistant."""
 
@@ -43,8 +53,7 @@ class Case:
 
     def __str__(self) -> str:
         """As a report names it."""
-        kind = "generate" if self.generates else "choose"
-        return f"{self.model.name}/{self.data}/{kind}/{self.shots}-shot/{self.format}"
+        return f"{self.model.name}/{self.data}/{self.kind}/{self.shots}-shot/{self.format}"
 
     @property
     def chat(self) -> bool:
@@ -52,14 +61,20 @@ class Case:
         return self.format != "Text"
 
     @property
-    def generates(self) -> bool:
-        """Whether answers are texts, and not choices."""
-        return self.task in ("gsm", "capitals")
+    def kind(self) -> Kind:
+        """What the model is asked for."""
+        return KINDS.get(self.task, "generate")
+
+    @property
+    def precision(self) -> float:
+        """How near metrics must be, relative to their value."""
+        return LOG_PRECISION if self.kind == "weigh" else PRECISION
 
     def ours(self) -> Task:
         """The task in our language."""
         document = yaml.safe_load((HERE / "tasks" / f"{self.task}.yaml").read_text())
-        document["fewShot"] |= {"count": self.shots, "asTurns": self.format == "Turns"}
+        if "fewShot" in document:
+            document["fewShot"] |= {"count": self.shots, "asTurns": self.format == "Turns"}
         if self.chat and "description" in document:
             document["descriptionRole"] = "System"  # as lm-eval
         return Task.model_validate(document)
@@ -67,9 +82,9 @@ class Case:
     def theirs(self, data: Path) -> dict[str, Any]:
         """The task as lm-eval reads it."""
         document = yaml.safe_load((HERE / "lm_eval" / f"{self.task}.yaml").read_text())
-        files = {split: str(data / self.data / f"{split}.jsonl") for split in ("test", "dev")}
+        splits = {"test_split": "test"} | ({} if self.kind == "weigh" else {"fewshot_split": "dev"})
+        files = {split: str(data / self.data / f"{split}.jsonl") for split in splits.values()}
         where = {"dataset_path": "json", "dataset_kwargs": {"data_files": files}}
-        splits = {"test_split": "test", "fewshot_split": "dev"}
         return {"task": self.data, "num_fewshot": self.shots, **where, **splits, **document}
 
 
@@ -80,7 +95,13 @@ def tiny(scratch: Path) -> list[Case]:
     formats: tuple[tuple[int, Format], ...] = ((0, "Text"), (5, "Text"), (0, "Chat"), (5, "Chat"))
     found = [Case(model, *names, shots, kind, None) for names, (shots, kind) in product(sets, formats)]
     found += [Case(model, *names, 5, "Turns", None) for names in sets[:2]]
-    return [*found, Case(_short(scratch, 52), "mc", "mc", 1, "Text", None)]
+    found += [Case(model, "pages", "gsm-pages", 0, kind, None) for kind in ("Text", "Chat")]
+    short = _short(scratch, 52)
+    return [
+        *found,
+        Case(short, "mc", "mc", 1, "Text", None),
+        Case(short, "pages", "gsm-pages", 0, "Text", None),
+    ]
 
 
 def _short(scratch: Path, window: int) -> Model:
@@ -97,7 +118,8 @@ def smollm2(data: Path, limit: int) -> list[Case]:
     model = Model("smollm2", data / "models" / "smollm2", 2048)
     sets = (("letters", "mmlu-dev"), ("mc", "capitals"), ("capitals", "capitals"))
     formats: tuple[tuple[int, Format], ...] = ((0, "Text"), (5, "Text"), (0, "Chat"), (5, "Chat"))
-    return [Case(model, *names, shots, kind, limit) for names, (shots, kind) in product(sets, formats)]
+    found = [Case(model, *names, shots, kind, limit) for names, (shots, kind) in product(sets, formats)]
+    return [*found, Case(model, "pages", "mmlu-dev-pages", 0, "Text", None)]
 
 
 def write_data(out: Path, prepared: Path | None) -> None:
@@ -113,7 +135,21 @@ def write_data(out: Path, prepared: Path | None) -> None:
         rows = [json.loads(text) for text in source.read_text().splitlines()]
         if source.stem == "capitals":
             rows = [row | {"question": f"What is the capital of {row['name']}?"} for row in rows]
-        (out / source.stem).mkdir(parents=True)
-        for split, part in (("dev", rows[:DEV]), ("test", rows[DEV:])):
-            text = "".join(json.dumps(row) + "\n" for row in part)
-            (out / source.stem / f"{split}.jsonl").write_text(text)
+        _write(out / source.stem, dev=rows[:DEV], test=rows[DEV:])
+        if source.stem in PAGES:
+            _write(out / f"{source.stem}-pages", test=list(_pages(rows)))
+
+
+def _pages(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
+    """Questions behind each other as one text, each text longer than the one before: up to several windows."""
+    begin = 0
+    for size in PAGE_SIZES:
+        questions = [row["question"] for row in rows[begin : begin + size]]
+        yield {"page": "\n\n".join(questions)}
+        begin += size
+
+
+def _write(folder: Path, **splits: list[dict[str, Any]]) -> None:
+    folder.mkdir(parents=True)
+    for split, rows in splits.items():
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 TOLERANCE = 1e-4
 """Of log-likelihoods in float32: batches of another shape round differently."""
+RELATIVE = 1e-6
+"""Of sums over a thousand tokens, which lm-eval makes in float32, and of scores made of them."""
 OVERFLOW = "ContextOverflow"
 Ids = tuple[int, ...]
 
@@ -17,8 +19,8 @@ class Sample:
     ids: tuple[Ids, ...]
     """The prompt's token ids; for choices context and continuation of each."""
     output: str | None
-    weights: tuple[tuple[float, bool], ...]
-    """Log-likelihood and whether it is greedy, per choice."""
+    weights: tuple[tuple[float, bool | None], ...]
+    """Log-likelihood and whether it is greedy, per choice; of a text lm-eval does not tell the latter."""
     scores: Mapping[str, float]
     overflow: bool = False
     """Ours alone: the prompt does not fit the window."""
@@ -29,7 +31,7 @@ class Run:
     """All samples by index, and the metrics with their standard errors."""
 
     samples: Mapping[int, Sample]
-    metrics: Mapping[str, tuple[float, float]]
+    metrics: Mapping[str, tuple[float, float | None]]
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class Difference:
     """Where it has a reason (docs/parity.md): its name."""
 
 
-def compare(case: str, ours: Run, theirs: Run) -> Iterator[Difference]:
-    """Every difference between two runs."""
+def compare(case: str, ours: Run, theirs: Run, precision: float) -> Iterator[Difference]:
+    """Every difference between two runs; metrics may differ by `precision`, relative to their value."""
     if ours.samples.keys() != theirs.samples.keys():
         yield Difference(case, "samples", "all", sorted(ours.samples), sorted(theirs.samples))
         return
@@ -58,9 +60,11 @@ def compare(case: str, ours: Run, theirs: Run) -> Iterator[Difference]:
     why = OVERFLOW if any(sample.overflow for sample in ours.samples.values()) else None
     for name, (value, error) in ours.metrics.items():
         their_value, their_error = theirs.metrics[name]
-        if not math.isclose(value, their_value, rel_tol=1e-9):
+        if not math.isclose(value, their_value, rel_tol=precision):
             yield Difference(case, "metric", name, value, their_value, why)
-        if not math.isclose(error, their_error, rel_tol=1e-9, abs_tol=1e-12):
+        if error is None or their_error is None:
+            continue  # lm-eval has none for perplexities
+        if not math.isclose(error, their_error, rel_tol=precision, abs_tol=1e-12):
             yield Difference(case, "stderr", name, error, their_error, why)
 
 
@@ -75,9 +79,15 @@ def _sample(case: str, where: str, ours: Sample, theirs: Sample) -> Iterator[Dif
     if len(ours.weights) != len(theirs.weights):
         yield Difference(case, "choices", where, len(ours.weights), len(theirs.weights))
     for (mine, greedy), (their, their_greedy) in zip(ours.weights, theirs.weights, strict=False):
-        if not abs(mine - their) <= TOLERANCE:
+        if not math.isclose(mine, their, rel_tol=RELATIVE, abs_tol=TOLERANCE):
             yield Difference(case, "log-likelihood", where, mine, their)
         if greedy != their_greedy:
             yield Difference(case, "greedy", where, greedy, their_greedy)
-    if ours.scores != theirs.scores:
+    if not _alike(ours.scores, theirs.scores):
         yield Difference(case, "score", where, ours.scores, theirs.scores)
+
+
+def _alike(ours: Mapping[str, float], theirs: Mapping[str, float]) -> bool:
+    return ours.keys() == theirs.keys() and all(
+        math.isclose(ours[key], theirs[key], rel_tol=RELATIVE) for key in ours
+    )

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from evaljob import stats
 from evaljob.backends import Device, Dtype
 from evaljob.result import PartitionResult
 from evaljob.spec import Model
@@ -93,27 +92,29 @@ def run(case: Case, engine: Any, backend: str, data: Path, out: Path) -> Run:  #
     lines = [json.loads(text) for text in log.read_text().splitlines()]
     scores = {line["id"]: line["scores"] for line in lines if line["kind"] == "score"}
     samples = {
-        int(line["id"]): _sample(line, recorded.asked.get(f"{line['id']}#0", ()), scores[line["id"]])
+        int(line["id"]): _sample(case, line, recorded.asked.get(f"{line['id']}#0", ()), scores[line["id"]])
         for line in lines
         if line["kind"] == "inference"
     }
     return Run(samples, _metrics(result))
 
 
-def _sample(line: Mapping[str, Any], asked: tuple[Ids, ...], scores: Mapping[str, Any]) -> Sample:
+def _sample(case: Case, line: Mapping[str, Any], asked: tuple[Ids, ...], scores: Mapping[str, Any]) -> Sample:
     request = line["requests"][0]
-    weights = tuple((choice["sum"], choice["greedy"]) for choice in request.get("logprobs", ()))
+    weights = tuple(
+        (choice["sum"], None if case.kind == "weigh" else choice["greedy"])
+        for choice in request.get("logprobs", ())
+    )
     values = {name: float(score["value"]) for name, score in scores.items()}
     overflow = line["outcome"] == "ContextOverflow"
     return Sample(asked, request.get("output"), weights, values, overflow=overflow)
 
 
-def _metrics(result: PartitionResult) -> dict[str, tuple[float, float]]:
+def _metrics(result: PartitionResult) -> dict[str, tuple[float, float | None]]:
     (subset,) = result.subsets
     found = {}
     for metric, stat in zip(result.metrics, subset.stats, strict=True):
-        estimate = stats.estimate(stat, metric.unit)
+        estimate = metric.estimate(stat)
         assert estimate is not None
-        assert estimate.stderr is not None
         found[metric.key] = estimate.value, estimate.stderr
     return found

@@ -36,7 +36,7 @@ def _compared(
     first = ours.run(case, mine, backend, data, out / backend / str(case).replace("/", "-"))
     middle = time.monotonic()
     second = theirs.run(case, their, data)
-    found = list(compare(f"{backend}: {case}", first, second))
+    found = list(compare(f"{backend}: {case}", first, second, case.precision))
     seconds = f"{middle - begin:.1f} s, lm-eval {time.monotonic() - middle:.1f} s"
     size = len(first.samples)
     log.info("%s: %s: %d samples, %d differences, %s", backend, case, size, len(found), seconds)

@@ -1,8 +1,11 @@
 """A case by lm-eval, in this process, with every request to its model recorded."""
 
+import math
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,28 +36,51 @@ def load(folder: Path, backend: str, window: int) -> Any:  # noqa: ANN401 - an l
     return HFLM(str(folder), dtype="float32", device="cpu", batch_size=16, max_length=window)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What reached lm-eval's model."""
+
+    ids: dict[tuple[str, ...], tuple[Ids, ...]] = field(default_factory=dict)
+    """By what they were made of: (context,) of a generation, (context, continuation) of a choice."""
+    windows: deque[tuple[Ids, Ids]] = field(default_factory=deque)
+    """Of whole texts, one text after another."""
+
+    def windows_of(self, tokens: int) -> tuple[Ids, ...]:
+        """The next text's: as many as hold its tokens."""
+        found: tuple[Ids, ...] = ()
+        while tokens > 0:
+            context, rest = self.windows.popleft()
+            tokens -= len(rest)
+            found += (context, rest)
+        return found
+
+
 @contextmanager
-def recorded(lm: Any) -> Iterator[dict[tuple[str, ...], tuple[Ids, ...]]]:  # noqa: ANN401 - as above
-    """Token ids by what they were made of: (context,) of a generation, (context, continuation) of a choice."""
-    asked: dict[tuple[str, ...], tuple[Ids, ...]] = {}
+def recorded(lm: Any) -> Iterator[Asked]:  # noqa: ANN401 - as above
+    """Remember everything that reaches the model."""
+    asked = Asked()
     weigh = lm._loglikelihood_tokens  # noqa: SLF001 - the place where all token ids pass
     encode, batch_encode = lm.tok_encode, getattr(lm, "tok_batch_encode", None)
 
     def weighing(requests: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401 - lm-eval's own interface
-        asked.update({texts: (tuple(context), tuple(rest)) for texts, context, rest in requests})
+        for texts, context, rest in requests:
+            if texts is None:
+                asked.windows.append((tuple(context), tuple(rest)))
+            else:
+                asked.ids[texts] = tuple(context), tuple(rest)
         return weigh(requests, *args, **more)
 
     def encoding(strings: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401 - as above
         found = encode(strings, *args, **more)
         if not isinstance(strings, str):
-            asked.update({(text,): (tuple(ids),) for text, ids in zip(strings, found, strict=True)})
+            asked.ids.update({(text,): (tuple(ids),) for text, ids in zip(strings, found, strict=True)})
         return found
 
     def batch_encoding(strings: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401 - as above
         assert batch_encode is not None
         ids, mask = batch_encode(strings, *args, **more)
         for text, row, real in zip(strings, ids, mask, strict=True):
-            asked[text,] = (tuple(row[real.bool()].tolist()),)
+            asked.ids[text,] = (tuple(row[real.bool()].tolist()),)
         return ids, mask
 
     lm._loglikelihood_tokens, lm.tok_encode = weighing, encoding  # noqa: SLF001
@@ -85,20 +111,25 @@ def run(case: Case, lm: Any, data: Path) -> Run:  # noqa: ANN401 - as above
         )
     samples: dict[int, Sample] = {}
     for row in found["samples"][case.data]:
-        mine = _sample(row, asked, case)
+        mine = _sample(row, asked, case, lm)
         if before := samples.get(row["doc_id"]):
             mine = Sample(mine.ids, mine.output, mine.weights, {**before.scores, **mine.scores})
         samples[row["doc_id"]] = mine
     return Run(samples, _metrics(found["results"][case.data]))
 
 
-def _sample(row: Mapping[str, Any], asked: Mapping[tuple[str, ...], tuple[Ids, ...]], case: Case) -> Sample:
+def _sample(row: Mapping[str, Any], asked: Asked, case: Case, lm: Any) -> Sample:  # noqa: ANN401 - as above
     """A row of the sample log: one per document and filter."""
     arguments = [tuple(argument) for argument in row["arguments"]]
+    if case.kind == "weigh":
+        scores = {name: -row[name][0] / row[name][1] for name in row["metrics"]}
+        scores["bits_per_byte"] /= math.log(2)
+        ids = asked.windows_of(len(lm.tok_encode(arguments[0][0])))
+        return Sample(ids, None, ((float(row["resps"][0][0]), None),), scores)
     scores = {_key(name, row["filter"]): float(row[name]) for name in row["metrics"]}
-    if case.generates:
-        return Sample(asked[arguments[0][0],], row["resps"][0][0], (), scores)
-    ids = tuple(ids for texts in arguments for ids in asked[texts])
+    if case.kind == "generate":
+        return Sample(asked.ids[arguments[0][0],], row["resps"][0][0], (), scores)
+    ids = tuple(ids for texts in arguments for ids in asked.ids[texts])
     return Sample(ids, None, tuple((float(r[0][0]), bool(r[0][1])) for r in row["resps"]), scores)
 
 
@@ -107,10 +138,11 @@ def _key(metric: str, pipeline: str) -> str:
     return metric if pipeline == "none" else f"{metric},{pipeline}"
 
 
-def _metrics(results: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+def _metrics(results: Mapping[str, Any]) -> dict[str, tuple[float, float | None]]:
     found = {}
     for name, value in results.items():
         metric, _, pipeline = name.partition(",")
         if pipeline and not metric.endswith("_stderr"):
-            found[_key(metric, pipeline)] = float(value), float(results[f"{metric}_stderr,{pipeline}"])
+            error = results[f"{metric}_stderr,{pipeline}"]
+            found[_key(metric, pipeline)] = float(value), None if error == "N/A" else float(error)
     return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from evaljob.task import RequestType
+from evaljob.requests import RequestType
 from evaljob_runner.evaluate import Shell, evaluate
 from evaljob_runner.progress import Progress, Stopwatch
 from tests.runner_plans import tiny_model

@@ -10,7 +10,7 @@ from evaljob.backends import Device, Dtype
 from evaljob.names import Reason
 from evaljob_runner.backends.base import LogLikelihoodRequest, Sampling
 from evaljob_runner.errors import Fatal
-from tests.backend_contract import BackendContract, changed, generated, sampling
+from tests.backend_contract import QUESTIONS, BackendContract, changed, generated, sampling
 from tests.runner_plans import DATE, TINY
 
 if TYPE_CHECKING:
@@ -39,6 +39,30 @@ def test_choices_of_one_token_share_one_forward_pass(open_tiny: Load) -> None:
     assert {len(letter) for letter in letters} == {1}
     list(backend.weigh([LogLikelihoodRequest("x", tuple((context, letter) for letter in letters))]))
     assert rows == [1]
+
+
+def test_a_batch_of_long_texts_is_split_where_its_logits_would_be_too_large(
+    open_tiny: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evaljob_runner.backends import transformers as module
+
+    backend = open_tiny()
+    texts = [backend.tokenizer.encode(question, special=True) for question in QUESTIONS[:6]]
+    requests = [LogLikelihoodRequest(str(i), ((ids[:1], ids[1:]),)) for i, ids in enumerate(texts)]
+    whole = list(backend.weigh(requests))
+    rows: list[int] = []
+    logits = backend._logits  # noqa: SLF001 - right before the engine
+
+    def counted(ids: Any, mask: Any, positions: list[int]) -> Any:  # noqa: ANN401 - as above
+        rows.append(len(ids))
+        return logits(ids, mask, positions)
+
+    monkeypatch.setattr(backend, "_logits", counted)
+    monkeypatch.setattr(module, "LOGITS_MAX", 2 * max(map(len, texts)) * backend.model.config.vocab_size)
+    split = list(backend.weigh(requests))
+    assert rows == [2, 2, 2]
+    totals = [[reply.weights[0].total for reply in replies] for replies in (whole, split)]
+    assert totals[0] == pytest.approx(totals[1], abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,11 @@ TASK: Document = {
     "target": "{{ a }}",
     "metrics": [{"name": "exact_match", "primary": True}],
 }
+ROLLING: Document = {
+    "requestType": "LogLikelihoodRolling",
+    "target": "{{ a }}",
+    "metrics": [{"name": "bits_per_byte", "primary": True}],
+}
 LOG_LIKELIHOOD: Document = {
     **TASK,
     "requestType": "LogLikelihood",

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from evaljob.backends import PromptFormat
+from evaljob.requests import RequestType
 from evaljob.spec import Dataset, Model
-from evaljob.task import RequestType
 from evaljob_cli.catalogue import catalogue
 from evaljob_runner import data
 from evaljob_runner.assignment import Assignment

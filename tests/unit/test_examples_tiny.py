@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from evaljob.task import RequestType, Task
+from evaljob.requests import RequestType
+from evaljob.task import Task
 from tests.tiny import make_data
 
 TINY = Path(make_data.__file__).parent

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from evaljob.metrics import KINDS, problem
-from evaljob.task import RequestType, Task
+from evaljob.requests import RequestType
+from evaljob.task import Task
 from evaljob_cli.catalogue import catalogue
 from evaljob_runner.metrics import REGISTRY
 from tests.unit.builders import CHAT, LOG_LIKELIHOOD, TASK
@@ -83,6 +84,7 @@ def test_a_metric_takes_what_its_request_types_give(name: str) -> None:
     kind, found = KINDS[name], REGISTRY[name]
     answers = kind.requests & {RequestType.GENERATE, RequestType.CHAT}
     assert bool(found.choose) == (RequestType.LOG_LIKELIHOOD in kind.requests)
+    assert bool(found.measure) == (RequestType.LOG_LIKELIHOOD_ROLLING in kind.requests)
     assert bool(found.compare) == (bool(answers) and not kind.executes)
     assert bool(found.execute) == kind.executes
 

@@ -12,7 +12,7 @@ RUN = Run({0: SAMPLE, 1: SAMPLE}, {"acc": (1.0, 0.0)})
 
 
 def kinds(ours: Run, theirs: Run) -> list[tuple[str, str | None]]:
-    return [(d.kind, d.why) for d in compare("case", ours, theirs)]
+    return [(d.kind, d.why) for d in compare("case", ours, theirs, 1e-9)]
 
 
 def changed(**fields: Any) -> Run:  # noqa: ANN401 - fields of a Sample

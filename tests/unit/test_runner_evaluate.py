@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -394,6 +395,81 @@ def test_macro_f1_of_choices_counts_their_indexes(tmp_path: Path) -> None:
     found = run(work, ScriptedBackend(weight=judge))
     assert found.subsets[0].labels["f1_macro"].keys() == {"0", "1", "2", "3"}
     assert sum(c.actual for c in found.subsets[0].labels["f1_macro"].values()) == 2
+
+
+TEXTS = {
+    "requestType": "LogLikelihoodRolling",
+    "prompt": None,
+    "metrics": [
+        {"name": "bits_per_byte", "primary": True},
+        {"name": "byte_perplexity"},
+        {"name": "word_perplexity"},
+    ],
+}
+PAGES = [{"q": "", "a": text} for text in ("One page.", "Zwölf Wörter, über\nzwei Zeilen.", "x", "The end")]
+
+
+def test_texts_are_weighed_whole_and_the_sums_of_shards_add_up(tmp_path: Path) -> None:
+    """Two nats a token, a token per character: every number is known."""
+    totals = {}
+    for n in (1, 3):
+        dataset = planned(task(**TEXTS), inline={"jsonl": lines(PAGES)}, shards=n)
+        backend = ScriptedBackend(weight=lambda _, text: -2.0 * len(text), rolling_window=4)
+        parts = [
+            run(assignment(tiny_model(), dataset, tmp_path / f"{n}", shard=(k, n), attempt=f"a-{k}"), backend)
+            for k in range(n)
+        ]
+        assert [results.decode(results.encode(part)) for part in parts] == parts
+        totals[n] = [
+            sum(states, stats.EMPTY) for states in zip(*(p.subsets[0].stats for p in parts), strict=True)
+        ]
+    assert totals[1] == totals[3]
+    texts = [page["a"] for page in PAGES]
+    characters, size = len("".join(texts)), len("".join(texts).encode())
+    words = sum(len(text.split()) for text in texts)
+    values = [info.estimate(stat) for info, stat in zip(parts[0].metrics, totals[3], strict=True)]
+    assert [v.value for v in values if v] == pytest.approx(
+        [
+            2 * characters / size / math.log(2),
+            math.exp(2 * characters / size),
+            math.exp(2 * characters / words),
+        ]
+    )
+    assert {m.higher_is_better for m in parts[0].metrics} == {False}
+
+
+def test_the_log_holds_a_weighed_text_once_and_its_scores_are_made_again_from_it(tmp_path: Path) -> None:
+    work = assignment(tiny_model(), planned(task(**TEXTS), inline={"jsonl": lines(PAGES)}), tmp_path)
+    first = run(work, ScriptedBackend(weight=lambda _, text: -float(len(text))))
+    (line, *_) = (item for item in logged(tmp_path) if item["kind"] == "inference")
+    assert json.dumps(line).count("One page.") == 1
+    assert line["requests"][0]["logprobs"] == [
+        {"text": "", "sum": -9.0, "tokens": 9, "characters": 9, "bytes": 9, "greedy": False}
+    ]
+    assert run(dataclasses.replace(work, attempt="a-2"), ScriptedBackend()).subsets == first.subsets
+
+
+def test_a_text_that_is_empty_is_refused_before_the_model_loads(tmp_path: Path) -> None:
+    outside = Outside()
+    with pytest.raises(Fatal, match="target: metric bits_per_byte: the text is empty"):
+        outside.run(
+            assignment(tiny_model(), planned(task(**TEXTS), inline={"jsonl": lines([{"a": ""}])}), tmp_path)
+        )
+    assert outside.opened == 0
+
+
+def test_words_of_a_language_without_spaces_give_no_perplexity(tmp_path: Path) -> None:
+    dataset = planned(task(**TEXTS), inline={"jsonl": lines([{"a": "天" * 400}])})
+    with pytest.raises(Fatal, match=r"word_perplexity: more than 300 nats per item .* use byte_perplexity"):
+        run(assignment(tiny_model(), dataset, tmp_path), ScriptedBackend(weight=lambda _, t: -float(len(t))))
+
+
+def test_texts_are_not_weighed_behind_a_server(tmp_path: Path) -> None:
+    work = assignment(SERVED, planned(task(**TEXTS), inline={"jsonl": lines(PAGES)}), tmp_path)
+    with pytest.raises(
+        Fatal, match=r"LogLikelihoodRolling cuts texts with the model's tokenizer.*exclude: \["
+    ):
+        run(work)
 
 
 def test_repeats_at_temperature_0_are_refused(tmp_path: Path) -> None:

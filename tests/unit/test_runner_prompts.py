@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from evaljob.names import Reason
-from evaljob.task import Truncate
+from evaljob.task import Task, Truncate
 from evaljob_runner import templates, tokens
 from evaljob_runner.backends.base import TextPairs
 from evaljob_runner.backends.scripted import Characters
@@ -14,6 +14,7 @@ from evaljob_runner.data import Sample
 from evaljob_runner.errors import Fatal
 from evaljob_runner.prompts import Prompt, Prompter
 from evaljob_runner.tokens import Encoded
+from tests.unit.builders import ROLLING
 from tests.unit.test_runner_data import task
 
 DATE = dt.date(2026, 1, 31)
@@ -343,6 +344,37 @@ def test_the_digest_of_a_prompt_covers_its_choices() -> None:
     one, two = (encoded(prompt(**CHOICE, columns=columns | {"c": c})) for c in (["a", "b"], ["a", "c"]))
     assert one.ids == two.ids
     assert one.digest != two.digest
+
+
+@pytest.mark.parametrize(
+    ("size", "windows"),
+    [
+        # (context, tokens that are weighed); 0 is the prefix token.
+        (9, [([0], [1, 2, 3, 4, 5, 6, 7])]),
+        (7, [([0], [1, 2, 3, 4, 5, 6, 7])]),
+        (6, [([0], [1, 2, 3, 4, 5, 6]), ([1, 2, 3, 4, 5, 6], [7])]),
+        (3, [([0], [1, 2, 3]), ([3], [4, 5, 6]), ([4, 5, 6], [7])]),
+        (4, [([0], [1, 2, 3, 4]), ([3, 4], [5, 6, 7])]),
+        (1, [([i], [i + 1]) for i in range(7)]),
+    ],
+)
+def test_windows_weigh_each_token_once_with_as_much_before_it_as_fits(
+    size: int, windows: list[tuple[list[int], list[int]]]
+) -> None:
+    text = Encoded("text", tuple(range(1, 8)))
+    assert tokens.windowed(text, 0, size, "x").pairs == tuple((tuple(c), tuple(t)) for c, t in windows)
+
+
+def test_without_a_prefix_token_the_first_token_of_a_text_is_not_weighed() -> None:
+    assert tokens.windowed(Encoded("ab", (1, 2)), None, 4, "x").pairs == (((1,), (2,)),)
+    with pytest.raises(Fatal, match=r"target: 'a' gives no token to weigh \(f line 1\)"):
+        tokens.windowed(Encoded("a", (1,)), None, 4, "f line 1")
+
+
+def test_a_text_to_weigh_is_no_turn() -> None:
+    for chat in (False, True):
+        made = Prompter(Task.model_validate(ROLLING), {}, chat=chat).prompt(sample(a="All of it."))
+        assert (made.text, made.target, made.messages) == ("All of it.", "All of it.", ())
 
 
 def test_the_window_holds_prompt_and_answer() -> None:

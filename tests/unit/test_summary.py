@@ -24,7 +24,18 @@ from evaljob.result import (
     decode,
     encode,
 )
-from evaljob.stats import UNIT_REAL, LabelCount, Stat, accumulate, estimate, wilson
+from evaljob.stats import (
+    EMPTY,
+    UNIT_REAL,
+    Aggregation,
+    LabelCount,
+    Stat,
+    Weighted,
+    accumulate,
+    accumulate_weighted,
+    estimate,
+    wilson,
+)
 from evaljob.summary import Cell, CellState, Part, Summary
 from evaljob.tables import files, table
 from tests.unit import builders
@@ -356,7 +367,7 @@ def test_a_message_stays_in_its_line() -> None:
     assert "- m / d: BadData: line 3 # heading \\| x \\|\n" in markdown(summary)
 
 
-F1 = MetricInfo(key="f1_macro", primary=True, macro_f1=True)
+F1 = MetricInfo(key="f1_macro", primary=True, aggregation=Aggregation.MACRO_F1)
 
 
 def labelled(k: int, of: int, yes: LabelCount, no: LabelCount, **more: Any) -> PartitionResult:  # noqa: ANN401
@@ -381,3 +392,40 @@ def test_a_result_whose_labels_do_not_add_up_is_invalid() -> None:
     wrong = labelled(0, 1, LabelCount(2, 1, 2), LabelCount(4, 5, 4))
     with pytest.raises(InvalidResultError, match="labels that do not add up"):
         decode(encode(wrong))
+
+
+PERPLEXITY = MetricInfo(
+    key="byte_perplexity",
+    primary=True,
+    higher_is_better=False,
+    binary=False,
+    weighted=True,
+    aggregation=Aggregation.PERPLEXITY,
+)
+
+
+def texts(k: int, of: int, *samples: tuple[float, int], **more: Any) -> PartitionResult:  # noqa: ANN401
+    """A shard of texts, each of (nats, bytes)."""
+    stat = accumulate_weighted((Weighted(round(nats * UNIT_REAL), size), None) for nats, size in samples)
+    subset = SubsetResult(name="", size=3, expected=len(samples), stats=(stat,))
+    return scored(
+        Partition(model="m", dataset="d", shard=k, shards=of), subset, metrics=(PERPLEXITY,), **more
+    )
+
+
+def test_a_perplexity_is_made_of_the_nats_and_bytes_of_all_shards() -> None:
+    """And not of the shards' own perplexities."""
+    shards = [texts(0, 2, (60.0, 100), (10.0, 20)), texts(1, 2, (5.0, 5))]
+    _, found = sharded(*shards)
+    score = found.cells[0].parts[0].scores[0]
+    assert score.value == pytest.approx(math.exp(75 / 125))
+    assert (score.n, score.expected, score.higher_is_better) == (3, 3, False)
+    mean = estimate(sum((r.subsets[0].stats[0] for r in shards), EMPTY), UNIT_REAL)
+    assert mean is not None
+    assert mean.low is not None
+    assert score.low == pytest.approx(math.exp(mean.low))
+
+
+def test_a_perplexity_above_all_numbers_is_invalid() -> None:
+    with pytest.raises(InvalidResultError, match="a perplexity above all numbers"):
+        decode(encode(texts(0, 1, (3010.0, 10))))

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from evaljob.scoring import Step
 from evaljob.task import Task
-from tests.unit.builders import CHAT, LOG_LIKELIHOOD, TASK
+from tests.unit.builders import CHAT, LOG_LIKELIHOOD, ROLLING, TASK
 
 GROUP = {"name": "g", "members": ["a", "b"]}
 SUBSETS = {"subsets": {"column": "s"}}
@@ -24,7 +24,13 @@ def executed(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - any field
 
 
 @pytest.mark.parametrize(
-    ("task", "primary"), [(TASK, "exact_match"), (LOG_LIKELIHOOD, "acc"), (CHAT, "exact_match")]
+    ("task", "primary"),
+    [
+        (TASK, "exact_match"),
+        (LOG_LIKELIHOOD, "acc"),
+        (ROLLING, "bits_per_byte"),
+        (CHAT, "exact_match"),
+    ],
 )
 def test_accepted(task: dict[str, Any], primary: str) -> None:
     assert Task.model_validate(task).primary.key == primary
@@ -33,12 +39,21 @@ def test_accepted(task: dict[str, Any], primary: str) -> None:
 @pytest.mark.parametrize(
     ("task", "words"),
     [
-        ({**TASK, "messages": "x"}, "messages: only for requestType Chat"),
-        ({**CHAT, "messages": None}, "messages: missing for requestType Chat"),
-        ({**CHAT, "prompt": "x"}, "prompt: not used with requestType Chat"),
-        ({**TASK, "prompt": None}, "prompt: missing with requestType Generate"),
-        ({**TASK, "choices": {"values": ["A", "B"]}}, "choices: not used with requestType Generate"),
-        ({**LOG_LIKELIHOOD, "choices": None}, "choices: missing with requestType LogLikelihood"),
+        (
+            {**TASK, "messages": "x"},
+            "messages: needed by requestType Chat, and only there (this one is Generate)",
+        ),
+        ({**CHAT, "messages": None}, "messages: needed by requestType Chat"),
+        (
+            {**CHAT, "prompt": "x"},
+            "prompt: needed by requestType Generate or LogLikelihood, and only there (this one is Chat)",
+        ),
+        ({**TASK, "prompt": None}, "prompt: needed by requestType Generate or LogLikelihood"),
+        (
+            {**TASK, "choices": {"values": ["A", "B"]}},
+            "choices: needed by requestType LogLikelihood, and only there",
+        ),
+        ({**LOG_LIKELIHOOD, "choices": None}, "choices: needed by requestType LogLikelihood"),
         ({**LOG_LIKELIHOOD, "choices": {}}, "choices: give exactly one of values and template"),
         (
             {**LOG_LIKELIHOOD, "choices": {"values": ["A", "B"], "template": "x"}},
@@ -46,7 +61,7 @@ def test_accepted(task: dict[str, Any], primary: str) -> None:
         ),
         (
             {**CHAT, "fewShot": {"count": 1}},
-            "fewShot: not used with requestType Chat, put it into messages",
+            "fewShot: only with requestType Generate or LogLikelihood (this one is Chat)",
         ),
         ({**TASK, "metrics": [{"name": "a"}]}, "metrics: exactly one must be primary"),
         (
@@ -58,7 +73,7 @@ def test_accepted(task: dict[str, Any], primary: str) -> None:
             {**TASK, "metrics": [{"name": "a", "extract": "x", "primary": True}]},
             "a names extract 'x', which is not defined",
         ),
-        ({**CHAT, "chatPrompt": "x"}, "chatPrompt: not used with requestType Chat"),
+        ({**CHAT, "chatPrompt": "x"}, "chatPrompt: only with requestType Generate or LogLikelihood"),
         (executed(tests=None), "program and tests belong together"),
         (
             {
@@ -107,17 +122,19 @@ def test_accepted(task: dict[str, Any], primary: str) -> None:
         ({**TASK, "extract": {"x": []}}, "at least 1 item"),
         (
             {**TASK, "requestType": "LogLikelihoodRolling"},
-            "Input should be 'Generate', 'Chat' or 'LogLikelihood'",
+            "prompt: needed by requestType Generate or LogLikelihood, and only there",
         ),
         ({**TASK, "repeats": 2}, "Extra inputs are not permitted"),
-        ({**LOG_LIKELIHOOD, "references": "{{ a }}"}, "references: not used with requestType LogLikelihood"),
-        ({**LOG_LIKELIHOOD, "truncate": "Start"}, "truncate: not used with requestType LogLikelihood"),
-        ({**TASK, "tools": "{{ t }}"}, "tools: not used with requestType Generate"),
+        ({**LOG_LIKELIHOOD, "references": "{{ a }}"}, "references: only with requestType Generate or Chat"),
+        ({**LOG_LIKELIHOOD, "truncate": "Start"}, "truncate: only with requestType Generate or Chat"),
+        ({**ROLLING, "assistantPrefix": "x"}, "assistantPrefix: only with requestType Generate, Chat or"),
+        ({**ROLLING, "fewShot": {"count": 1}}, "fewShot: only with requestType Generate or LogLikelihood"),
+        ({**TASK, "tools": "{{ t }}"}, "tools: only with requestType Chat"),
         ({**TASK, "fewShot": {}}, "fewShot: give exactly one of count and ids"),
         ({**TASK, "fewShot": {"count": 1, "ids": ["a"], "sampler": "Fixed"}}, "exactly one of count and ids"),
         ({**TASK, "fewShot": {"ids": ["a"]}}, "fewShot.ids: needed by sampler Fixed, and only there"),
         ({**TASK, "fewShot": {"count": 1, "sampler": "Fixed"}}, "fewShot.ids: needed by sampler Fixed"),
-        ({**CHAT, "description": "x"}, "description: not used with requestType Chat, put it into messages"),
+        ({**CHAT, "description": "x"}, "description: only with requestType Generate or LogLikelihood"),
         (reduced({}), "reduce: give exactly one of passAtK and majority"),
         (reduced({"passAtK": [1], "majority": {}}), "reduce: give exactly one of passAtK and majority"),
         (reduced({"passAtK": [2, 1]}), "reduce.passAtK: must ascend, got [2, 1]"),

@@ -16,7 +16,7 @@ pytestmark = [
 def test_token_ids_answers_and_metrics_equal_lm_evals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A generation with two pipelines, choices of texts and of letters, and a window that is too short."""
+    """Two pipelines, choices of texts and of letters, whole texts in windows, a window that is too short."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     cases.write_data(tmp_path / "data", None)
     short = "short/mc/choose/1-shot/Text"
@@ -24,6 +24,7 @@ def test_token_ids_answers_and_metrics_equal_lm_evals(
         "tiny/gsm/generate/0-shot/Chat",
         "tiny/mc/choose/5-shot/Turns",
         "tiny/kind/choose/5-shot/Text",
+        "short/gsm-pages/weigh/0-shot/Text",
         short,
     }
     wanted = [case for case in cases.tiny(tmp_path) if str(case) in names]
@@ -35,6 +36,6 @@ def test_token_ids_answers_and_metrics_equal_lm_evals(
         first = ours.run(
             case, mine, "transformers", tmp_path / "data", tmp_path / str(case).replace("/", "-")
         )
-        found += compare(str(case), first, theirs.run(case, their, tmp_path / "data"))
+        found += compare(str(case), first, theirs.run(case, their, tmp_path / "data"), case.precision)
     assert [d for d in found if d.why is None] == []
     assert {d.case for d in found if d.why == OVERFLOW} == {short}

@@ -8,7 +8,7 @@ from evaljob.names import Reason, State
 from evaljob.plan import Partition, Plan, PlannedDataset
 from evaljob.result import Failure, Lint, MetricInfo, Outcomes, PartitionResult, Seconds, Tokens
 from evaljob.scoring import Group, Weighting
-from evaljob.stats import EMPTY, Estimate, LabelCount, Stat, estimate, macro_f1, merge_labels, weighted
+from evaljob.stats import EMPTY, Aggregation, Estimate, LabelCount, Stat, macro_f1, merge_labels, weighted
 from evaljob.summary import Cell, CellState, Column, Line, Part, Row, Score, Summary
 
 
@@ -213,13 +213,13 @@ def _leaves(subsets: Mapping[str, _Merged], i: int, metric: MetricInfo) -> dict[
     found = {}
     for name, subset in subsets.items():
         stat = subset.stats[i]
-        if metric.macro_f1:
+        if metric.aggregation is Aggregation.MACRO_F1:
             # No mean: subsets are weighed, never pooled, and there is no standard error.
             mean = macro_f1(subset.labels.get(metric.key, {}))
             if mean is not None:
                 found[name] = _Weighed(Estimate(mean, None, None, None), subset.size, stat.n, None)
             continue
-        value = estimate(stat, metric.unit)
+        value = metric.estimate(stat)
         if value is not None:
             # Coverage is of samples, also where the state counts their items.
             n = subset.expected if metric.weighted else stat.n
@@ -263,7 +263,7 @@ def _weigh_members(
     poolable = by_size and len(states) == len(members)
     if poolable and (len(members) == 1 or not limited):
         pooled = sum(states, EMPTY)
-        value = estimate(pooled, metric.unit)
+        value = metric.estimate(pooled)
         return _Weighed(value, size, n, pooled) if value else None
     weights = [m.size for m in members] if group is None or by_size else _weights(group)
     value = weighted([(m.estimate, w) for m, w in zip(members, weights, strict=True)])

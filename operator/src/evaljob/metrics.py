@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from evaljob.requests import RequestType
 from evaljob.scoring import Metric
-from evaljob.task import RequestType, Task
+from evaljob.stats import Aggregation
+from evaljob.task import Task
 
 _ANSWERS = frozenset({RequestType.GENERATE, RequestType.CHAT})
 _CHOICES = frozenset({RequestType.LOG_LIKELIHOOD})
+_TEXTS = frozenset({RequestType.LOG_LIKELIHOOD_ROLLING})
 _FLAG = "true|false"
 _TEXT = "(?s:.+)"
 
@@ -28,8 +31,13 @@ class Kind:
     """It runs what a model wrote: needs `program` and `tests`."""
     binary: bool = True
     """Scores are 0 or 1. Otherwise any finite number."""
-    labelled: bool = False
-    """The number is the mean F1 of the labels in args.labels (`a|b|c`); the score of a sample is its accuracy."""
+    aggregation: Aggregation = Aggregation.MEAN
+    """How the number is made of the scores of samples. MacroF1 is of the labels in args.labels (`a|b|c`)."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether labels are counted."""
+        return self.aggregation is Aggregation.MACRO_F1
 
 
 _IGNORED = "regexes_to_ignore"
@@ -42,6 +50,7 @@ _NORMALISATIONS = {
 }
 _TOKENIZE = {"tokenize": "words|characters"}
 _CHOICE = Kind(_CHOICES)
+_PERPLEXITY = Kind(_TEXTS, binary=False, aggregation=Aggregation.PERPLEXITY)
 _SHARE = Kind(binary=False)
 _ROUGE = Kind(args=_TOKENIZE | {"stemmer": _FLAG}, binary=False)
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -51,8 +60,14 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "acc_bytes": _CHOICE,
         # Of choices the labels are their indexes.
         "f1_macro": Kind(
-            _ANSWERS | _CHOICES, args={"labels": _TEXT}, required=frozenset({"labels"}), labelled=True
+            _ANSWERS | _CHOICES,
+            args={"labels": _TEXT},
+            required=frozenset({"labels"}),
+            aggregation=Aggregation.MACRO_F1,
         ),
+        "word_perplexity": _PERPLEXITY,
+        "byte_perplexity": _PERPLEXITY,
+        "bits_per_byte": Kind(_TEXTS, binary=False),
         "exact_match": Kind(args=_NORMALISATIONS),
         "contains": Kind(args=_NORMALISATIONS),
         "json_valid": Kind(),

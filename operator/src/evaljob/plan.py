@@ -18,8 +18,9 @@ from evaljob.backends import PromptFormat
 from evaljob.model import Frozen
 from evaljob.names import Reason, job_name
 from evaljob.podfields import Resources, RunnerPod, merged
+from evaljob.requests import RequestType
 from evaljob.spec import S3, Dataset, EvalJob, Hub, InvalidSpecError, Model, ModelCache, Output, Spec
-from evaljob.task import RequestType, Task, Truncate
+from evaljob.task import Task, Truncate
 
 PLAN_VERSION: Literal[1] = 1
 PLAN_BYTES_MAX = 900 * 1024
@@ -318,7 +319,7 @@ def repeats_problem(dataset: Dataset, task: Task, model: Model) -> str | None:
         return None
     if labelled := [m.key for m in task.metrics if metrics.KINDS[m.name].labelled]:
         return f"{dataset.repeats}, but {', '.join(labelled)} counts one answer of each sample, use 1"
-    if task.request_type is RequestType.LOG_LIKELIHOOD:
+    if task.request_type.weighs:
         return "log-likelihoods have no randomness, use 1"
     temperatures = (model.generation.temperature, task.generation.temperature)
     if not next((t for t in temperatures if t is not None), 0):
@@ -346,10 +347,10 @@ def incompatible(model: Model, task: Task) -> str | None:
 def _incompatibilities(model: Model, task: Task) -> tuple[tuple[bool, str], ...]:
     """Everything that can be wrong with a pair, and how to say it."""
     name, chat, served = model.name, model.prompt_format is PromptFormat.CHAT, model.openai is not None
-    weighs = task.request_type is RequestType.LOG_LIKELIHOOD
+    kind, weighs = task.request_type, task.request_type is RequestType.LOG_LIKELIHOOD
     return (
         (
-            task.request_type is RequestType.CHAT and not chat,
+            kind is RequestType.CHAT and not chat,
             f"requestType Chat needs promptFormat Chat, model {name} has Text",
         ),
         (
@@ -357,6 +358,13 @@ def _incompatibilities(model: Model, task: Task) -> tuple[tuple[bool, str], ...]
             (
                 f"requestType LogLikelihood on the openai backend needs promptFormat Text, model {name} has Chat: "
                 "chat completions return no log-probabilities of the prompt"
+            ),
+        ),
+        (
+            kind is RequestType.LOG_LIKELIHOOD_ROLLING and served,
+            (
+                "requestType LogLikelihoodRolling cuts texts with the model's tokenizer, the openai backend of model "
+                f"{name} has none"
             ),
         ),
         (

@@ -18,7 +18,18 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from evaljob.model import Frozen
 from evaljob.plan import Partition
-from evaljob.stats import UNIT_BINARY, UNIT_REAL, Clusters, LabelCount, Stat
+from evaljob.stats import (
+    NATS_MAX,
+    UNIT_BINARY,
+    UNIT_REAL,
+    Aggregation,
+    Clusters,
+    Estimate,
+    LabelCount,
+    Stat,
+    estimate,
+    perplexity,
+)
 
 RESULT_VERSION = 1
 ENCODED_MAX = 4096
@@ -74,13 +85,25 @@ class MetricInfo(Frozen):
     """Scores are 0 or 1 (unit 1); otherwise sums are in units of 10**-12."""
     weighted: bool = False
     """A mean over items, for example instructions: states count items, in clusters of one sample or more."""
-    macro_f1: bool = False
-    """The mean F1 of labels, made of `SubsetResult.labels`; the state is that of the accuracy."""
+    aggregation: Aggregation = Aggregation.MEAN
+    """What is made of the states, and for MacroF1 of `SubsetResult.labels`."""
 
     @property
     def unit(self) -> int:
         """How many units make a score of 1."""
         return UNIT_BINARY if self.binary else UNIT_REAL
+
+    def estimate(self, stat: Stat) -> Estimate | None:
+        """The number that a state gives; None without samples, and for MacroF1, which is not made of it."""
+        found = None if self.aggregation is Aggregation.MACRO_F1 else estimate(stat, self.unit)
+        return perplexity(found) if found and self.aggregation is Aggregation.PERPLEXITY else found
+
+    def finite(self, stat: Stat) -> bool:
+        """Whether the number of a state, and its error, can be written down."""
+        if self.aggregation is not Aggregation.PERPLEXITY:
+            return True
+        found = estimate(stat, self.unit)
+        return found is None or max(abs(found.value), found.stderr or 0.0) <= NATS_MAX
 
 
 class SubsetResult(Frozen):
@@ -292,7 +315,7 @@ def _checks(r: PartitionResult) -> list[_Check]:
         ),
         _Check(
             any(
-                m.macro_f1 and not _labelled(s.labels.get(m.key, {}), stat)
+                m.aggregation is Aggregation.MACRO_F1 and not _labelled(s.labels.get(m.key, {}), stat)
                 for s in r.subsets
                 for m, stat in _of(r, s)
             ),
@@ -300,6 +323,10 @@ def _checks(r: PartitionResult) -> list[_Check]:
         ),
         _Check(any(m.binary and not _binary(stat) for m, stat in scored), "a 0/1 metric outside its range"),
         _Check(not all(_possible(stat, m.unit) for m, stat in scored), "sums that no scores can have"),
+        _Check(
+            any(_possible(stat, m.unit) and not m.finite(stat) for m, stat in scored),
+            "a perplexity above all numbers",
+        ),
         _Check(
             len({s.clusters is None for m, s in scored if s.n and not m.weighted}) > 1,
             "clusters in some subsets only",

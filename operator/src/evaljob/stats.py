@@ -9,13 +9,26 @@ proportions, else value +- 1.96 standard errors; standard errors of clustered sa
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from enum import StrEnum
 from fractions import Fraction
 from statistics import NormalDist
 from typing import NamedTuple
 
 UNIT_BINARY = 1
 UNIT_REAL = 10**12
+NATS_MAX = 300
+"""Per word or byte: no text reaches it, and squares of perplexities below it are finite doubles."""
 _Z = NormalDist().inv_cdf(0.975)
+
+
+class Aggregation(StrEnum):
+    """How one number is made of the scores of all samples."""
+
+    MEAN = "Mean"
+    MACRO_F1 = "MacroF1"
+    """The mean F1 of labels, made of their counts; the scores are those of the accuracy."""
+    PERPLEXITY = "Perplexity"
+    """The mean as the exponent of e: the scores are negative log-likelihoods per word or byte, in nats."""
 
 
 class Clusters(NamedTuple):
@@ -203,6 +216,13 @@ def estimate(stat: Stat, unit: int) -> Estimate | None:
     if unit == UNIT_BINARY and stat.clusters is None:
         return Estimate(value, stderr, *wilson(stat.total, stat.n))
     return Estimate(value, stderr, value - _Z * stderr, value + _Z * stderr)
+
+
+def perplexity(nats: Estimate) -> Estimate:
+    """A mean as the exponent of e: its standard error to first order, its interval from that of the mean."""
+    low, high = (None if end is None else math.exp(min(end, NATS_MAX)) for end in (nats.low, nats.high))
+    value = math.exp(min(nats.value, NATS_MAX))
+    return Estimate(value, None if nats.stderr is None else value * nats.stderr, low, high)
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:

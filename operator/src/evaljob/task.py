@@ -11,15 +11,8 @@ from pydantic import Field, model_validator
 
 from evaljob.fields import Name, Template
 from evaljob.model import Frozen, cel, cel_rules
+from evaljob.requests import RULES, RequestType, misfits
 from evaljob.scoring import Group, Metric, Step, weight_problems
-
-
-class RequestType(StrEnum):
-    """How a model is asked: a text to continue, a conversation to answer, or choices to weigh."""
-
-    GENERATE = "Generate"
-    CHAT = "Chat"
-    LOG_LIKELIHOOD = "LogLikelihood"
 
 
 class Generation(Frozen):
@@ -166,31 +159,7 @@ class Task(Frozen):
     """What turns a document into a prompt, and an answer into a score."""
 
     model_config = cel_rules(
-        cel(
-            "has(self.messages) == (self.requestType == 'Chat')",
-            "messages: needed by requestType Chat, and only there",
-        ),
-        cel(
-            "has(self.prompt) == (self.requestType != 'Chat')",
-            "prompt: needed unless requestType is Chat, and only there",
-        ),
-        cel(
-            "has(self.choices) == (self.requestType == 'LogLikelihood')",
-            "choices: needed by requestType LogLikelihood, and only there",
-        ),
-        cel(
-            "!has(self.truncate) || self.requestType != 'LogLikelihood'",
-            "truncate: not used with requestType LogLikelihood",
-        ),
-        cel("!has(self.tools) || self.requestType == 'Chat'", "tools: only with requestType Chat"),
-        cel(
-            "!has(self.references) || self.requestType != 'LogLikelihood'",
-            "references: not used with requestType LogLikelihood",
-        ),
-        *(
-            cel(f"!has(self.{f}) || self.requestType != 'Chat'", f"{f}: not used with requestType Chat")
-            for f in ("fewShot", "chatPrompt", "description")
-        ),
+        *RULES,
         cel(
             "self.metrics.filter(m, has(m.primary) && m.primary).size() == 1",
             "metrics: exactly one must be primary",
@@ -225,7 +194,7 @@ class Task(Frozen):
     their chat template; a server's tool calls become a JSON list, which is then the answer."""
     turns: Turns = Turns.LAST
     target: Template
-    """The expected answer; for LogLikelihood the index of the right choice."""
+    """The expected answer; for LogLikelihood the index of the right choice, for LogLikelihoodRolling the text."""
     references: Template | None = None
     """A template that yields a list of all accepted answers; metrics take the best. Default: the target alone."""
     target_delimiter: Annotated[str, Field(max_length=16)] = " "
@@ -267,24 +236,8 @@ class Task(Frozen):
 
 def _problems(task: Task) -> list[str]:
     """Everything in a task that can never run, each with the field to change."""
-    kind = task.request_type
-    found = []
-    if (task.messages is None) == (kind is RequestType.CHAT):
-        found.append(f"messages: {'missing' if kind is RequestType.CHAT else 'only'} for requestType Chat")
-    if (task.prompt is None) == (kind is not RequestType.CHAT):
-        found.append(f"prompt: {'not used' if task.prompt else 'missing'} with requestType {kind}")
-    if (task.choices is None) == (kind is RequestType.LOG_LIKELIHOOD):
-        found.append(f"choices: {'not used' if task.choices else 'missing'} with requestType {kind}")
-    if task.tools and kind is not RequestType.CHAT:
-        found.append(f"tools: not used with requestType {kind}")
-    if kind is RequestType.CHAT:
-        unused = {"fewShot": task.few_shot, "chatPrompt": task.chat_prompt, "description": task.description}
-        found += [
-            f"{k}: not used with requestType Chat, put it into messages" for k, v in unused.items() if v
-        ]
-    if kind is RequestType.LOG_LIKELIHOOD:
-        unused = {"references": task.references, "truncate": task.truncate}
-        found += [f"{k}: not used with requestType LogLikelihood" for k, v in unused.items() if v]
+    given = frozenset(name for name in Task.model_fields if getattr(task, name) is not None)
+    found = [*misfits(task.request_type, given)]
     if sum(m.primary for m in task.metrics) != 1:
         found.append("metrics: exactly one must be primary")
     found += [
@@ -309,8 +262,8 @@ def _duplicates(task: Task) -> list[str]:
 
 def _reduce_problems(task: Task) -> list[str]:
     reduced = [m for m in task.metrics if m.reduce]
-    if reduced and task.request_type is RequestType.LOG_LIKELIHOOD:
-        return ["metrics: reduce is not used with requestType LogLikelihood, which has no repeats"]
+    if reduced and task.request_type.weighs:
+        return [f"metrics: reduce is not used with requestType {task.request_type}, which has no repeats"]
     return [
         f"metrics: {m.key}: reduce.majority counts equal extracted answers, so it needs extract"
         for m in reduced

@@ -1,12 +1,13 @@
 """Samples -> requests -> inference lines. The only place where prompts meet a backend."""
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from evaljob.task import RequestType
+from evaljob.requests import RequestType
 from evaljob_runner import generation, reasoning, tokens
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import (
@@ -82,12 +83,20 @@ class Asker:
         """What the engine is told."""
         return reasoning.engine(self.sampling, self.work.model.reasoning)
 
+    @property
+    def _rolling(self) -> bool:
+        return self.work.task.request_type is RequestType.LOG_LIKELIHOOD_ROLLING
+
     def form(self, prompt: Prompt) -> Encoded | Sent:
         """A prompt in the form that the backend takes."""
         if self.backend.tokenizer is None:
             return tokens.send(prompt, self.work.template_args)
         tokenizer, window = self.backend.tokenizer, self.backend.window
         encoded = tokens.encode(prompt, tokenizer, self.work.run.date, self.work.template_args)
+        if self._rolling:
+            return tokens.windowed(
+                encoded, tokenizer.prefix_id, self.backend.rolling_window, prompt.sample.where
+            )
         how, room = self.work.task.truncate, (window or 0) - self.engine.max_tokens
         # Where the answer alone fills the window, nothing helps: the sample overflows.
         if how is None or window is None or room <= 0:
@@ -122,7 +131,7 @@ class Asker:
                 yield _Asked(ask, prompt, form)
 
     def _replies(self, asked: Iterator[_Asked]) -> Iterator[Reply | LogLikelihoods]:
-        if self.work.task.request_type is RequestType.LOG_LIKELIHOOD:
+        if self.work.task.request_type.weighs:
             return self._weighed(LogLikelihoodRequest(a.ask.request_key, a.form.pairs) for a in asked)
         engine = self.engine
         return self.backend.generate(
@@ -146,7 +155,7 @@ class Asker:
 
     def _overflow(self, asked: Encoded | Sent) -> str | None:
         window = self.backend.window
-        if window is None or isinstance(asked, Sent):
+        if window is None or isinstance(asked, Sent) or self._rolling:
             return None
         needs = asked.needs(self.engine.max_tokens)
         return f"prompt and answer take {needs} tokens, the window has {window}" if needs > window else None
@@ -172,11 +181,12 @@ class Asker:
     def _request(self, asked: _Asked) -> Request:
         prompt, form = asked.prompt, asked.form
         fields: dict[str, Any] = {"few_shot_ids": [s.id for s in prompt.few_shot] or None}
-        if not prompt.choices:
+        if not self.work.task.request_type.weighs:
             fields["params"] = dataclasses.asdict(self.engine)
             fields["seed"] = self._seed(asked.ask) if self.sampling.temperature else None
         if isinstance(form, Encoded):
-            fields |= {"rendered_by": "Runner", "prompt": form.text, "prompt_tokens": len(form.ids)}
+            fields |= {"rendered_by": "Runner", "prompt_tokens": len(form.ids)}
+            fields["prompt"] = None if self._rolling else form.text  # a text stands in the line as its target
             fields["prompt_cut"] = form.cut or None
             fields["doubled_bos"] = self._doubled_bos(form) or None
         else:
@@ -198,7 +208,8 @@ class Asker:
         """Outcome, error and the fields of the request that the answer fills."""
         if isinstance(reply, LogLikelihoods):
             known = {} if reply.prompt_tokens is None else {"prompt_tokens": reply.prompt_tokens}
-            return Outcome.ANSWERED, None, {"logprobs": _choices(prompt, reply), **known}
+            weighed = [_whole(prompt.target, reply)] if self._rolling else _choices(prompt, reply)
+            return Outcome.ANSWERED, None, {"logprobs": weighed, **known}
         if isinstance(reply, Answer):
             said = reasoning.split(reply, self.work.model.reasoning, self.sampling.stop)
             outcome = _FINISHED[said.finish]
@@ -216,6 +227,18 @@ class Asker:
             return outcome, None, fields
         outcome = Outcome.CONTEXT_OVERFLOW if isinstance(reply, Overflow) else Outcome.INFRA_ERROR
         return outcome, Error(kind=outcome, message=reply.message[:ERROR_MESSAGE_MAX]), {}
+
+
+def _whole(text: str, reply: LogLikelihoods) -> Choice:
+    """A text of which each window was weighed."""
+    return Choice(
+        text="",
+        sum=math.fsum(window.total for window in reply.weights),
+        tokens=sum(window.tokens for window in reply.weights),
+        characters=len(text),
+        bytes=len(text.encode()),
+        greedy=all(window.greedy for window in reply.weights),
+    )
 
 
 def _choices(prompt: Prompt, reply: LogLikelihoods) -> list[Choice]:

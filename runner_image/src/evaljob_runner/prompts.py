@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaljob.names import Reason
-from evaljob.task import DescriptionRole, RequestType, Task
+from evaljob.requests import RequestType
+from evaljob.task import DescriptionRole, Task
 from evaljob_runner import templates
 from evaljob_runner.data import Sample
 from evaljob_runner.errors import Fatal
@@ -25,7 +26,7 @@ class Prompt:
 
     sample: Sample
     text: str
-    """The prompt of a Text model; "" where there are messages."""
+    """The prompt of a Text model; "" where there are messages. With LogLikelihoodRolling the text to weigh."""
     messages: tuple[Message, ...]
     """The conversation of a Chat model."""
     tools: tuple[Mapping[str, Any], ...]
@@ -87,17 +88,20 @@ class Prompter:
         shots = self._examples.of(sample)
         question = self._question(sample)
         choices = self._choices_of(sample)
+        target = self._target_of(sample, choices)
         prefix = self._task.assistant_prefix or ""
-        messages = self._conversation(sample, shots, question) if self._chat else ()
+        asks = self._task.request_type is not RequestType.LOG_LIKELIHOOD_ROLLING
+        messages = self._conversation(sample, shots, question) if self._chat and asks else ()
+        text = self._text(sample, shots, question) if asks else target
         return Prompt(
             sample=sample,
-            text="" if messages else self._text(sample, shots, question),
+            text="" if messages else text,
             messages=messages,
             tools=self._tools_of(sample),
             prefix=prefix if messages else "",
             choices=choices,
             delimiter=self._delimiter(),
-            target=self._target_of(sample, choices),
+            target=target,
             references=self._references_of(sample),
             few_shot=shots,
             leaks=any(self._question(s) == question for s in shots),

@@ -59,7 +59,7 @@ def reductions(metric: Metric, definition: Definition, repeats: int) -> list[Red
                 # Only then is the score of a sample still 0 or 1.
                 binary=kind.binary and (repeats == 1 or votes or k == repeats),
                 weighted=definition.weight is not None,
-                macro_f1=kind.labelled,
+                aggregation=kind.aggregation,
             ),
             definition.floor,
             k,

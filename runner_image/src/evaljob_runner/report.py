@@ -1,11 +1,14 @@
 """What a partition reports at its end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 import evaljob
-from evaljob.result import Lint, PartitionResult, Seconds, SubsetResult
+from evaljob.names import Reason
+from evaljob.result import Lint, MetricInfo, PartitionResult, Seconds, SubsetResult
+from evaljob.stats import NATS_MAX, Stat
 from evaljob_runner.data import Count
+from evaljob_runner.errors import Fatal
 from evaljob_runner.preparing import Prepared
 from evaljob_runner.tally import Tally
 
@@ -29,7 +32,7 @@ def result(
         repeats=work.planned.dataset.repeats,
         limited=selection.limited,
         metrics=scorer.info,
-        subsets=tuple(_subset(n, c, tally) for n, c in selection.counts.items()),
+        subsets=tuple(_subset(n, c, tally, scorer.info) for n, c in selection.counts.items()),
         lint=lint,
         tokens=tally.tokens,
         seconds=Seconds(**{phase: round(value, 3) for phase, value in seconds.items()}),
@@ -39,9 +42,25 @@ def result(
     )
 
 
-def _subset(name: str, count: Count, tally: Tally) -> SubsetResult:
-    stats, labels = tally.subset(name)
-    return SubsetResult(name=name, size=count.size, expected=count.expected, stats=stats, labels=labels)
+def _subset(name: str, count: Count, tally: Tally, metrics: Sequence[MetricInfo]) -> SubsetResult:
+    states, labels = tally.subset(name)
+    _refuse_infinite(metrics, states, name)
+    return SubsetResult(name=name, size=count.size, expected=count.expected, stats=states, labels=labels)
+
+
+def _refuse_infinite(metrics: Sequence[MetricInfo], states: Sequence[Stat], subset: str) -> None:
+    """Refuse a perplexity that is no number.
+
+    Raises:
+        Fatal: BadData.
+    """
+    for metric, state in zip(metrics, states, strict=True):
+        if not metric.finite(state):
+            raise Fatal(
+                Reason.BAD_DATA,
+                f"metrics: {metric.key}: more than {NATS_MAX} nats per item in subset {subset!r}: a text without "
+                "spaces is one word, use byte_perplexity",
+            )
 
 
 def _provenance(prepared: Prepared) -> dict[str, str]:

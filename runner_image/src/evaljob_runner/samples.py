@@ -54,9 +54,10 @@ class Outcome(StrEnum):
 
 
 class Choice(Frozen):
-    """The log-likelihood of one choice."""
+    """The log-likelihood of one choice, or of a whole text."""
 
     text: str
+    """"" for a text, which is the line's target."""
     sum: float
     tokens: int
     characters: int

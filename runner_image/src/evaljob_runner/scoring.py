@@ -1,12 +1,12 @@
 """Inference lines -> outcomes and scores. Needs the sample log only, so scores can be made again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from evaljob.metrics import KINDS
 from evaljob.scoring import Metric
-from evaljob.task import RequestType, Task
+from evaljob.task import Task
 from evaljob_runner import extract, reducing
 from evaljob_runner.data import Sample
 from evaljob_runner.extract import Json
@@ -41,7 +41,7 @@ class Scorer:
         ]
         self.info = tuple(reduction.info for reduction in self._reductions)
         """What the numbers of a sample mean."""
-        self._weighs = task.request_type is RequestType.LOG_LIKELIHOOD
+        self._weighs = task.request_type.weighs
         self.labels = {m.key: m.args["labels"].split("|") for m in task.metrics if KINDS[m.name].labelled}
         """By metric, where it is a macro F1."""
         self.checks = {key: d.check for key, d in self._definitions.items() if d.check}
@@ -59,7 +59,7 @@ class Scorer:
     def outcome(self, line: InferenceLine) -> Outcome:
         """How a finished answer ended."""
         outcome = line.outcome
-        if outcome in (Outcome.ANSWERED, Outcome.NO_ANSWER):
+        if outcome in (Outcome.ANSWERED, Outcome.NO_ANSWER) and not self._weighs:
             found = self._extracted(self._task.primary, line) is not None
             outcome = Outcome.ANSWERED if found else Outcome.NO_ANSWER
         return outcome
@@ -126,6 +126,8 @@ class Scorer:
     def _score(self, metric: Metric, line: InferenceLine) -> Score:
         definition = self._definitions[metric.key]
         weight = definition.weight(line.target) if definition.weight else 1
+        if definition.measure is not None:
+            return Score(value=_total(definition.measure, line) / weight, weight=weight)
         found = self._extracted(metric, line)
         if found is None:
             return Score(value=definition.floor, weight=weight)
@@ -144,6 +146,11 @@ class Scorer:
             where = f"sample {line.id}"
             return self._executions[metric.key].verdict(found, line.doc or {}, where)
         return self._compare[metric.key](found, line.references or [line.target])
+
+
+def _total(measure: Callable[[float], float], line: InferenceLine) -> float:
+    """What a metric makes of a text's log-likelihood."""
+    return measure(sum(weighed.sum for weighed in line.requests[0].logprobs or ()))
 
 
 def _no_label(labels: Sequence[str], target: str) -> str | None:

@@ -34,7 +34,7 @@ class Encoded:
     """What was tokenised, chat template included."""
     ids: TokenIds
     pairs: tuple[tuple[TokenIds, TokenIds], ...] = ()
-    """LogLikelihood: (context, continuation) per choice."""
+    """LogLikelihood: (context, continuation) per choice; LogLikelihoodRolling: per window."""
     cut: int = 0
     """Tokens of `text` that were left out."""
 
@@ -148,6 +148,25 @@ def shortened(encoded: Encoded, room: int, how: Truncate, bos_id: int | None) ->
         return encoded
     head = room // 2 if how is Truncate.MIDDLE else int(ids[:1] == (bos_id,))
     return dataclasses.replace(encoded, cut=len(ids) - room, ids=ids[:head] + ids[len(ids) - (room - head) :])
+
+
+def windowed(encoded: Encoded, prefix_id: int | None, size: int, where: str) -> Encoded:
+    """A text in windows of at most `size` tokens to weigh, each token once and with as much before it as fits.
+
+    The first token follows the prefix token. The windows are lm-eval's, with a context of at least one token.
+
+    Raises:
+        Fatal: BadData, for a text without a token to weigh.
+    """
+    ids = encoded.ids if prefix_id is None else (prefix_id, *encoded.ids)
+    if len(ids) < 2:
+        raise Fatal(Reason.BAD_DATA, f"target: {encoded.text[:80]!r} gives no token to weigh ({where})")
+    starts = range(1, len(ids), size)
+    ends = (min(start + size, len(ids)) for start in starts)
+    pairs = (
+        (ids[max(0, end - size - 1) : start], ids[start:end]) for start, end in zip(starts, ends, strict=True)
+    )
+    return dataclasses.replace(encoded, pairs=tuple(pairs))
 
 
 def _pair(

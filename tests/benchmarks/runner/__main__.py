@@ -70,7 +70,7 @@ def measured(sides: Sides, wanted: Mapping[str, Case]) -> Iterator[tuple[str, di
             return theirs.run(case, sides.their, sides.data)
 
         run: dict[str, Callable[[], object]] = {"ours": mine, "lm-eval": their}
-        if case.generates:
+        if case.kind == "generate":
             prompts = raw.prompts(sides.mine.tokenizer, sides.data / case.data / "test.jsonl")
             run["raw"] = raw.loop(sides.backend, sides.their, prompts)
         yield task, fastest(run)

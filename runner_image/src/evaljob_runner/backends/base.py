@@ -191,6 +191,10 @@ class Backend(Protocol):
         """Tokens that prompt and answer share; None where only the server knows."""
 
     @property
+    def rolling_window(self) -> int:
+        """Tokens of a long text that are weighed at once: as many as lm-eval's on the same engine."""
+
+    @property
     def device(self) -> str:
         """What computed, for the record."""
 

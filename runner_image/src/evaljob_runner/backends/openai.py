@@ -51,6 +51,7 @@ class OpenAIBackend:
 
     tokenizer = None
     window = None
+    rolling_window = 0  # refused: only a tokenizer can cut a text
     device = "server"
 
     def __init__(self, spec: OpenAI, key_file: Path | None, *, first_wait: float = 0.5) -> None:

@@ -52,6 +52,7 @@ class ScriptedBackend:
     weight: Callable[[str, str], float] = lambda _context, _continuation: 0.0
     tokenizer: Characters | None = field(default_factory=Characters)
     window: int | None = None
+    rolling_window: int = 8
     device: str = "script"
     asked: list[GenerateRequest | LogLikelihoodRequest] = field(default_factory=list)
 

@@ -37,6 +37,10 @@ from evaljob_runner.backends.tokenizer import HuggingFaceTokenizer
 from evaljob_runner.errors import Fatal
 
 _BATCHES_SORTED_TOGETHER = 32
+ROLLING_WINDOW = 2048
+"""Of a model that names no window, as in lm-eval."""
+LOGITS_MAX = 2**28
+"""Numbers in the logits of a batch: of a long text every position has as many as there are tokens."""
 _T = TypeVar("_T")
 Tensor = Any
 """The lint environment holds no torch."""
@@ -78,6 +82,11 @@ class TransformersBackend:
         self.model.generation_config = GenerationConfig()
         self._keeps = "logits_to_keep" in inspect.signature(self.model.forward).parameters
         self.window = _window(self.model.config, self.tokenizer.window)
+
+    @property
+    def rolling_window(self) -> int:
+        """Tokens of a long text that are weighed at once; the last one is only predicted."""
+        return self.window or ROLLING_WINDOW
 
     @property
     def device(self) -> str:
@@ -129,21 +138,26 @@ class TransformersBackend:
             for context, continuation in (pair for request in chunk for pair in request.token_pairs):
                 wanted.setdefault(context + continuation[:-1], set()).add(continuation)
             found: dict[tuple[TokenIds, TokenIds], Weight] = {}
-            for batch in _chunks(sorted(wanted, key=lambda i: (-len(i), i)), self._batch_size):
+            for batch in self._batches(wanted):
                 found |= self._weigh(batch, wanted)
             for request in chunk:
                 weights = (found[c + t[:-1], t] for c, t in request.token_pairs)
                 yield LogLikelihoods(request.key, tuple(weights))
+
+    def _batches(self, wanted: dict[TokenIds, set[TokenIds]]) -> Iterator[list[TokenIds]]:
+        """Inputs, the longest first, as many at once as the batch size and the size of their logits allow."""
+        vocabulary = self.model.config.get_text_config().vocab_size
+        for batch in _chunks(sorted(wanted, key=lambda i: (-len(i), i)), self._batch_size):
+            row = len(_positions(batch, wanted)) * vocabulary
+            yield from _chunks(batch, max(1, LOGITS_MAX // row))
 
     def _weigh(
         self, batch: list[TokenIds], wanted: dict[TokenIds, set[TokenIds]]
     ) -> dict[tuple[TokenIds, TokenIds], Weight]:
         """The weights of every continuation of these inputs; an input lacks the continuation's last token."""
         ids, mask = _padded(batch, self._device, left=False)
-        longest = [max(map(len, wanted[tokens])) for tokens in batch]
-        positions = sorted(
-            {p for t, n in zip(batch, longest, strict=True) for p in range(len(t) - n, len(t))}
-        )
+        longest = [_longest(wanted[tokens]) for tokens in batch]
+        positions = _positions(batch, wanted)
         with torch.inference_mode():
             logits = self._logits(ids, mask, positions)
         at = {position: i for i, position in enumerate(positions)}
@@ -163,9 +177,18 @@ class TransformersBackend:
         return out.logits if self._keeps else out.logits[:, index]
 
 
+def _longest(continuations: Iterable[TokenIds]) -> int:
+    return max(map(len, continuations))
+
+
+def _positions(batch: Iterable[TokenIds], wanted: dict[TokenIds, set[TokenIds]]) -> list[int]:
+    """Where some input of a batch predicts a token of a continuation."""
+    return sorted({p for t in batch for p in range(len(t) - _longest(wanted[t]), len(t))})
+
+
 def _weight(logs: Tensor, continuation: TokenIds) -> Weight:
     chosen = logs.gather(1, torch.tensor(continuation, device=logs.device)[:, None])
-    total = float(chosen.sum())
+    total = float(chosen.double().sum())
     if not math.isfinite(total):
         raise Fatal(Reason.INVALID_NUMBER, f"the model computes log-likelihoods that are not finite: {total}")
     return Weight(total, len(continuation), logs.argmax(-1).tolist() == list(continuation))

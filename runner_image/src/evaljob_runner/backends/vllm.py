@@ -94,6 +94,11 @@ class VLLMBackend:
         return found
 
     @property
+    def rolling_window(self) -> int:
+        """Tokens of a long text that are weighed at once; a token before them and an answer's have a place too."""
+        return max(1, self.window - 2)
+
+    @property
     def device(self) -> str:
         """`cpu`, or the GPUs' name."""
         name: str = current_platform.get_device_name()

@@ -12,14 +12,24 @@ from evaljob_runner.metrics import (
     instructions,
     mathematics,
     overlap,
+    perplexity,
     programs,
     structured,
     text,
 )
 from evaljob_runner.metrics.base import Definition
 
+FAMILIES = (
+    choices,
+    perplexity,
+    text,
+    structured,
+    overlap,
+    calls,
+    mathematics,
+    instructions,
+    programs,
+)
 REGISTRY: Mapping[str, Definition] = {
-    name: found
-    for family in (choices, text, structured, overlap, calls, mathematics, instructions, programs)
-    for name, found in family.METRICS.items()
+    name: found for family in FAMILIES for name, found in family.METRICS.items()
 }

@@ -58,7 +58,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Definition:
-    """How a metric is computed: `compare` or `execute` for answers, `choose` for weighed choices.
+    """How a metric is computed: `compare` or `execute` for answers, `choose` for choices, `measure` for texts.
 
     What a task may tell it stands in `evaljob.metrics`.
     """
@@ -69,9 +69,11 @@ class Definition:
     """Called as `compare`; for metrics with `program` and `tests`."""
     choose: Callable[[Choice], float] | None = None
     """What is maximised; the first of equal choices wins, as with numpy's argmax."""
+    measure: Callable[[float], float] | None = None
+    """Log-likelihood of a text -> what is shared out among its items, of which there are `weight`."""
     weight: Callable[[str], int] | None = None
-    """How many items (for example instructions) a target has, where the number is a mean over items; a sample's
-    score is then the mean of its own."""
+    """How many items (for example instructions or bytes) a target has, where the number is a mean over items; a
+    sample's score is then the mean of its own."""
     check: Callable[[str], str | None] | None = None
     """What is wrong with a sample's target, if anything: asked for all samples before the model loads."""
     higher_is_better: bool = True
