@@ -15,7 +15,7 @@ from evaljob.plan import PlannedDataset
 from evaljob.task import Task
 from evaljob_runner.evaluate import Shell, evaluate
 from evaljob_runner.progress import Progress, Stopwatch
-from tests.runner_plans import assignment, planned, tiny_dataset, tiny_model
+from tests.runner_plans import assignment, planned, tiny_dataset, tiny_model, tiny_task
 
 Seen = list[tuple[tuple[int, ...], str]]
 """What the engine saw: the token ids of each row, and every parameter."""
@@ -23,11 +23,13 @@ Found = tuple[Seen, Mapping[str, Any]]
 """What it saw, and what was logged of its answers by sample."""
 Watch = Callable[[Any], AbstractContextManager[Seen]]
 """Collects everything that reaches the engine of a backend, in the order of prompts."""
-# A chat dataset with sampling of its own, plain generation, two of choices and one of whole texts.
-GENERATION = {"chat": {"temperature": 0.7, "top_k": 3, "max_tokens": 12}}
-FORMATS = {"chat": "Chat", "kind": "Chat"}
+# A chat dataset with sampling of its own, one of whole conversations, plain generation, two of choices and one of
+# whole texts.
+WARM = {"temperature": 0.7, "top_k": 3, "max_tokens": 12}
+GENERATION = {"chat": WARM, "turns": WARM}
+FORMATS = {"chat": "Chat", "turns": "Chat", "kind": "Chat"}
 GENERATING = ("chat", "gsm")
-ALL = ("chat", "gsm", "kind", "mc", "text")
+ALL = ("chat", "turns", "gsm", "kind", "mc", "text")
 TEXT = Task.model_validate(
     {
         "requestType": "LogLikelihoodRolling",
@@ -38,9 +40,11 @@ TEXT = Task.model_validate(
 
 
 def dataset(name: str) -> PlannedDataset:
-    """One of the datasets; texts are the questions of gsm with their solutions."""
+    """One of the datasets; texts are the questions of gsm with their solutions, conversations those of chat."""
     if name == "text":
         return planned(TEXT, name=name, source="pvc://data/gsm.jsonl", limit=4)
+    if name == "turns":
+        return planned(tiny_task("chat", turns="Every"), name=name, source="pvc://data/chat.jsonl", limit=4)
     return tiny_dataset(name, limit=4)
 
 
@@ -59,9 +63,12 @@ def _answers(out: Path) -> Iterator[tuple[str, Any]]:
     for path in out.rglob("*.jsonl"):
         for line in map(json.loads, path.read_text().splitlines()):
             if line["kind"] == "inference":
-                request = line["requests"][0]
-                weights = [round(choice["sum"], 4) for choice in request.get("logprobs", ())]
-                yield line["id"], (request.get("output"), request["promptDigest"], weights)
+                yield line["id"], [_answer(request) for request in line["requests"]]
+
+
+def _answer(request: Mapping[str, Any]) -> tuple[str | None, str, list[float]]:
+    weights = [round(choice["sum"], 4) for choice in request.get("logprobs", ())]
+    return request.get("output"), request["promptDigest"], weights
 
 
 def leaks(make: Callable[[], Any], watch: Watch, out: Path, names: Sequence[str] = ALL) -> set[str]:

@@ -552,3 +552,114 @@ def test_reports_are_written_into_the_file_that_is_there(tmp_path: Path) -> None
     assert ending.crash(RuntimeError("boom")) == EXIT_FAILED
     assert reported(path) == Failure(reason="RunnerFailed", message="RuntimeError: boom", attempt="a-1")
     assert path.stat().st_ino == inode
+
+
+def talk(**columns: Any) -> dict[str, Any]:  # noqa: ANN401 - a document
+    """Two questions with their answers; `t` is what is expected."""
+    turns = [("user", "q0"), ("assistant", "gold"), ("user", "q1")]
+    return {"m": [{"role": role, "content": text} for role, text in turns], "t": ["a0", "a1"]} | columns
+
+
+def talks(out: Path, rows: list[dict[str, Any]], *, turns: str = "Every", **more: Any) -> Assignment:  # noqa: ANN401
+    asked = task(
+        requestType="Chat", prompt=None, messages="{{ m }}", turns=turns, target="{{ t[turn] }}", **more
+    )
+    dataset = planned(asked, inline={"jsonl": lines(rows)})
+    return assignment(tiny_model(promptFormat="Chat"), dataset, out)
+
+
+def asked_of(backend: ScriptedBackend) -> list[str]:
+    return ["".join(map(chr, r.prompt.ids)) for r in backend.asked]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("turns", "told"), [("Every", "a0!"), ("EveryWithGold", "gold")])
+def test_each_turn_is_asked_behind_the_answers_before_it(tmp_path: Path, turns: str, told: str) -> None:
+    def says(conversation: str) -> str:
+        return "none" if "q1" in conversation else "a0!"
+
+    backend = answers(says)
+    found = run(talks(tmp_path, [talk()], turns=turns), backend)
+    assert asked_of(backend) == [
+        "<user>q0<assistant>",
+        f"<user>q0<assistant>{told}<user>q1<assistant>",
+    ]
+    assert [r.key for r in backend.asked] == ["0#0", "0#0#1"]
+    assert found.subsets[0].stats[0][:2] == (1, stats.UNIT_REAL // 2)  # the mean of 1 and 0
+    assert results.decode(results.encode(found)) == found
+    line, scores = logged(tmp_path)
+    assert [r["output"] for r in line["requests"]] == ["a0!", "none"]
+    assert line["turns"] == [{"target": "a0"}, {"target": "a1"}]
+    assert [s["value"] for s in scores["scores"]["contains"]["turns"]] == [1, 0]
+
+
+def test_conversations_of_different_length_end_when_they_end(tmp_path: Path) -> None:
+    """In the log the short ones come first, and no other conversation gets in between."""
+    long = [{"role": "user", "content": f"q{i}"} for i in range(4)]
+    rows = [talk(m=long, t=list("abcd")), talk(m=long[:1], t=["a"]), talk(m=long[:2], t=["a", "b"])]
+    backend = answers(lambda said: "abcd"[said.count("<user>") - 1])
+    found = run(talks(tmp_path, rows), backend)
+    assert [x["id"] for x in logged(tmp_path) if x["kind"] == "inference"] == ["1", "2", "0"]
+    assert (
+        asked_of(backend)[-1]
+        == "<user>q0<assistant>a<user>q1<assistant>b<user>q2<assistant>c<user>q3<assistant>"
+    )
+    assert found.subsets[0].stats[0][:2] == (3, 3 * stats.UNIT_REAL)
+
+
+def test_a_conversation_that_leaves_the_window_ends_there_and_what_was_said_counts(tmp_path: Path) -> None:
+    rows = [talk(m=[{"role": "user", "content": "q" * 20}] * 3, t=["a", "a", "a"])]
+    backend = answers(lambda _: "a" * 10, window=100)
+    found = run(talks(tmp_path, rows, generation={"max_tokens": 40}), backend)
+    assert len(backend.asked) == 1
+    assert found.outcomes.context_overflow == 1
+    assert found.subsets[0].stats[0][:2] == (1, round(stats.UNIT_REAL / 3))  # of three turns one
+    line = logged(tmp_path)[0]
+    assert len(line["requests"]) == 2
+    assert "the window has 100" in line["error"]["message"]
+
+
+def test_a_second_attempt_leads_an_unfinished_conversation_from_its_beginning(tmp_path: Path) -> None:
+    def dies(said: str) -> str:
+        if said.count("<user>") == 3:
+            raise KeyboardInterrupt
+        return "a"
+
+    short, long = talk(t=["a", "a"]), talk(m=[{"role": "user", "content": "q"}] * 3, t=["a"] * 3)
+    with pytest.raises(KeyboardInterrupt):
+        run(talks(tmp_path, [short, long]), answers(dies))
+    again = answers(lambda _: "a")
+    found = run(dataclasses.replace(talks(tmp_path, [short, long]), attempt="a-2"), again)
+    assert [r.key for r in again.asked] == ["1#0", "1#0#1", "1#0#2"]
+    assert (found.outcomes.completed, found.outcomes.from_log) == (2, 1)
+
+
+def test_a_turn_without_an_answer_is_tried_again_with_its_conversation(tmp_path: Path) -> None:
+    backend = answers(lambda said: Unavailable("0#0#1", "gone") if "q1" in said else "a0")
+    with pytest.raises(Retry) as caught:
+        run(talks(tmp_path, [talk()]), backend)
+    assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
+    (line,) = logged(tmp_path)
+    assert (line["outcome"], len(line["requests"])) == ("InfraError", 2)
+
+
+def test_thoughts_are_no_part_of_the_conversation(tmp_path: Path) -> None:
+    model = tiny_model(promptFormat="Chat", reasoning={"maxTokens": 50})
+    backend = answers(lambda said: "<think>hm</think>a1" if "q1" in said else "<think>so</think>a0")
+    found = run(dataclasses.replace(talks(tmp_path, [talk()]), model=model), backend)
+    assert asked_of(backend)[1] == "<user>q0<assistant>a0<user>q1<assistant>"
+    assert found.subsets[0].stats[0][:2] == (1, stats.UNIT_REAL)
+    assert [r["reasoning"] for r in logged(tmp_path)[0]["requests"]] == ["so", "hm"]
+
+
+def test_a_turn_in_which_nothing_is_found_makes_the_sample_one_without_answer(tmp_path: Path) -> None:
+    found = run(
+        talks(
+            tmp_path,
+            [talk(t=["1", "2"])],
+            extract={"n": [{"lastNumber": {}}]},
+            metrics=[{"name": "exact_match", "extract": "n", "primary": True}],
+        ),
+        answers(lambda said: "no idea" if "q1" in said else "it is 1"),
+    )
+    assert found.outcomes.no_answer == 1
+    assert found.subsets[0].stats[0][:2] == (1, stats.UNIT_REAL // 2)

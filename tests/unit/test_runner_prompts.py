@@ -7,7 +7,7 @@ import pytest
 
 from evaljob.names import Reason
 from evaljob.task import Task, Truncate
-from evaljob_runner import templates, tokens
+from evaljob_runner import conversation, templates, tokens
 from evaljob_runner.backends.base import TextPairs
 from evaljob_runner.backends.scripted import Characters
 from evaljob_runner.data import Sample
@@ -253,6 +253,60 @@ def test_messages_that_are_none_are_refused(turns: object, words: str) -> None:
         prompt(**CHAT, columns={"m": turns, "a": ""}, chat=True)
 
 
+def turns_of(*roles: str) -> list[dict[str, str]]:
+    """Messages whose content is the first letter of their role and their place."""
+    return [{"role": role, "content": f"{role[0]}{i}"} for i, role in enumerate(roles)]
+
+
+@pytest.mark.parametrize(
+    ("roles", "parts"),
+    [
+        (["user"], [("u0", None)]),
+        (["system", "user", "assistant"], [("s0 u1", "a2")]),
+        (["user", "user"], [("u0", None), ("u1", None)]),
+        (["user", "assistant", "user"], [("u0", "a1"), ("u2", None)]),
+        (["user", "assistant", "tool", "tool", "assistant"], [("u0", "a1"), ("t2 t3", "a4")]),
+        (["assistant", "user", "system"], [("a0 u1 s2", None)]),
+        (["user", "assistant", "assistant", "user"], [("u0", "a1"), ("a2 u3", None)]),
+    ],
+)
+def test_a_conversation_is_cut_where_answers_are_due(
+    roles: list[str], parts: list[tuple[str, str | None]]
+) -> None:
+    found = conversation.parts(turns_of(*roles))
+    said = [
+        (" ".join(m["content"] for m in part.lead), part.gold["content"] if part.gold else None)
+        for part in found
+    ]
+    assert said == parts
+
+
+def spoken(made: Prompt) -> str:
+    return " ".join(m["content"] for m in made.messages)
+
+
+def test_every_answer_follows_the_models_own_or_the_documents() -> None:
+    columns = {"m": turns_of("system", "user", "assistant", "user", "assistant"), "t": ["x", "y"]}
+    made = prompt(**CHAT, turns="Every", target="{{ t[turn] }}", columns=columns, chat=True)
+    assert (spoken(made), made.target, len(made.turns)) == ("s0 u1", "x", 2)
+    own, gold = made.after(["mine"], gold=False), made.after(["mine"], gold=True)
+    assert (spoken(own), own.target) == ("s0 u1 mine u3", "y")
+    assert (spoken(gold), gold.target) == ("s0 u1 a2 u3", "y")
+
+
+@pytest.mark.parametrize(
+    ("roles", "words"),
+    [
+        (["user", "assistant", "system"], "nobody asks for an answer at the end"),
+        (["system"], "nobody asks"),
+        (["user", "user"], "needs an assistant turn behind each question but the last, number 0 has none"),
+    ],
+)
+def test_a_conversation_that_lacks_a_turn_is_refused(roles: list[str], words: str) -> None:
+    with pytest.raises(Fatal, match=words):
+        prompt(**CHAT, turns="EveryWithGold", columns={"m": turns_of(*roles), "a": ""}, chat=True)
+
+
 def test_the_variables_of_a_chat_template_reach_it_and_its_server() -> None:
     made, args = prompt(prompt="hi", chat=True), {"think": False}
     assert tokens.encode(made, Characters(), DATE, args).text == "<think=False><user>hi<assistant>"
@@ -264,23 +318,23 @@ def test_the_variables_of_a_chat_template_reach_it_and_its_server() -> None:
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {}}}
 
 
-def conversation(**more: Any) -> Prompt:  # noqa: ANN401 - fields of the task
+def offered(**more: Any) -> Prompt:  # noqa: ANN401 - fields of the task
     columns = {"m": [{"role": "user", "content": "hi"}], "a": "", "t": [TOOL], "none": ["add"]}
     return prompt(**CHAT, **more, chat=True, columns=columns)
 
 
 def test_functions_on_offer_reach_the_chat_template_and_the_server() -> None:
-    made = conversation(tools="{{ t }}")
+    made = offered(tools="{{ t }}")
     assert tokens.encode(made, Characters(), DATE, {}).text == f"<tools={[TOOL]}><user>hi<assistant>"
     sent = tokens.send(made, {})
     assert sent.prompt.tools == (TOOL,)  # type: ignore[union-attr]
-    assert sent.digest != tokens.send(conversation(), {}).digest
+    assert sent.digest != tokens.send(offered(), {}).digest
 
 
 @pytest.mark.parametrize("tools", ["{{ none }}", "{{ a }}", "{{ m }}"])
 def test_functions_in_another_shape_are_refused(tools: str) -> None:
     with pytest.raises(Fatal, match="tools: must yield a list of"):
-        conversation(tools=tools)
+        offered(tools=tools)
 
 
 def test_a_prompt_that_is_shortened_at_its_start_keeps_bos() -> None:

@@ -129,6 +129,11 @@ def test_accepted(task: dict[str, Any], primary: str) -> None:
         ({**LOG_LIKELIHOOD, "truncate": "Start"}, "truncate: only with requestType Generate or Chat"),
         ({**ROLLING, "assistantPrefix": "x"}, "assistantPrefix: only with requestType Generate, Chat or"),
         ({**ROLLING, "fewShot": {"count": 1}}, "fewShot: only with requestType Generate or LogLikelihood"),
+        ({**TASK, "turns": "Every"}, "turns: Every only with requestType Chat (this one is Generate)"),
+        (
+            {**CHAT, "turns": "Every", "metrics": reduced({"passAtK": [1]})["metrics"]},
+            "reduce is not used with turns Every",
+        ),
         ({**TASK, "tools": "{{ t }}"}, "tools: only with requestType Chat"),
         ({**TASK, "fewShot": {}}, "fewShot: give exactly one of count and ids"),
         ({**TASK, "fewShot": {"count": 1, "ids": ["a"], "sampler": "Fixed"}}, "exactly one of count and ids"),

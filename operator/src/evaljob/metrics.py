@@ -8,7 +8,7 @@ from types import MappingProxyType
 from evaljob.requests import RequestType
 from evaljob.scoring import Metric
 from evaljob.stats import Aggregation
-from evaljob.task import Task
+from evaljob.task import Task, Turns
 
 _ANSWERS = frozenset({RequestType.GENERATE, RequestType.CHAT})
 _CHOICES = frozenset({RequestType.LOG_LIKELIHOOD})
@@ -97,22 +97,23 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 
 def problem(task: Task) -> str | None:
     """The first thing in a task's metrics that can never be computed: its field, its value, and the fix; or None."""
-    found = ((i, m, _problem(m, task.request_type)) for i, m in enumerate(task.metrics))
+    found = ((i, m, _problem(m, task)) for i, m in enumerate(task.metrics))
     return next((f"metrics[{i}]: {m.key}: {why}" for i, m, why in found if why), None)
 
 
-def _problem(metric: Metric, request: RequestType) -> str | None:
-    kind = KINDS.get(metric.name)
+def _problem(metric: Metric, task: Task) -> str | None:
+    kind, request = KINDS.get(metric.name), task.request_type
     if kind is None:
         return f"unknown, use one of {_names(request)}"
     if request not in kind.requests:
         return f"not for requestType {request}, use one of {_names(request)}"
-    misfit = next((why for bad, why in _misfits(metric, kind, request) if bad), None)
+    misfit = next((why for bad, why in _misfits(metric, kind, task) if bad), None)
     return misfit or _argument_problem(metric.args, kind)
 
 
-def _misfits(metric: Metric, kind: Kind, request: RequestType) -> tuple[tuple[bool, str], ...]:
+def _misfits(metric: Metric, kind: Kind, task: Task) -> tuple[tuple[bool, str], ...]:
     """Everything about a metric's fields that can be wrong, and how to say it."""
+    request = task.request_type
     answers = request in _ANSWERS
     passes = metric.reduce is not None and metric.reduce.pass_at_k is not None
     return (
@@ -124,6 +125,10 @@ def _misfits(metric: Metric, kind: Kind, request: RequestType) -> tuple[tuple[bo
         (
             (metric.program is not None) != kind.executes,
             "program and tests: needed by code_exec, and only there",
+        ),
+        (
+            task.turns is not Turns.LAST and (kind.executes or kind.labelled),
+            f"scores one answer of each sample, not with turns {task.turns}",
         ),
         (passes and not kind.binary, "reduce.passAtK needs a metric whose scores are 0 or 1"),
     )

@@ -146,9 +146,14 @@ class Truncate(StrEnum):
 
 
 class Turns(StrEnum):
-    """Which assistant turn of a conversation the model writes."""
+    """Which assistant turns of a conversation the model writes. Its score is the mean over them."""
 
     LAST = "Last"
+    """The one behind the last message."""
+    EVERY = "Every"
+    """All of them; what it said stays in the conversation, and the document's own assistant turns do not."""
+    EVERY_WITH_GOLD = "EveryWithGold"
+    """All of them, each behind the document's own assistant turns."""
 
 
 SCORING_FIELDS = {"metrics", "groups", "extract", "cluster"}
@@ -165,6 +170,10 @@ class Task(Frozen):
             "metrics: exactly one must be primary",
         ),
         cel("!has(self.groups) || has(self.subsets)", "groups: need subsets"),
+        cel(
+            "self.turns == 'Last' || self.requestType == 'Chat'",
+            "turns: other than Last only with requestType Chat",
+        ),
     )
 
     version: Annotated[int, Field(ge=1)] = 1
@@ -194,7 +203,8 @@ class Task(Frozen):
     their chat template; a server's tool calls become a JSON list, which is then the answer."""
     turns: Turns = Turns.LAST
     target: Template
-    """The expected answer; for LogLikelihood the index of the right choice, for LogLikelihoodRolling the text."""
+    """The expected answer; where the model writes several, `turn` counts them from 0. For LogLikelihood the index of
+    the right choice, for LogLikelihoodRolling the text."""
     references: Template | None = None
     """A template that yields a list of all accepted answers; metrics take the best. Default: the target alone."""
     target_delimiter: Annotated[str, Field(max_length=16)] = " "
@@ -238,6 +248,8 @@ def _problems(task: Task) -> list[str]:
     """Everything in a task that can never run, each with the field to change."""
     given = frozenset(name for name in Task.model_fields if getattr(task, name) is not None)
     found = [*misfits(task.request_type, given)]
+    if task.turns is not Turns.LAST and task.request_type is not RequestType.CHAT:
+        found.append(f"turns: {task.turns} only with requestType Chat (this one is {task.request_type})")
     if sum(m.primary for m in task.metrics) != 1:
         found.append("metrics: exactly one must be primary")
     found += [
@@ -262,6 +274,8 @@ def _duplicates(task: Task) -> list[str]:
 
 def _reduce_problems(task: Task) -> list[str]:
     reduced = [m for m in task.metrics if m.reduce]
+    if reduced and task.turns is not Turns.LAST:
+        return [f"metrics: reduce is not used with turns {task.turns}, whose scores are means over turns"]
     if reduced and task.request_type.weighs:
         return [f"metrics: reduce is not used with requestType {task.request_type}, which has no repeats"]
     return [

@@ -4,10 +4,11 @@ import dataclasses
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 from evaljob.requests import RequestType
+from evaljob.task import Turns
 from evaljob_runner import generation, reasoning, tokens
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import (
@@ -26,6 +27,7 @@ from evaljob_runner.data import Sample
 from evaljob_runner.prompts import Prompt, Prompter
 from evaljob_runner.samples import (
     ERROR_MESSAGE_MAX,
+    Accepted,
     AnswerKey,
     Choice,
     Error,
@@ -40,6 +42,11 @@ _FINISHED = {
     Finish.LENGTH: Outcome.TRUNCATED,
     Finish.REFUSED: Outcome.REFUSED,
 }
+_ENDING = (Outcome.CONTEXT_OVERFLOW, Outcome.REFUSED, Outcome.INFRA_ERROR)
+"""After these a conversation has no answer to go on from."""
+_BY_GRAVITY = (Outcome.ANSWERED, Outcome.NO_ANSWER, Outcome.TRUNCATED, *_ENDING)
+SIDE_BY_SIDE = 256
+"""Conversations that are led at once: enough to fill an engine's batch. Each is logged when it ends."""
 
 
 class Ask(NamedTuple):
@@ -60,9 +67,37 @@ class Ask(NamedTuple):
 
 
 class _Asked(NamedTuple):
+    """A question in the form that the backend takes."""
+
     ask: Ask
     prompt: Prompt
     form: Encoded | Sent
+    before: "tuple[_Exchange, ...]" = ()
+    """What was said in its conversation."""
+
+    @property
+    def key(self) -> str:
+        """Names it at the backend."""
+        return self.ask.request_key + (f"#{len(self.before)}" if self.before else "")
+
+
+class _Exchange(NamedTuple):
+    """A question and what came of it."""
+
+    asked: _Asked
+    request: Request
+    outcome: Outcome
+    error: Error | None
+
+    @property
+    def conversation(self) -> "tuple[_Exchange, ...]":
+        """Everything said so far."""
+        return (*self.asked.before, self)
+
+    @property
+    def ends(self) -> bool:
+        """Whether nothing follows in its conversation."""
+        return self.outcome in _ENDING or len(self.conversation) >= len(self.asked.prompt.turns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,21 +140,52 @@ class Asker:
 
     def lines(self, asks: Iterable[Ask]) -> Generator[InferenceLine]:
         """The inference lines of all questions, as they finish. Prompts are made when the backend has room."""
+        if self.work.task.turns is Turns.LAST:
+            yield from map(self._line, self._exchanges(self._asked(asks)))
+            return
+        remaining = iter(asks)
+        while some := list(islice(remaining, SIDE_BY_SIDE)):
+            yield from self._conversations(some)
+
+    def _conversations(self, asks: Iterable[Ask]) -> Iterator[InferenceLine]:
+        """Turn by turn: the first answers of all conversations, then the second ones."""
+        following: list[_Exchange] = []
+        asked = self._asked(asks)
+        while True:
+            for exchange in self._exchanges(asked):
+                if exchange.ends:
+                    yield self._line(exchange)
+                else:
+                    following.append(exchange)
+            if not following:
+                return
+            asked, following = map(self._next, following), []
+
+    def _next(self, exchange: _Exchange) -> _Asked:
+        """The question that follows an answer."""
+        conversation = exchange.conversation
+        said = [e.request.output or "" for e in conversation]
+        gold = self.work.task.turns is Turns.EVERY_WITH_GOLD
+        prompt = conversation[0].asked.prompt.after(said, gold=gold)
+        return _Asked(exchange.asked.ask, prompt, self.form(prompt), conversation)
+
+    def _exchanges(self, questions: Iterable[_Asked]) -> Iterator[_Exchange]:
+        """What comes of questions, in any order. One that does not fit the window never reaches the backend."""
         waiting: dict[str, _Asked] = {}
-        too_long: deque[InferenceLine] = deque()
+        too_long: deque[_Exchange] = deque()
 
         def fitting() -> Iterator[_Asked]:
-            for asked in self._asked(asks):
+            for asked in questions:
                 if message := self._overflow(asked.form):
-                    too_long.append(self._line(asked, Overflow(asked.ask.request_key, message)))
+                    too_long.append(self._exchange(asked, Overflow(asked.key, message)))
                 else:
-                    waiting[asked.ask.request_key] = asked
+                    waiting[asked.key] = asked
                     yield asked
 
         for reply in self._replies(fitting()):
             while too_long:
                 yield too_long.popleft()
-            yield self._line(waiting.pop(reply.key), reply)
+            yield self._exchange(waiting.pop(reply.key), reply)
         yield from too_long
 
     def _asked(self, asks: Iterable[Ask]) -> Iterator[_Asked]:
@@ -132,10 +198,10 @@ class Asker:
 
     def _replies(self, asked: Iterator[_Asked]) -> Iterator[Reply | LogLikelihoods]:
         if self.work.task.request_type.weighs:
-            return self._weighed(LogLikelihoodRequest(a.ask.request_key, a.form.pairs) for a in asked)
+            return self._weighed(LogLikelihoodRequest(a.key, a.form.pairs) for a in asked)
         engine = self.engine
         return self.backend.generate(
-            GenerateRequest(a.ask.request_key, a.form.prompt, engine, self._seed(a.ask)) for a in asked
+            GenerateRequest(a.key, a.form.prompt, engine, self._seed(a)) for a in asked
         )
 
     def _weighed(self, requests: Iterator[LogLikelihoodRequest]) -> Iterator[Reply | LogLikelihoods]:
@@ -144,13 +210,15 @@ class Asker:
         except Unsupported as error:
             raise self.work.unsupported(str(error)) from error
 
-    def _seed(self, ask: Ask) -> int:
+    def _seed(self, asked: _Asked) -> int:
+        sample = asked.ask.sample
         return generation.seed_of(
             run=self.work.run.seed,
             task=self.work.planned.task_name,
-            subset=ask.sample.subset,
-            sample=ask.sample.id,
-            repeat=ask.repeat,
+            subset=sample.subset,
+            sample=sample.id,
+            repeat=asked.ask.repeat,
+            turn=len(asked.before),
         )
 
     def _overflow(self, asked: Encoded | Sent) -> str | None:
@@ -160,9 +228,14 @@ class Asker:
         needs = asked.needs(self.engine.max_tokens)
         return f"prompt and answer take {needs} tokens, the window has {window}" if needs > window else None
 
-    def _line(self, asked: _Asked, reply: Reply | LogLikelihoods) -> InferenceLine:
+    def _exchange(self, asked: _Asked, reply: Reply | LogLikelihoods) -> _Exchange:
         outcome, error, answer = self._answer(asked.prompt, reply)
-        sample = asked.ask.sample
+        return _Exchange(asked, self._request(asked).model_copy(update=answer), outcome, error)
+
+    def _line(self, last: _Exchange) -> InferenceLine:
+        """The line of a sample, all of whose answers are there."""
+        asked, conversation = last.asked, last.conversation
+        sample, prompt = asked.ask.sample, asked.prompt
         return InferenceLine(
             id=sample.id,
             subset=sample.subset,
@@ -170,11 +243,13 @@ class Asker:
             doc_digest=sample.digest,
             inference_digest=self.digest,
             attempt=self.work.attempt,
-            outcome=outcome,
-            error=error,
-            requests=[self._request(asked).model_copy(update=answer)],
-            target=asked.prompt.target,
-            references=list(asked.prompt.references) or None,
+            outcome=max((e.outcome for e in conversation), key=_BY_GRAVITY.index),
+            error=last.error,
+            requests=[e.request for e in conversation],
+            target=prompt.target,
+            references=list(prompt.references) or None,
+            turns=[Accepted(target=t.target, references=list(t.references) or None) for t in prompt.turns]
+            or None,
             doc=self.document(sample),
         )
 
@@ -183,7 +258,7 @@ class Asker:
         fields: dict[str, Any] = {"few_shot_ids": [s.id for s in prompt.few_shot] or None}
         if not self.work.task.request_type.weighs:
             fields["params"] = dataclasses.asdict(self.engine)
-            fields["seed"] = self._seed(asked.ask) if self.sampling.temperature else None
+            fields["seed"] = self._seed(asked) if self.sampling.temperature else None
         if isinstance(form, Encoded):
             fields |= {"rendered_by": "Runner", "prompt_tokens": len(form.ids)}
             fields["prompt"] = None if self._rolling else form.text  # a text stands in the line as its target

@@ -41,9 +41,10 @@ def _with_origins(task: Generation, model: Generation) -> dict[str, tuple[Any, s
     }
 
 
-def seed_of(*, run: int, task: str, subset: str, sample: str, repeat: int) -> int:
+def seed_of(*, run: int, task: str, subset: str, sample: str, repeat: int, turn: int = 0) -> int:
     """The seed of one answer: the same in any shard, order and batch. 31 bits, as servers take them."""
-    identity = "\0".join((str(run), task, subset, sample, str(repeat)))
+    later = (str(turn),) if turn else ()
+    identity = "\0".join((str(run), task, subset, sample, str(repeat), *later))
     return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:4]) >> 1
 
 

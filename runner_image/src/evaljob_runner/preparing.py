@@ -121,6 +121,7 @@ def _refuse_too_large(work: Assignment, scorer: Scorer, counts: Mapping[str, Cou
 def _refuse_samples(scorer: Scorer, prompter: Prompter, selection: Selection) -> None:
     """Refuse targets and documents that a metric cannot read (BadData)."""
     for sample in selection.samples:
-        if scorer.checks and (problem := scorer.check(prompter.target(sample))):
-            raise Fatal(Reason.BAD_DATA, f"{problem} ({sample.where})")
+        for target in prompter.targets(sample) if scorer.checks else ():
+            if problem := scorer.check(target):
+                raise Fatal(Reason.BAD_DATA, f"{problem} ({sample.where})")
         scorer.document(sample)

@@ -30,7 +30,7 @@ class Preview:
             return
         self._left[kind] -= 1
         self._shown.add(line.id)
-        request = line.requests[0]
+        request = line.requests[-1]
         found = SamplePreview(
             kind=kind,
             id=bounded(line.id),

@@ -5,19 +5,27 @@ turn unless the task says otherwise, and a choice follows it without the delimit
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from evaljob.names import Reason
 from evaljob.requests import RequestType
-from evaljob.task import DescriptionRole, Task
+from evaljob.task import DescriptionRole, Task, Turns
 from evaljob_runner import templates
+from evaljob_runner.conversation import ASSISTANT, Message, Part, joined, parts, turn
 from evaljob_runner.data import Sample
 from evaljob_runner.errors import Fatal
 from evaljob_runner.fewshot import Examples
 
-Message = Mapping[str, Any]
-"""One turn in OpenAI's shape: at least `role` and `content`."""
+
+@dataclass(frozen=True)
+class Turn:
+    """One of several answers in a conversation."""
+
+    part: Part
+    """What leads to it."""
+    target: str
+    references: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,23 @@ class Prompt:
     few_shot: tuple[Sample, ...]
     leaks: bool
     """Whether a solved example asks the very question of the sample."""
+    turns: tuple[Turn, ...] = ()
+    """All answers that the conversation asks for, where the task wants several; all else is about one of them."""
+
+    def after(self, said: Sequence[str], *, gold: bool) -> "Prompt":
+        """The prompt of the next answer.
+
+        Args:
+            said: the model's answers so far.
+            gold: whether the document's own stand in their place.
+        """
+        before, now = self.turns[: len(said)], self.turns[len(said)]
+        answers = (
+            t.part.gold if gold and t.part.gold else turn(ASSISTANT, s)
+            for t, s in zip(before, said, strict=True)
+        )
+        messages = joined((t.part for t in before), answers, now.part.lead)
+        return replace(self, messages=messages, target=now.target, references=now.references)
 
 
 class Prompter:
@@ -88,10 +113,13 @@ class Prompter:
         shots = self._examples.of(sample)
         question = self._question(sample)
         choices = self._choices_of(sample)
-        target = self._target_of(sample, choices)
+        turns = self._turns(sample)
+        target = turns[0].target if turns else self._target_of(sample, choices)
         prefix = self._task.assistant_prefix or ""
         asks = self._task.request_type is not RequestType.LOG_LIKELIHOOD_ROLLING
-        messages = self._conversation(sample, shots, question) if self._chat and asks else ()
+        messages = turns[0].part.lead if turns else ()
+        if self._chat and asks and not turns:
+            messages = self._conversation(sample, shots, question)
         text = self._text(sample, shots, question) if asks else target
         return Prompt(
             sample=sample,
@@ -102,9 +130,29 @@ class Prompter:
             choices=choices,
             delimiter=self._delimiter(),
             target=target,
-            references=self._references_of(sample),
+            references=turns[0].references if turns else self._references_of(sample),
             few_shot=shots,
             leaks=any(self._question(s) == question for s in shots),
+            turns=turns,
+        )
+
+    def _turns(self, sample: Sample) -> tuple[Turn, ...]:
+        """Every answer that is asked for, where the task asks for more than the last one."""
+        if self._task.turns is Turns.LAST or not self._messages:
+            return ()
+        found = parts(_checked(self._messages.evaluate(sample.columns, sample.where), sample))
+        if not found[-1].asks:
+            raise Fatal(Reason.BAD_DATA, f"messages: nobody asks for an answer at the end ({sample.where})")
+        silent = next((i for i, part in enumerate(found[:-1]) if part.gold is None), None)
+        if silent is not None and self._task.turns is Turns.EVERY_WITH_GOLD:
+            raise Fatal(
+                Reason.BAD_DATA,
+                "messages: turns EveryWithGold needs an assistant turn behind each question but the last, number "
+                f"{silent} has none ({sample.where}); use Every",
+            )
+        at = [replace(sample, columns={**sample.columns, "turn": i}) for i in range(len(found))]
+        return tuple(
+            Turn(p, self._target_of(s, ()), self._references_of(s)) for p, s in zip(found, at, strict=True)
         )
 
     def _question(self, sample: Sample) -> str:
@@ -133,16 +181,22 @@ class Prompter:
     def _conversation(self, sample: Sample, shots: Sequence[Sample], question: str) -> tuple[Message, ...]:
         """The document's own conversation, or the prompt as one turn or, with its examples, as several."""
         if self._messages:
-            return _checked(self._messages.evaluate(sample.columns, sample.where), sample)
+            found = _checked(self._messages.evaluate(sample.columns, sample.where), sample)
+            if found[-1]["role"] == ASSISTANT:
+                raise Fatal(
+                    Reason.BAD_DATA,
+                    f"messages: the model writes the last turn, so the list must end before it ({sample.where})",
+                )
+            return found
         description = self._description.render(sample.columns, sample.where)
         by_system = bool(description) and self._task.description_role is DescriptionRole.SYSTEM
-        head = (_turn("system", description),) if by_system else ()
+        head = (turn("system", description),) if by_system else ()
         lead = "" if by_system else description
         if not (self._task.few_shot and self._task.few_shot.as_turns):
-            return *head, _turn("user", lead + self._solved(shots) + question)
+            return *head, turn("user", lead + self._solved(shots) + question)
         first, *more = [*map(self._question, shots), question]
-        asked = [_turn("user", q) for q in (lead + first, *more)]
-        answered = [_turn("assistant", self._answer_of(shot)) for shot in shots]
+        asked = [turn("user", q) for q in (lead + first, *more)]
+        answered = [turn("assistant", self._answer_of(shot)) for shot in shots]
         pairs = zip(asked, answered, strict=False)
         return *head, *(turn for pair in pairs for turn in pair), asked[-1]
 
@@ -189,13 +243,14 @@ class Prompter:
             raise Fatal(Reason.BAD_DATA, f"references: must yield a list of texts ({sample.where})")
         return tuple(map(str, found))
 
-    def target(self, sample: Sample) -> str:
-        """The expected answer.
+    def targets(self, sample: Sample) -> tuple[str, ...]:
+        """The expected answers: one, or one for each turn.
 
         Raises:
             Fatal: BadData, when the document does not fit the templates.
         """
-        return self._target_of(sample, self._choices_of(sample))
+        turns = self._turns(sample)
+        return tuple(t.target for t in turns) or (self._target_of(sample, self._choices_of(sample)),)
 
     def _target_of(self, sample: Sample, choices: tuple[str, ...]) -> str:
         target = self._target.render(sample.columns, sample.where)
@@ -210,10 +265,6 @@ class Prompter:
         return target.strip()
 
 
-def _turn(role: str, content: str) -> Message:
-    return {"role": role, "content": content}
-
-
 def _checked(found: object, sample: Sample) -> tuple[Message, ...]:
     """Check the messages that a template yielded."""
     if not isinstance(found, list | tuple) or not found:
@@ -223,9 +274,4 @@ def _checked(found: object, sample: Sample) -> tuple[Message, ...]:
             isinstance(message.get(k), str) for k in ("role", "content")
         ):
             raise Fatal(Reason.BAD_DATA, f"messages[{i}]: needs the texts role and content ({sample.where})")
-    if found[-1]["role"] == "assistant":
-        raise Fatal(
-            Reason.BAD_DATA,
-            f"messages: the model writes the last turn, so the list must end before it ({sample.where})",
-        )
     return tuple(found)

@@ -44,8 +44,15 @@ class Reduction:
         return float(sum(Fraction(score.value) for score in repeats) / len(repeats))
 
 
-def reductions(metric: Metric, definition: Definition, repeats: int) -> list[Reduction]:
-    """The numbers that a metric gives, in order; the first of a primary metric is the primary one."""
+def reductions(metric: Metric, definition: Definition, repeats: int, *, turns: bool) -> list[Reduction]:
+    """The numbers that a metric gives, in order; the first of a primary metric is the primary one.
+
+    Args:
+        metric: the metric.
+        definition: how it is computed.
+        repeats: answers per sample.
+        turns: whether the score of an answer is itself a mean, over the turns of a conversation.
+    """
     ks = (metric.reduce and metric.reduce.pass_at_k) or (None,)
     kind = KINDS[metric.name]
     votes = bool(metric.reduce and metric.reduce.majority)
@@ -57,7 +64,7 @@ def reductions(metric: Metric, definition: Definition, repeats: int) -> list[Red
                 primary=metric.primary and key == metric.result_keys[0],
                 higher_is_better=definition.higher_is_better,
                 # Only then is the score of a sample still 0 or 1.
-                binary=kind.binary and (repeats == 1 or votes or k == repeats),
+                binary=kind.binary and not turns and (repeats == 1 or votes or k == repeats),
                 weighted=definition.weight is not None,
                 aggregation=kind.aggregation,
             ),

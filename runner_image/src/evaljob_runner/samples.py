@@ -101,6 +101,13 @@ class Error(Frozen):
     message: Annotated[str, Field(max_length=ERROR_MESSAGE_MAX)]
 
 
+class Accepted(Frozen):
+    """What one answer of a conversation is compared with."""
+
+    target: str
+    references: list[str] | None = None
+
+
 class InferenceLine(Frozen):
     """What the model was asked and what it said."""
 
@@ -115,11 +122,14 @@ class InferenceLine(Frozen):
     outcome: Outcome
     error: Error | None = None
     requests: list[Request]
+    """One, or one for each turn up to the one that ended the conversation."""
     doc: dict[str, Any] | None = None
     """The columns of the document that scoring needs."""
     target: str
     references: list[str] | None = None
     """All accepted answers, where the task has several."""
+    turns: list[Accepted] | None = None
+    """Of every answer that the conversation asks for, where the task asks for more than the last one."""
 
 
 class Score(Frozen):
@@ -130,6 +140,8 @@ class Score(Frozen):
     value: float
     weight: Annotated[int, Field(ge=1)] = 1
     """Items that `value` is the mean of."""
+    turns: "list[Score] | None" = None
+    """Of each turn, where `value` is their mean."""
     explanation: Annotated[str, Field(max_length=ERROR_MESSAGE_MAX)] | None = None
 
 

@@ -1,19 +1,29 @@
 """Inference lines -> outcomes and scores. Needs the sample log only, so scores can be made again."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from itertools import zip_longest
+from typing import Any, NamedTuple
 
 from evaljob.metrics import KINDS
 from evaljob.scoring import Metric
-from evaljob.task import Task
+from evaljob.task import Task, Turns
 from evaljob_runner import extract, reducing
 from evaljob_runner.data import Sample
 from evaljob_runner.extract import Json
 from evaljob_runner.metrics import REGISTRY, choices
-from evaljob_runner.metrics.base import Choice, Verdict, as_text
+from evaljob_runner.metrics.base import Choice, Definition, Verdict, as_text
 from evaljob_runner.reducing import Reduced
 from evaljob_runner.samples import InferenceLine, Outcome, Score, ScoreLine
+
+
+class _Answer(NamedTuple):
+    """What a model said, and what it is compared with."""
+
+    said: str | None
+    """None where there is no answer."""
+    accepted: list[str]
 
 
 class Scorer:
@@ -37,7 +47,11 @@ class Scorer:
             m.key: d.execute(m) for m in task.metrics if (d := self._definitions[m.key]).execute
         }
         self._reductions = [
-            r for m in task.metrics for r in reducing.reductions(m, self._definitions[m.key], repeats)
+            r
+            for m in task.metrics
+            for r in reducing.reductions(
+                m, self._definitions[m.key], repeats, turns=task.turns is not Turns.LAST
+            )
         ]
         self.info = tuple(reduction.info for reduction in self._reductions)
         """What the numbers of a sample mean."""
@@ -60,7 +74,7 @@ class Scorer:
         """How a finished answer ended."""
         outcome = line.outcome
         if outcome in (Outcome.ANSWERED, Outcome.NO_ANSWER) and not self._weighs:
-            found = self._extracted(self._task.primary, line) is not None
+            found = all(self._extracted(self._task.primary, a.said) is not None for a in _answers(line))
             outcome = Outcome.ANSWERED if found else Outcome.NO_ANSWER
         return outcome
 
@@ -109,31 +123,29 @@ class Scorer:
         wanted = frozenset().union(*(e.columns for e in self._executions.values()))
         return {name: value for name, value in sample.columns.items() if name in wanted}
 
-    def _extracted(self, metric: Metric, line: InferenceLine) -> Json:
-        """What a metric sees: the pick among choices, or what its pipeline finds; None for no answer."""
-        if not line.outcome.answered:
+    def _extracted(self, metric: Metric, said: str | None) -> Json:
+        """What a metric sees of an answer: what its pipeline finds; None for nothing."""
+        if said is None:
             return None
-        definition = self._definitions[metric.key]
-        request = line.requests[0]
-        if self._weighs and definition.choose is not None:
-            weighed = [Choice(c.sum, c.characters, c.bytes) for c in request.logprobs or ()]
-            return choices.best(weighed, definition.choose)
-        output = request.output
-        if output is None:
-            return None
-        return self._pipelines[metric.extract](output) if metric.extract else output
+        return self._pipelines[metric.extract](said) if metric.extract else said
 
     def _score(self, metric: Metric, line: InferenceLine) -> Score:
         definition = self._definitions[metric.key]
-        weight = definition.weight(line.target) if definition.weight else 1
         if definition.measure is not None:
-            return Score(value=_total(definition.measure, line) / weight, weight=weight)
-        found = self._extracted(metric, line)
+            return _of_text(definition, definition.measure, line)
+        if definition.choose is not None and self._weighs:
+            return _of_choices(definition, definition.choose, line)
+        scores = [self._of_answer(metric, definition, answer, line) for answer in _answers(line)]
+        return _mean(scores, weighted=definition.weight is not None) if line.turns else scores[0]
+
+    def _of_answer(
+        self, metric: Metric, definition: Definition, answer: _Answer, line: InferenceLine
+    ) -> Score:
+        weight = definition.weight(answer.accepted[0]) if definition.weight else 1
+        found = self._extracted(metric, answer.said)
         if found is None:
             return Score(value=definition.floor, weight=weight)
-        if self._weighs:
-            return Score(extracted=str(found), value=float(found == int(line.target)))
-        verdict = self._verdict(metric, found, line)
+        verdict = self._verdict(metric, found, answer, line)
         return Score(
             extracted=as_text(found) if metric.extract else None,
             value=verdict.value,
@@ -141,16 +153,41 @@ class Scorer:
             explanation=verdict.explanation,
         )
 
-    def _verdict(self, metric: Metric, found: Json, line: InferenceLine) -> Verdict:
+    def _verdict(self, metric: Metric, found: Json, answer: _Answer, line: InferenceLine) -> Verdict:
         if metric.key in self._executions:
             where = f"sample {line.id}"
             return self._executions[metric.key].verdict(found, line.doc or {}, where)
-        return self._compare[metric.key](found, line.references or [line.target])
+        return self._compare[metric.key](found, answer.accepted)
 
 
-def _total(measure: Callable[[float], float], line: InferenceLine) -> float:
-    """What a metric makes of a text's log-likelihood."""
-    return measure(sum(weighed.sum for weighed in line.requests[0].logprobs or ()))
+def _answers(line: InferenceLine) -> list[_Answer]:
+    """Every answer that was asked for, also those that a conversation never came to."""
+    said = [request.output for request in line.requests]
+    if not line.outcome.answered:
+        said[-1] = None  # that is what ended it
+    accepted = [a.references or [a.target] for a in line.turns or (line,)]
+    return [_Answer(*pair) for pair in zip_longest(said, accepted)]
+
+
+def _mean(turns: list[Score], *, weighted: bool) -> Score:
+    """The score of a conversation."""
+    items = sum(score.weight for score in turns)
+    value = math.fsum(score.value * score.weight for score in turns) / items
+    return Score(value=value, weight=items if weighted else 1, turns=turns)
+
+
+def _of_text(definition: Definition, measure: Callable[[float], float], line: InferenceLine) -> Score:
+    weight = definition.weight(line.target) if definition.weight else 1
+    log_likelihood = math.fsum(weighed.sum for weighed in line.requests[0].logprobs or ())
+    return Score(value=measure(log_likelihood) / weight, weight=weight)
+
+
+def _of_choices(definition: Definition, choose: Callable[[Choice], float], line: InferenceLine) -> Score:
+    weighed = [Choice(c.sum, c.characters, c.bytes) for c in line.requests[0].logprobs or ()]
+    if not weighed:
+        return Score(value=definition.floor)
+    found = choices.best(weighed, choose)
+    return Score(extracted=str(found), value=float(found == int(line.target)))
 
 
 def _no_label(labels: Sequence[str], target: str) -> str | None:

@@ -54,7 +54,7 @@ class Tally:
     def _counted(self, scored: Iterable[Scored]) -> Iterator[Scored]:
         for answer in scored:
             request = answer.line.requests[0]
-            self.outputs.add(answer.outcome, request.output)
+            self.outputs.add(answer.outcome, answer.line.requests[-1].output)
             self._count[answer.outcome] += 1
             self._count["from_log"] += answer.from_log
             if not answer.from_log:
