@@ -15,6 +15,7 @@ import pytest
 
 from evaljob.names import Reason
 from evaljob.result import PartitionResult
+from evaljob.task import Turns
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import (
     Answer,
@@ -29,7 +30,7 @@ from evaljob_runner.errors import Fatal
 from evaljob_runner.evaluate import Shell, evaluate
 from evaljob_runner.progress import Progress, Stopwatch
 from evaljob_runner.tokens import Encoded, windowed
-from tests.runner_plans import DATE, TINY, assignment, tiny_dataset, tiny_model
+from tests.runner_plans import DATE, TINY, assignment, planned, tiny_dataset, tiny_model, tiny_task
 
 QUESTIONS = [json.loads(t)["question"] for t in (TINY / "data" / "gsm.jsonl").read_text().splitlines()[:24]]
 SCORES = json.loads((TINY / "scores.json").read_text())
@@ -265,6 +266,26 @@ class BackendContract:
         with pytest.raises(Fatal) as caught:
             list(open_tiny(folder).weigh([LogLikelihoodRequest("x", (pair,))]))
         assert caught.value.reason is Reason.INVALID_NUMBER
+
+    def test_a_conversation_led_turn_by_turn_ends_as_the_one_that_is_given(
+        self, tiny: LocalBackend, tmp_path: Path
+    ) -> None:
+        """Behind the document's answers the last turn is the question of `turns: Last`, to the token."""
+        last: dict[str, dict[str, tuple[str, str]]] = {}
+        for turns in Turns:
+            task = tiny_task("chat", turns=turns)
+            dataset = planned(task, name="chat", source="pvc://data/chat.jsonl", limit=6)
+            work = assignment(tiny_model(promptFormat="Chat"), dataset, tmp_path / turns / "out")
+            (tmp_path / turns).mkdir()
+            run(work, tiny)
+            (log,) = (tmp_path / turns).rglob("*.jsonl")
+            lines = [line for line in map(json.loads, log.read_text().splitlines()) if "requests" in line]
+            asked = {line["id"]: line["requests"] for line in lines}
+            last[turns] = {k: (r[-1]["promptDigest"], r[-1]["output"]) for k, r in asked.items()}
+            several = [k for k, r in asked.items() if len(r) > 1]
+            assert bool(several) == (turns is not Turns.LAST)
+        assert last[Turns.EVERY_WITH_GOLD] == last[Turns.LAST]
+        assert last[Turns.EVERY] == last[Turns.LAST]  # the model answers what the document does
 
     @pytest.mark.parametrize("key", SCORES)
     def test_scores_equal_the_reference_that_holds_none_of_our_code(

@@ -120,6 +120,9 @@ ACCEPTED: dict[str, Manifest] = {
         ],
     },
     "texts to weigh": own_task(requestType="LogLikelihoodRolling", prompt=None),
+    "each turn of a conversation": own_task(
+        requestType="Chat", prompt=None, messages="{{ m }}", turns="EveryWithGold"
+    ),
     "inline samples": {"datasets": [dataset(source=None, inline={"jsonl": '{"q": 1}'})]},
     "any display name": {"models": [model(displayName="[basene][chat-128k] Qwen2-72B-Instruct 模型 🦙")]},
     "253 characters of display name": {"datasets": [dataset(displayName="名" * 253)]},
@@ -272,6 +275,10 @@ REFUSED: dict[str, tuple[Manifest, tuple[str, ...]]] = {
     "a prompt before a text to weigh": (
         own_task(requestType="LogLikelihoodRolling"),
         ("taskSpec", "prompt: needed by requestType Generate or LogLikelihood, and only there"),
+    ),
+    "turns without a conversation": (
+        own_task(turns="Every"),
+        ("taskSpec", "turns: other than Last only with requestType Chat"),
     ),
     "zero repeats": ({"datasets": [dataset(repeats=0)]}, ("spec.datasets[0].repeats", "greater than or equal to 1")),
     "thoughts without end": (

@@ -3,6 +3,7 @@
 Log-probabilities of real weights: tests/torch/test_serve.py.
 """
 
+import io
 import json
 import socket
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from evaljob.backends import OpenAI
 from evaljob.names import Reason
+from evaljob.spec import Model
 from evaljob_runner.backends import openai
 from evaljob_runner.backends.base import (
     Answer,
@@ -32,8 +34,12 @@ from evaljob_runner.backends.base import (
 )
 from evaljob_runner.backends.endpoint import ATTEMPTS
 from evaljob_runner.errors import Fatal, Retry
+from evaljob_runner.evaluate import Shell, evaluate
 from evaljob_runner.metrics.calls import Call, calls
+from evaljob_runner.progress import Progress, Stopwatch
+from tests.runner_plans import assignment, planned
 from tests.stub_server import Script, serve
+from tests.unit.test_runner_data import lines, task
 
 GREEDY = Sampling(max_tokens=8, temperature=0.0, top_p=1.0, top_k=None, repetition_penalty=None, stop=("\n",))
 CHAT = ChatPrompt(({"role": "user", "content": "Capital of France?"},))
@@ -92,6 +98,23 @@ def test_messages_go_to_chat_completions() -> None:
     assert reply.text == "Paris"
     assert script.requests[0]["path"] == "/v1/chat/completions"
     assert script.requests[0]["body"]["messages"] == [{"role": "user", "content": "Capital of France?"}]
+
+
+def test_a_server_is_asked_each_turn_with_its_own_answers_before_it(tmp_path: Path) -> None:
+    script = Script(answer="Paris")
+    turns = [{"role": "user", "content": "Capital of France?"}, {"role": "user", "content": "Sure?"}]
+    with serve(script) as url:
+        model = Model.model_validate(
+            {"name": "served", "promptFormat": "Chat", "openai": {"url": url, "model": "m"}}
+        )
+        asked = task(requestType="Chat", prompt=None, messages="{{ m }}", turns="Every", target="Paris")
+        dataset = planned(asked, inline={"jsonl": lines([{"m": turns}])})
+        backend = openai.OpenAIBackend(model.openai, None)  # type: ignore[arg-type]
+        shell = Shell(lambda *_: backend, Progress(io.StringIO()), Stopwatch(), lambda _: None)
+        found = evaluate(assignment(model, dataset, tmp_path), shell)
+    told = {"role": "assistant", "content": "Paris"}
+    assert [r["body"]["messages"] for r in script.requests] == [turns[:1], [turns[0], told, turns[1]]]
+    assert found.outcomes.answered == 1
 
 
 def test_thoughts_that_the_server_took_out_come_apart_from_the_answer() -> None:
