@@ -78,6 +78,29 @@ def test_answers_do_not_depend_on_the_batch(open_tiny: Load, params: Sampling) -
     assert texts[1] == texts[5] == texts[24]
 
 
+@pytest.mark.parametrize("stops", [("\n\n",), ("7", "a."), ("é",), (" ",), ("\n", "e ")])
+def test_a_stop_text_is_found_at_the_token_that_ends_it(open_tiny: Load, stops: tuple[str, ...]) -> None:
+    """Few texts are read while they grow; none ends earlier or later for that."""
+    import torch
+
+    from evaljob_runner.backends.decoding import StopTexts
+
+    tokenizer = open_tiny().tokenizer
+    decode = tokenizer.decode
+    rows = torch.randint(0, 768, (40, 60), generator=torch.Generator().manual_seed(0))
+    rows[:, ::7] = rows[:, 1::7] = torch.tensor(tokenizer.encode("\n", special=False)[-1:])
+    watch = StopTexts(decode, tokenizer.piece, stops, 2)
+    for width in range(3, 61):
+        watch(rows[:, :width], None)
+    found = {
+        row: next(n for n in range(1, 59) if any(stop in decode(tuple(new[:n])) for stop in stops))
+        for row, new in enumerate(rows[:, 2:].tolist())
+        if any(stop in decode(tuple(new)) for stop in stops)
+    }
+    assert watch.ends == found
+    assert found or stops == ("é",)
+
+
 def test_a_chat_model_without_a_template_is_refused(open_tiny: Load, tmp_path: Path) -> None:
     backend = open_tiny(changed(tmp_path, tokenizer_config={"chat_template": None}))
     with pytest.raises(Fatal, match="promptFormat Chat needs a chat template"):

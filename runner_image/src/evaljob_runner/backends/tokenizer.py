@@ -1,7 +1,8 @@
 """The tokenizer of a local checkpoint, as Hugging Face transformers reads it."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,11 @@ class HuggingFaceTokenizer:
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text
+
+    @cached_property
+    def piece(self) -> Callable[[int], str]:
+        """The text of a token that stands alone; each is decoded once."""
+        return cache(lambda token: self.decode((token,)))
 
     def render(self, messages: tuple[Mapping[str, Any], ...], date: dt.date, **template_args: Any) -> str:  # noqa: ANN401
         """The conversation through the chat template, with its clock stopped at `date`."""

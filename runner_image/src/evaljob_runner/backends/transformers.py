@@ -106,7 +106,7 @@ class TransformersBackend:
         prompts = [token_ids(r) for r in batch]
         ids, mask = _padded(prompts, self._device, left=True)
         ends = [*self._ends, *self.tokenizer.special_ids(sampling.stop)]
-        watch = decoding.StopTexts(self.tokenizer.decode, sampling.stop, ids.shape[1])
+        watch = decoding.StopTexts(self.tokenizer.decode, self.tokenizer.piece, sampling.stop, ids.shape[1])
         guard = decoding.NumberGuard()
         steps = [guard, *decoding.sampler(sampling, mask, [r.seed for r in batch])]
         config = GenerationConfig(
