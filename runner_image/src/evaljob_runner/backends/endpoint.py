@@ -3,10 +3,12 @@
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -76,43 +78,60 @@ class Endpoint:
             Fatal: when the server refuses for good.
         """
         with asyncio.Runner() as runner:
+            # Not runner.run, which sets and resets a signal handler for each reply.
+            run = runner.get_loop().run_until_complete
             replies = self._replies(requests, answer)
             try:
-                while (reply := runner.run(_next(replies))) is not None:
+                while (reply := run(_next(replies))) is not None:
                     yield reply
             finally:
-                runner.run(replies.aclose())
+                run(replies.aclose())
 
     async def _replies(
         self, requests: Iterable[_R], answer: Callable[["Client", _R], Awaitable[_A]]
     ) -> AsyncGenerator[_A | Overflow | Unavailable, None]:
-        limits = httpx.Limits(max_connections=self.spec.max_concurrency)
-        timeout = float(self.spec.request_timeout_seconds)
         running: set[asyncio.Task[_A | Overflow | Unavailable]] = set()
-        async with httpx.AsyncClient(limits=limits, timeout=timeout, verify=self._tls()) as http:
-            client = Client(self, http)
+        done: asyncio.Queue[asyncio.Task[_A | Overflow | Unavailable]] = asyncio.Queue()
+
+        async def first() -> _A | Overflow | Unavailable:
+            task = await done.get()
+            running.remove(task)
+            return task.result()
+
+        async with AsyncExitStack() as opened:
+            clients = _Clients(self, opened)
             try:
                 for request in requests:
-                    running.add(asyncio.create_task(self._reply(client, request, answer)))
+                    task = asyncio.create_task(self._reply(clients, request, answer))
+                    task.add_done_callback(done.put_nowait)
+                    running.add(task)
                     while len(running) >= self.spec.max_concurrency:
-                        yield await _first(running)
+                        yield await first()
                 while running:
-                    yield await _first(running)
+                    yield await first()
             finally:
                 for task in running:
                     task.cancel()
                 await asyncio.gather(*running, return_exceptions=True)
 
     async def _reply(
-        self, client: "Client", request: _R, answer: Callable[["Client", _R], Awaitable[_A]]
+        self, clients: "_Clients", request: _R, answer: Callable[["Client", _R], Awaitable[_A]]
     ) -> _A | Overflow | Unavailable:
         try:
-            return await answer(client, request)
+            async with clients.one() as client:
+                return await answer(client, request)
         except _TooLong as error:
             return Overflow(request.key, str(error))
         except (_TryAgain, httpx.TransportError) as error:
             return Unavailable(request.key, f"{self.spec.url}: {str(error) or type(error).__name__}")
 
+    def http(self) -> httpx.AsyncClient:
+        """One connection."""
+        timeout = float(self.spec.request_timeout_seconds)
+        limits = httpx.Limits(max_connections=1)
+        return httpx.AsyncClient(limits=limits, timeout=timeout, verify=self._tls)
+
+    @cached_property
     def _tls(self) -> ssl.SSLContext:
         """The usual authorities, or SSL_CERT_FILE; none for plain http, where loading them takes longest."""
         secure = self.spec.url.startswith("https")
@@ -135,7 +154,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Client:
-    """The connections of one run to an endpoint."""
+    """A connection to an endpoint."""
 
     endpoint: Endpoint
     http: httpx.AsyncClient
@@ -178,12 +197,32 @@ class Client:
             raise _TryAgain(f"not an answer of this API: {_words(response, key)!r}") from error
 
 
-async def _first(running: set[asyncio.Task[_A]]) -> _A:
-    """The first reply of these; its task leaves the set."""
-    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-    task = done.pop()
-    running.remove(task)
-    return task.result()
+class _Clients:
+    """A client for each request that is in flight.
+
+    One pool for all of them looks at every connection for every request and, to close idle ones, at every other one
+    beside each: with 128 connections that took longer than all the rest.
+
+    Args:
+        endpoint: where they ask.
+        opened: closes their connections.
+    """
+
+    def __init__(self, endpoint: Endpoint, opened: AsyncExitStack) -> None:
+        self._endpoint, self._opened = endpoint, opened
+        self._idle: list[Client] = []
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator["Client"]:
+        """One that nobody uses."""
+        if not self._idle:
+            http = await self._opened.enter_async_context(self._endpoint.http())
+            self._idle.append(Client(self._endpoint, http))
+        client = self._idle.pop()
+        try:
+            yield client
+        finally:
+            self._idle.append(client)
 
 
 async def _next(replies: AsyncGenerator[_A, None]) -> _A | None:
