@@ -10,7 +10,7 @@ SUITES := cluster-tests faults-test torch test-vllm integration
 export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help quickstart test lint verify unit integration faults-test torch test-vllm chart crd-test e2e crd lock cluster-up cluster-down bench-overhead kill-test parity bench-runner faults chaos fuzz bench-control
+.PHONY: help quickstart test lint verify unit integration faults-test torch test-vllm chart crd-test e2e crd lock cluster-up cluster-down bench-overhead kill-test parity bench-runner bench-memory faults chaos fuzz bench-control
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -85,6 +85,9 @@ parity: .venv-vllm/.synced .venv-examples/.synced  ## the same tasks by lm-eval 
 
 bench-runner: .venv-vllm/.synced  ## the runner beside the bare engines and lm-eval: ratios of CPU seconds
 	.venv-vllm/bin/python -m tests.benchmarks.runner
+
+bench-memory: .venv/.synced  ## the runner's memory by the number of samples; SIZES="1000 100000 1000000"
+	.venv/bin/python -m tests.benchmarks.runner.memory $(SIZES)
 
 kill-test: .venv-test/.synced  ## 65 random kill -9 of a partition; SEED=n for others
 	.venv-test/bin/python -m tests.benchmarks.kill --seed $(or $(SEED),0)

@@ -149,7 +149,7 @@ def test_the_model_does_not_wait_for_programs_and_each_runs_once() -> None:
         began = time.monotonic()
         assert background.begin(finished) is None
         assert time.monotonic() - began < 0.5
-        ((outcome, scores),) = background.scores([finished])
+        ((_, outcome, scores),) = background.scores([finished])
     assert (outcome, scores.scores["code_exec"].value) == (Outcome.ANSWERED, 1)
 
 

@@ -29,7 +29,7 @@ def work(task: str, model: Model, out: Path = ROWS, *, limit: int | None = None)
 def prompts(task: str, prompt_format: PromptFormat) -> list[Prompt]:
     on = work(task, tiny_model(promptFormat=prompt_format))
     dataset: Dataset = on.planned.dataset
-    selection = data.select(dataset, on.task, on.partition, on.places)
+    selection = data.select(dataset, on.task, on.partition, on.places, on.places.out)
     prompter = Prompter(on.task, selection.pools, chat=on.chat)
     return [prompter.prompt(sample) for sample in selection.samples]
 

@@ -36,7 +36,7 @@ def select(
     dataset: PlannedDataset, shard: tuple[int, int] = (0, 1), places: Places | None = None
 ) -> Selection:
     partition = Partition(model="m", dataset="set", shard=shard[0], shards=shard[1])
-    return data.select(dataset.dataset, dataset.task, partition, places or Places({}, {}, NOWHERE))
+    return data.select(dataset.dataset, dataset.task, partition, places or Places({}, {}, NOWHERE), NOWHERE)
 
 
 def inline(rows: Rows | str, *, limit: int | None = None, **changes: Any) -> PlannedDataset:  # noqa: ANN401
@@ -122,7 +122,7 @@ def test_a_missing_subset_column_is_named_with_the_columns_there_are() -> None:
 
 def test_derived_columns_build_on_each_other() -> None:
     found = select(inline([{"q": " x "}], fields={"t": "{{ q|trim }}", "u": "{{ t }}{{ t }}"}))
-    assert found.samples[0].columns["u"] == "xx"
+    assert found.samples.first(1)[0].columns["u"] == "xx"
 
 
 def test_splits_are_files_of_a_folder(tmp_path: Path) -> None:

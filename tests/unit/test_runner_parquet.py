@@ -64,7 +64,7 @@ def test_documents_ids_and_shards_are_those_of_json_lines(folder: Path) -> None:
         assert {k: [s.id for s in v] for k, v in rows.pools.items()} == {
             k: [s.id for s in v] for k, v in lines.pools.items()
         }
-    assert rows.samples[0].where.startswith("pvc://data/set.parquet row ")
+    assert rows.samples.first(1)[0].where.startswith("pvc://data/set.parquet row ")
 
 
 @given(st.lists(st.integers(0, 999), max_size=20))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 
 from evaljob.names import Reason
 from evaljob.result import PartitionResult
+from evaljob_runner import data, recording
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.scripted import Characters, ScriptedBackend
 from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.errors import Fatal
 from evaljob_runner.evaluate import Shell, evaluate
 from evaljob_runner.progress import Progress, Stopwatch
-from evaljob_runner.samples import InferenceLine, SampleLog, ScoreLine
+from evaljob_runner.samples import SampleLog, ScoreLine
 from tests.runner_plans import assignment, planned, tiny_model
 from tests.unit.test_runner_data import lines, task
 from tests.unit.test_runner_evaluate import Outside, answers, capitals, logged, run
@@ -57,6 +59,47 @@ def test_a_finished_partition_loads_no_model_and_ends_as_it_did(tmp_path: Path) 
     assert outside.opened == 0
     assert (again.outcomes.from_log, again.device) == (3, "none")
     assert projection(again) == projection(whole)
+
+
+@pytest.mark.parametrize("subsets", [None, {"column": "s"}])
+def test_a_shard_too_large_for_the_memory_ends_as_a_small_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subsets: dict[str, str] | None
+) -> None:
+    """Documents are read as they are asked for, answers are read back from the log; subsets may be mixed."""
+    rows = [{"q": f"q{i}", "a": "a", "s": str(i % 3), "c": str(i % 5)} for i in range(20)]
+    dataset = planned(task(subsets=subsets, cluster="{{ c }}"), inline={"jsonl": lines(rows)})
+
+    def evaluated(out: str) -> PartitionResult:
+        said = answers(lambda q: "a" if int(q[1:]) % 2 else "b")
+        return run(assignment(tiny_model(), dataset, tmp_path / out), said)
+
+    small = evaluated("small")
+    for module in (data, recording):
+        monkeypatch.setattr(module, "KEPT", 3)
+    monkeypatch.setattr(data, "AT_ONCE", 4)
+    large = evaluated("large")
+    assert projection(large) == projection(small)
+    assert logged(tmp_path / "large") == logged(tmp_path / "small")
+
+
+def test_data_that_change_while_they_are_read_give_no_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "KEPT", 3)
+    path = tmp_path / "rows.jsonl"
+    path.write_text(lines([{"q": f"q{i}", "a": "a"} for i in range(6)]))
+    work = assignment(
+        tiny_model(), planned(task(), source="pvc://data/rows.jsonl"), tmp_path / "out", data=tmp_path
+    )
+
+    def changes(question: str) -> str:
+        if question == "q2":
+            os.utime(path, ns=(0, 0))
+        return "a"
+
+    with pytest.raises(Fatal, match=r"rows\.jsonl: the data changed while it was read") as caught:
+        run(work, answers(changes))
+    assert caught.value.reason is Reason.BAD_DATA
 
 
 def test_scores_are_made_again_when_a_metric_changes(tmp_path: Path) -> None:
@@ -141,7 +184,9 @@ def test_a_log_torn_at_any_byte_costs_at_most_its_last_sample(tmp_path: Path) ->
         whole = [
             json.loads(text) for text in content[: size + 1].splitlines(keepends=True) if _is_whole(text)
         ]
-        assert len(log.finished) == sum(item["kind"] == "inference" for item in whole)
+        assert sum(log.has((str(i), 0)) for i in range(6)) == sum(
+            item["kind"] == "inference" for item in whole
+        )
 
 
 def _is_whole(text: bytes) -> bool:
@@ -159,4 +204,4 @@ def test_a_score_is_known_by_all_that_it_says(tmp_path: Path) -> None:
     line = ScoreLine.model_validate(found[0])
     assert log.holds(line)
     assert not log.holds(line.model_copy(update={"repeat": 1}))
-    assert isinstance(log.finished["0", 0], InferenceLine)
+    assert log.has(("0", 0))

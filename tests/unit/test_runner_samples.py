@@ -44,33 +44,66 @@ def read(folder: Path, digest: str = "i") -> SampleLog:
     return log
 
 
+def finished(log: SampleLog) -> set[str]:
+    return {name for name in "123" if log.has((name, 0))}
+
+
 def test_the_next_attempt_finds_what_earlier_ones_finished(tmp_path: Path) -> None:
     write(tmp_path, "a", line("1"), score("1"), line("2"))
     write(tmp_path, "b", line("3"))
     found = read(tmp_path)
-    assert found.finished.keys() == {("1", 0), ("2", 0), ("3", 0)}
+    assert finished(found) == {"1", "2", "3"}
     assert (found.holds(score("1")), found.holds(score("2"))) == (True, False)
-    assert found.finished["1", 0].requests[0].output == "o"
+    assert [found.answer((name, 0)).id for name in "321"] == ["3", "2", "1"]
+    found.close()
 
 
-def test_prompts_of_finished_samples_are_not_kept_in_memory(tmp_path: Path) -> None:
-    write(tmp_path, "a", line("1"))
-    assert read(tmp_path).finished["1", 0].requests[0].prompt is None
+def test_an_answer_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    log = SampleLog(tmp_path, "b", "i")
+    log.append(line("1"), score("1"))
+    log.append(line("2"))
+    assert [log.answer((name, 0)) for name in "21"] == [line("2"), line("1")]
+    assert not log.inherited(("1", 0))
+    log.close()
+    again = read(tmp_path)
+    assert again.answer(("1", 0)) == line("1")
+    assert again.inherited(("1", 0))
+    again.close()
+
+
+def test_of_two_answers_the_first_counts_and_of_two_scores_each_is_known(tmp_path: Path) -> None:
+    other = line("1").model_copy(update={"target": "other"})
+    changed = ScoreLine(id="1", inference_digest="i", scores={"acc": Score(value=0.5)})
+    write(tmp_path, "a", line("1"), score("1"))
+    write(tmp_path, "b", other, changed)
+    found = read(tmp_path)
+    assert found.answer(("1", 0)).target == line("1").target
+    assert found.holds(score("1"))
+    assert found.holds(changed)
+    found.close()
+
+
+def test_a_log_that_somebody_empties_means_try_again(tmp_path: Path) -> None:
+    log = write(tmp_path, "a", line("1"))
+    (tmp_path / "a.jsonl").write_text("")
+    with pytest.raises(Retry, match="was changed meanwhile: 1"):
+        log.answer(("1", 0))
+    log.close()
 
 
 def test_lines_of_another_digest_are_left_alone(tmp_path: Path) -> None:
     write(tmp_path, "a", line("1", digest="old"))
     before = (tmp_path / "a.jsonl").read_bytes()
-    assert not read(tmp_path).finished
+    assert not finished(read(tmp_path))
     assert (tmp_path / "a.jsonl").read_bytes() == before
 
 
 def test_a_sample_without_an_answer_is_asked_again(tmp_path: Path) -> None:
     log = write(tmp_path, "a", line("1", outcome=Outcome.INFRA_ERROR))
     assert log.written == 0
-    assert not read(tmp_path).finished
+    assert not finished(read(tmp_path))
     write(tmp_path, "b", line("1"))
-    assert read(tmp_path).finished.keys() == {("1", 0)}
+    assert finished(read(tmp_path)) == {"1"}
 
 
 @pytest.mark.parametrize("cut", [1, 20, 200])
@@ -78,8 +111,8 @@ def test_a_torn_last_line_is_dropped(tmp_path: Path, cut: int) -> None:
     write(tmp_path, "a", line("1"), line("2"))
     path = tmp_path / "a.jsonl"
     path.write_bytes(path.read_bytes()[:-cut])
-    expected = {("1", 0)} if cut > 1 else {("1", 0), ("2", 0)}  # the last byte is the newline only
-    assert read(tmp_path).finished.keys() == expected
+    expected = {"1"} if cut > 1 else {"1", "2"}  # the last byte is the newline only
+    assert finished(read(tmp_path)) == expected
 
 
 def test_the_same_attempt_may_go_on_after_a_torn_line(tmp_path: Path) -> None:
@@ -87,7 +120,7 @@ def test_the_same_attempt_may_go_on_after_a_torn_line(tmp_path: Path) -> None:
     with (tmp_path / "a.jsonl").open("ab") as file:
         file.write(b'{"kind": "infer')
     write(tmp_path, "a", line("2"))
-    assert read(tmp_path).finished.keys() == {("1", 0), ("2", 0)}
+    assert finished(read(tmp_path)) == {"1", "2"}
 
 
 def test_lines_are_on_disk_as_soon_as_they_are_appended(tmp_path: Path) -> None:
@@ -122,7 +155,7 @@ def test_a_line_that_was_torn_by_a_write_that_failed_is_dropped(tmp_path: Path) 
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         log.close()
     assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
-    assert not read(tmp_path).finished
+    assert not finished(read(tmp_path))
 
 
 def test_a_folder_that_cannot_be_made_means_try_again(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def to_units(score: float, unit: int) -> int:
         raise ValueError(f"score {score} is not a finite number")
     if unit == UNIT_BINARY and score not in (0, 1):
         raise ValueError(f"score {score} of a 0/1 metric")
-    return round(Fraction(score) * unit)
+    return int(score) * unit if score in (0, 1) else round(Fraction(score) * unit)
 
 
 def accumulate(scores: Iterable[tuple[int, str | None]]) -> Stat:

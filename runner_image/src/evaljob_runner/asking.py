@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import cached_property
 from itertools import groupby, islice
 from typing import Any, NamedTuple
 
@@ -113,10 +114,14 @@ class Asker:
     document: Callable[[Sample], dict[str, Any] | None]
     """What scoring needs of a sample's document, written to every line."""
 
-    @property
+    @cached_property
     def engine(self) -> Sampling:
         """What the engine is told."""
         return reasoning.engine(self.sampling, self.work.model.reasoning)
+
+    @cached_property
+    def _params(self) -> dict[str, Any]:
+        return dataclasses.asdict(self.engine)
 
     @property
     def _rolling(self) -> bool:
@@ -230,7 +235,7 @@ class Asker:
 
     def _exchange(self, asked: _Asked, reply: Reply | LogLikelihoods) -> _Exchange:
         outcome, error, answer = self._answer(asked.prompt, reply)
-        return _Exchange(asked, self._request(asked).model_copy(update=answer), outcome, error)
+        return _Exchange(asked, self._request(asked, answer), outcome, error)
 
     def _line(self, last: _Exchange) -> InferenceLine:
         """The line of a sample, all of whose answers are there."""
@@ -253,11 +258,12 @@ class Asker:
             doc=self.document(sample),
         )
 
-    def _request(self, asked: _Asked) -> Request:
+    def _request(self, asked: _Asked, answer: dict[str, Any]) -> Request:
+        """The request with what its answer fills in."""
         prompt, form = asked.prompt, asked.form
         fields: dict[str, Any] = {"few_shot_ids": [s.id for s in prompt.few_shot] or None}
         if not self.work.task.request_type.weighs:
-            fields["params"] = dataclasses.asdict(self.engine)
+            fields["params"] = self._params
             fields["seed"] = self._seed(asked) if self.sampling.temperature else None
         if isinstance(form, Encoded):
             fields |= {"rendered_by": "Runner", "prompt_tokens": len(form.ids)}
@@ -267,7 +273,7 @@ class Asker:
         else:
             messages = [dict(m) for m in prompt.messages] or None
             fields |= {"rendered_by": "Server", "prompt": prompt.text or None, "messages": messages}
-        return Request(prompt_digest=form.digest, **fields)
+        return Request(prompt_digest=form.digest, **fields | answer)
 
     def _count(self, thoughts: str) -> int | None:
         tokenizer = self.backend.tokenizer

@@ -1,6 +1,7 @@
 """Scores that need programs to run: made beside the model, which need not wait for them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
@@ -8,6 +9,9 @@ from typing import Self
 from evaljob_runner.samples import AnswerKey, InferenceLine, Outcome, Score, ScoreLine, without_prompt
 from evaljob_runner.sandbox import kernel, room
 from evaljob_runner.scoring import Scorer
+
+AHEAD = 256
+"""Answers of earlier attempts whose programs may wait for a place: enough to keep every process busy."""
 
 
 class Background:
@@ -42,19 +46,27 @@ class Background:
         self._begun[line.id, line.repeat] = self._pool.submit(self._scorer.executed, without_prompt(line))
         return None
 
-    def scores(self, lines: Sequence[InferenceLine]) -> Iterator[tuple[Outcome, ScoreLine]]:
-        """Outcomes and scores in order, as they are there.
+    def scores(self, lines: Iterable[InferenceLine]) -> Iterator[tuple[InferenceLine, Outcome, ScoreLine]]:
+        """Answers with their outcomes and scores, in order, as they are there.
 
         Raises:
             Fatal: BadData, for tests that can judge no program.
             Retry: when programs cannot be started.
         """
         if self._scorer.memory is None:
-            yield from map(self._scorer.score, lines)
+            for line in lines:
+                yield line, *self._scorer.score(line)
             return
+        ahead: deque[InferenceLine] = deque()
         for line in lines:
             if (line.id, line.repeat) not in self._begun:
                 self.begin(line)
-        for line in lines:
-            executed = self._begun.pop((line.id, line.repeat)).result()
-            yield self._scorer.score(line, executed)
+            ahead.append(line)
+            if len(ahead) > AHEAD:
+                yield self._executed(ahead.popleft())
+        while ahead:
+            yield self._executed(ahead.popleft())
+
+    def _executed(self, line: InferenceLine) -> tuple[InferenceLine, Outcome, ScoreLine]:
+        executed = self._begun.pop((line.id, line.repeat)).result()
+        return line, *self._scorer.score(line, executed)

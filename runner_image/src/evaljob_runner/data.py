@@ -1,16 +1,17 @@
 """Rows -> samples: splits, subsets, ids, limit, and this shard's part.
 
-The whole source is read once to count and to check, then only the rows that this shard needs are kept.
+The whole source is read once to count and to check. Then only an index of it is kept, and the rows of this shard are
+read as they are asked for.
 """
 
 import hashlib
 import json
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, islice, pairwise, tee
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from evaljob.names import Reason
@@ -19,10 +20,16 @@ from evaljob.spec import Dataset
 from evaljob.task import Pool, Sampler, Task
 from evaljob_runner import templates
 from evaljob_runner.assignment import Places
+from evaljob_runner.columns import Labels, Names, Texts
 from evaljob_runner.errors import Fatal
 from evaljob_runner.sources import uris
 from evaljob_runner.sources.rows import Line, Row, Rows
 from evaljob_runner.sources.uris import Source
+
+KEPT = 1024
+"""Documents that are kept in memory."""
+AT_ONCE = 8192
+"""Documents that are read together where subsets are mixed, so that a file is not read once for each."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +55,103 @@ class Count(NamedTuple):
     expected: int
 
 
+class Entry(NamedTuple):
+    """A row of the index."""
+
+    row: int
+    file: int
+    at: int
+    number: int
+    id: str
+    subset: str
+    cluster: str | None
+
+
+class _Index:
+    """Entries in columns: 28 bytes for each, and the ids where a task makes them."""
+
+    def __init__(self, task: Task) -> None:
+        self._with_subset = task.subsets is not None
+        self._places = array("I"), array("I"), array("Q"), array("I")
+        self._ids = Texts() if task.id else None
+        self.subsets = Labels[str]()
+        self.clusters = Labels[str | None]()
+
+    def append(self, line: Line, own_id: str, subset: str, cluster: str | None) -> None:
+        """One more row; its id only where a task makes them."""
+        for column, value in zip(self._places, line[:4], strict=True):
+            column.append(value)
+        if self._ids:
+            self._ids.append(own_id)
+        self.subsets.append(subset)
+        self.clusters.append(cluster)
+
+    def __len__(self) -> int:
+        return len(self._places[0])
+
+    def __getitem__(self, i: int) -> Entry:
+        row, file, at, number = (column[i] for column in self._places)
+        subset = self.subsets[i]
+        default = f"{subset}/{row}" if self._with_subset else str(row)
+        return Entry(row, file, at, number, self._ids[i] if self._ids else default, subset, self.clusters[i])
+
+
+class Samples:
+    """The documents of some rows, in an order of their own; few are kept, many are read as they are asked for."""
+
+    def __init__(self, reader: "_Reader", rows: Rows, index: _Index, order: Sequence[int]) -> None:
+        self._reader, self._rows, self._index, self._order = reader, rows, index, order
+        self._stamps = rows.stamps()
+        self._few: tuple[Sample, ...] | None = None
+        if len(order) <= KEPT:
+            self._few = tuple(self._read(self.entries()))
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self.of(lambda _: True)
+
+    def entries(self) -> Iterator[Entry]:
+        """What is known without reading a row."""
+        return map(self._index.__getitem__, self._order)
+
+    def first(self, count: int) -> tuple[Sample, ...]:
+        """The first ones."""
+        return tuple(islice(self, count))
+
+    def of(self, wanted: Callable[[str], bool]) -> Iterator[Sample]:
+        """The documents with certain ids.
+
+        Raises:
+            Fatal: BadData, when the files have changed since the index was made.
+        """
+        if self._few is not None:
+            yield from (sample for sample in self._few if wanted(sample.id))
+            return
+        yield from self._read(entry for entry in self.entries() if wanted(entry.id))
+        if self._rows.stamps() != self._stamps:
+            raise Fatal(Reason.BAD_DATA, f"{self._rows.name}: the data changed while it was read")
+
+    def _read(self, entries: Iterator[Entry]) -> Iterator[Sample]:
+        """In one pass where the order is the source's; in another, as of mixed subsets, some thousand at a time."""
+        if all(a < b for a, b in pairwise(self._order)):
+            yield from self._reader.samples(self._rows, entries)
+            return
+        while some := list(islice(entries, AT_ONCE)):
+            ordered = sorted(some, key=lambda e: e.row)
+            found = zip(
+                (e.row for e in ordered), self._reader.samples(self._rows, iter(ordered)), strict=True
+            )
+            by_row = dict(found)
+            yield from (by_row[e.row] for e in some)
+
+
 @dataclass(frozen=True)
 class Selection:
     """What one shard works on."""
 
-    samples: tuple[Sample, ...]
+    samples: Samples
     counts: Mapping[str, Count]
     """All subsets of the source, in its order."""
     pools: Mapping[str, tuple[Sample, ...]]
@@ -65,48 +164,39 @@ class Selection:
     """Of the hub's repository that they come from."""
 
 
-class _Entry(NamedTuple):
-    """A row of the index: small, because the index covers the whole source."""
+def select(dataset: Dataset, task: Task, partition: Partition, places: Places, scratch: Path) -> Selection:
+    """Index a dataset and cut out a shard.
 
-    row: int
-    file: int
-    at: int
-    number: int
-    id: str
-    subset: str
-    cluster: str | None
-
-
-def select(dataset: Dataset, task: Task, partition: Partition, places: Places) -> Selection:
-    """Read a dataset and cut out a shard.
+    Args:
+        dataset: what to read.
+        task: how rows become samples.
+        partition: which shard.
+        places: where claims and ConfigMaps are mounted.
+        scratch: a folder that stays as long as samples are read, for copies of a bucket's objects.
 
     Raises:
         Fatal: BadData, EmptyDataset or BadConfiguration; more where a hub or a bucket is asked.
         Retry: when it does not answer.
     """
     inline = dataset.inline.jsonl if dataset.inline else None
-    with TemporaryDirectory() as scratch:
-        source = uris.open_source(dataset.source, inline, places, Path(scratch))
-        return _select(source, dataset, task, partition)
-
-
-def _select(source: Source, dataset: Dataset, task: Task, partition: Partition) -> Selection:
+    source = uris.open_source(dataset.source, inline, places, scratch)
     reader = _Reader(task)
     rows = _rows(source, task, task.splits.eval if task.splits else None)
     index = reader.index(rows)
-    if not index:
+    if not len(index):
         raise Fatal(Reason.EMPTY_DATASET, f"{rows.name}: no samples{_of_split(task)}")
-    _refuse_duplicates(index, rows)
-    by_subset = _by_subset(index)
-    chosen = {name: entries[: dataset.limit] for name, entries in by_subset.items()}
-    mine = _shard(_clusters(chosen), partition.shard, partition.shards)
-    expected = Counter(e.subset for e in mine)
+    if task.id:
+        _refuse_duplicates(index, rows)
+    by_subset = index.subsets.rows()
+    chosen = {name: found[: dataset.limit] for name, found in by_subset.items()}
+    mine = _shard(chosen, index, task, partition)
+    expected = Counter(map(index.subsets.__getitem__, mine))
     shots = _shot_rows(source, task)
     return Selection(
-        samples=_samples(reader, rows, mine),
-        counts={name: Count(len(entries), expected[name]) for name, entries in by_subset.items()},
+        samples=Samples(reader, rows, index, mine),
+        counts={name: Count(len(found), expected[name]) for name, found in by_subset.items()},
         pools=_pools(reader, shots, task) if shots else {},
-        limited=any(len(chosen[name]) < len(entries) for name, entries in by_subset.items()),
+        limited=any(len(chosen[name]) < len(found) for name, found in by_subset.items()),
         digest=_digest(rows, shots),
         commit=source.commit,
     )
@@ -140,13 +230,6 @@ def _shot_rows(source: Source, task: Task) -> Rows | None:
     return _rows(source, task, (splits.few_shot or splits.eval) if splits else None)
 
 
-def _samples(reader: "_Reader", rows: Rows, entries: list[_Entry]) -> tuple[Sample, ...]:
-    """The documents of some entries, in their order; read in the order of the source, as subsets may be mixed."""
-    ordered = sorted(entries, key=lambda e: e.row)
-    found = dict(zip((e.row for e in ordered), reader.samples(rows, ordered), strict=True))
-    return tuple(found[e.row] for e in entries)
-
-
 def _of_split(task: Task) -> str:
     splits = task.splits
     return f" with {splits.column} = {splits.eval!r}" if splits and splits.column else ""
@@ -161,33 +244,23 @@ class _Reader:
         self._id = templates.text("id", task.id) if task.id else None
         self._cluster = templates.text("cluster", task.cluster) if task.cluster else None
 
-    def index(self, rows: Rows, split: str | None = None) -> list[_Entry]:
+    def index(self, rows: Rows, split: str | None = None) -> _Index:
         """Every row of a split (default: the one to evaluate)."""
         splits = self._task.splits
         wanted = split or (splits.eval if splits else None)
         column = splits.column if splits else None
-        return [
-            self._entry(line, rows)
-            for line in rows
-            if column is None or _column(line.data, column, rows.where(line.file, line.number)) == wanted
-        ]
+        index = _Index(self._task)
+        for line in rows:
+            where = rows.where(line.file, line.number)
+            if column is None or _column(line.data, column, where) == wanted:
+                self._enter(line, index, where)
+        return index
 
-    def _entry(self, line: Line, rows: Rows) -> _Entry:
-        where = rows.where(line.file, line.number)
+    def _enter(self, line: Line, index: _Index, where: str) -> None:
         subset = _column(line.data, self._task.subsets.column, where) if self._task.subsets else ""
-        columns: Row = {}
-        if self._id or self._cluster:
-            columns = self._columns(line.data, subset, where)
-        default = f"{subset}/{line.row}" if self._task.subsets else str(line.row)
-        return _Entry(
-            row=line.row,
-            file=line.file,
-            at=line.at,
-            number=line.number,
-            subset=subset,
-            id=self._id.render(columns, where) if self._id else default,
-            cluster=self._cluster.render(columns, where) if self._cluster else None,
-        )
+        columns = self._columns(line.data, subset, where) if self._id or self._cluster else {}
+        own_id = self._id.render(columns, where) if self._id else ""
+        index.append(line, own_id, subset, self._cluster.render(columns, where) if self._cluster else None)
 
     def _columns(self, row: Row, subset: str, where: str) -> Row:
         columns = row | ({"subset": subset} if self._task.subsets else {})
@@ -195,10 +268,11 @@ class _Reader:
             columns = columns | {name: template.render(columns, where)}
         return columns
 
-    def samples(self, rows: Rows, entries: list[_Entry]) -> Iterable[Sample]:
-        """The documents of some index entries, in their order."""
-        documents = rows.read((e.file, e.at, e.number) for e in entries)
-        for entry, row in zip(entries, documents, strict=True):
+    def samples(self, rows: Rows, entries: Iterator[Entry]) -> Iterator[Sample]:
+        """The documents of some index entries, in their order, which is best the one of the source."""
+        mine, places = tee(entries)
+        documents = rows.read((e.file, e.at, e.number) for e in places)
+        for entry, row in zip(mine, documents, strict=True):
             where = rows.where(entry.file, entry.number)
             yield Sample(
                 id=entry.id,
@@ -220,54 +294,49 @@ def _column(row: Row, column: str, where: str) -> str:
     return str(row[column])
 
 
-def _refuse_duplicates(index: list[_Entry], rows: Rows) -> None:
-    seen: dict[str, _Entry] = {}
-    for entry in index:
-        first = seen.setdefault(entry.id, entry)
-        if first is not entry:
-            places = " and ".join(rows.where(e.file, e.number) for e in (first, entry))
-            raise Fatal(Reason.BAD_DATA, f"{places} have the same id {entry.id[:80]!r}")
+def _refuse_duplicates(index: _Index, rows: Rows) -> None:
+    seen = Names()
+    for i in range(len(index)):
+        first = seen.add(index[i].id)
+        if first != i:
+            places = " and ".join(rows.where(e.file, e.number) for e in (index[first], index[i]))
+            raise Fatal(Reason.BAD_DATA, f"{places} have the same id {index[i].id[:80]!r}")
 
 
-def _by_subset(index: list[_Entry]) -> dict[str, list[_Entry]]:
-    """Subsets in the order of their first rows, rows in the order of the source."""
-    found: dict[str, list[_Entry]] = {}
-    for entry in index:
-        found.setdefault(entry.subset, []).append(entry)
-    return found
+def _shard(
+    by_subset: Mapping[str, Sequence[int]], index: _Index, task: Task, partition: Partition
+) -> Sequence[int]:
+    """The contiguous part k of n, subset by subset, cut between clusters; parts differ by one cluster at most."""
+    k, n = partition.shard, partition.shards
+    if task.cluster is None:
+        rows = array("I", chain.from_iterable(by_subset.values()))
+        return rows[len(rows) * k // n : len(rows) * (k + 1) // n]
+    clusters = [cluster for rows in by_subset.values() for cluster in _clusters(rows, index)]
+    mine = clusters[len(clusters) * k // n : len(clusters) * (k + 1) // n]
+    return array("I", chain.from_iterable(mine))
 
 
-def _clusters(by_subset: Mapping[str, list[_Entry]]) -> list[list[_Entry]]:
-    """All clusters, subset by subset; a sample without one is its own."""
-    found: list[list[_Entry]] = []
-    for entries in by_subset.values():
-        clusters: dict[str | int, list[_Entry]] = {}
-        for entry in entries:
-            clusters.setdefault(entry.row if entry.cluster is None else entry.cluster, []).append(entry)
-        found += clusters.values()
-    return found
-
-
-def _shard(clusters: list[list[_Entry]], shard: int, shards: int) -> list[_Entry]:
-    """The contiguous part k of n; parts differ by one cluster at most."""
-    start, end = (len(clusters) * k // shards for k in (shard, shard + 1))
-    return [entry for cluster in clusters[start:end] for entry in cluster]
+def _clusters(rows: Sequence[int], index: _Index) -> Iterable[Sequence[int]]:
+    """The clusters of one subset, in the order of their first rows."""
+    found: dict[str | None, array[int]] = {}
+    for row in rows:
+        found.setdefault(index.clusters[row], array("I")).append(row)
+    return found.values()
 
 
 def _pools(reader: _Reader, rows: Rows, task: Task) -> Mapping[str, tuple[Sample, ...]]:
     """The different documents of each pool; of a pool that gives its first ones no more than can be needed."""
     if task.few_shot is None:
         return {}
-    entries = reader.index(rows, task.splits.few_shot if task.splits else None)
+    index = reader.index(rows, task.splits.few_shot if task.splits else None)
     one_pool = task.few_shot.pool is Pool.ALL
-    if not one_pool:
-        entries = [e for group in _by_subset(entries).values() for e in group]
+    groups = {"": range(len(index))} if one_pool else index.subsets.rows()
     # One more than is wanted, as the test item itself is left out.
-    most = task.few_shot.wanted + 1 if task.few_shot.sampler is Sampler.FIRST else len(entries)
+    most = task.few_shot.wanted + 1 if task.few_shot.sampler is Sampler.FIRST else len(index)
     pools: dict[str, tuple[Sample, ...]] = {}
-    for key, group in groupby(entries, key=lambda e: "" if one_pool else e.subset):
+    for key, group in groups.items():
         different: dict[str, Sample] = {}
-        for sample in reader.samples(rows, list(group)):
+        for sample in reader.samples(rows, map(index.__getitem__, group)):
             different.setdefault(sample.digest, sample)
             if len(different) >= most:
                 break

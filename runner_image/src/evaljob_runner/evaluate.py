@@ -1,14 +1,16 @@
 """One partition, from documents to a result. Read this file first."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from evaljob.names import Reason
 from evaljob.result import Lint, PartitionResult
 from evaljob_runner import lint, report
-from evaljob_runner.asking import Ask, Asker
+from evaljob_runner.asking import Asker
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Backend
 from evaljob_runner.background import Background
@@ -45,31 +47,35 @@ def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
         Fatal: when trying again cannot help.
         Retry: when samples are left for another attempt.
     """
-    prepared = prepare(work, shell.stopwatch)
+    with TemporaryDirectory() as scratch:
+        return _evaluate(prepare(work, shell.stopwatch, Path(scratch)), shell)
+
+
+def _evaluate(prepared: Prepared, shell: Shell) -> PartitionResult:
     tally = Tally(prepared.scorer)
     device = "none"
-    if prepared.asks:
+    if len(prepared.selection.samples):
         with _recorder(prepared, shell) as recorder:
-            if missing := recorder.missing():
+            if left := recorder.left():
                 if shell.score_only:
-                    raise _not_in_the_log(prepared, len(missing))
-                backend = shell.open_backend(work, prepared.checkpoint)
+                    raise _not_in_the_log(prepared, left)
+                backend = shell.open_backend(prepared.work, prepared.checkpoint)
                 device = backend.device
                 with shell.stopwatch.phase("infer"):
-                    _infer(prepared.asker(backend), missing, recorder)
+                    _infer(prepared.asker(backend), recorder)
             with shell.stopwatch.phase("score"):
                 tally.add(recorder.scored())
     return report.result(prepared, tally, _lint(prepared, tally), device, shell.stopwatch.seconds)
 
 
-def _infer(asker: Asker, asks: Iterable[Ask], recorder: Recorder) -> None:
+def _infer(asker: Asker, recorder: Recorder) -> None:
     """Ask the model, write down what it says.
 
     Raises:
         Retry: when some questions got no answer; the answers to the others are in the log.
     """
     in_a_row = 0
-    with closing(asker.lines(asks)) as lines:
+    with closing(asker.lines(recorder.asks())) as lines:
         for line in lines:
             recorder.record(line)
             in_a_row = 0 if line.outcome.final else in_a_row + 1
@@ -90,9 +96,10 @@ def _recorder(prepared: Prepared, shell: Shell) -> Iterator[Recorder]:
 
 
 def _not_in_the_log(prepared: Prepared, left: int) -> Fatal:
+    total = len(prepared.selection.samples) * len(prepared.repeats)
     return Fatal(
         Reason.SAMPLES_LEFT,
-        f"--score-only: {left} of {len(prepared.asks)} answers are not in the sample log under inference digest "
+        f"--score-only: {left} of {total} answers are not in the sample log under inference digest "
         f"{prepared.digest[:12]}; run once without --score-only",
     )
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from pathlib import Path
 
 from evaljob import metrics
 from evaljob.names import Reason
 from evaljob.plan import incompatible, programs_problem, repeats_problem
 from evaljob.result import ENCODED_MAX, worst_case_bytes
 from evaljob_runner import checkpoints, data, digest, generation, lint
-from evaljob_runner.asking import Ask, Asker
+from evaljob_runner.asking import Asker
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Backend, Sampling
 from evaljob_runner.checkpoints import Checkpoint
@@ -38,11 +38,10 @@ class Prepared:
     first_prompts: tuple[Prompt, ...]
     """For lint; made before the model loads."""
 
-    @cached_property
-    def asks(self) -> tuple[Ask, ...]:
-        """Every question of this shard; the repeats of a sample follow each other."""
-        repeats = range(self.work.planned.dataset.repeats)
-        return tuple(Ask(sample, n) for sample in self.selection.samples for n in repeats)
+    @property
+    def repeats(self) -> range:
+        """Of each sample."""
+        return range(self.work.planned.dataset.repeats)
 
     @property
     def folder(self) -> str:
@@ -54,8 +53,13 @@ class Prepared:
         return Asker(self.work, self.prompter, self.sampling, self.digest, backend, self.scorer.document)
 
 
-def prepare(work: Assignment, stopwatch: Stopwatch) -> Prepared:
-    """Read the data, compile the task, look the model up.
+def prepare(work: Assignment, stopwatch: Stopwatch, scratch: Path) -> Prepared:
+    """Index the data, compile the task, look the model up.
+
+    Args:
+        work: the partition.
+        stopwatch: told how long the model takes.
+        scratch: a folder that stays while samples are read.
 
     Raises:
         Fatal: when trying again cannot help.
@@ -64,11 +68,11 @@ def prepare(work: Assignment, stopwatch: Stopwatch) -> Prepared:
     refuse_unsupported(work)
     scorer = Scorer(work.task, work.planned.dataset.repeats)
     confined_by = scorer.confine()
-    selection = data.select(work.planned.dataset, work.task, work.partition, work.places)
+    selection = data.select(work.planned.dataset, work.task, work.partition, work.places, scratch)
     _refuse_too_large(work, scorer, selection.counts)
     prompter = Prompter(work.task, selection.pools, chat=work.chat, seed=generation.example_seed(work))
     _refuse_samples(scorer, prompter, selection)
-    first_prompts = tuple(map(prompter.prompt, selection.samples[: lint.FIRST_PROMPTS]))
+    first_prompts = tuple(map(prompter.prompt, selection.samples.first(lint.FIRST_PROMPTS)))
     sampling = generation.resolve(work.generation, work.model.generation)
     with stopwatch.phase("load"):
         checkpoint = checkpoints.find(work)
@@ -120,6 +124,8 @@ def _refuse_too_large(work: Assignment, scorer: Scorer, counts: Mapping[str, Cou
 
 def _refuse_samples(scorer: Scorer, prompter: Prompter, selection: Selection) -> None:
     """Refuse targets and documents that a metric cannot read (BadData)."""
+    if not (scorer.checks or scorer.reads_documents):
+        return
     for sample in selection.samples:
         for target in prompter.targets(sample) if scorer.checks else ():
             if problem := scorer.check(target):

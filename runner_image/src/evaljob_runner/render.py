@@ -1,6 +1,8 @@
 """The first prompts of a partition, for people who check a configuration before it runs."""
 
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 from evaljob_runner import data, generation, tokens
@@ -19,10 +21,12 @@ def render(work: Assignment, tokenizer: Tokenizer | None, count: int, out: TextI
     """
     refuse_unsupported(work)
     Scorer(work.task)
-    selection = data.select(work.planned.dataset, work.task, work.partition, work.places)
+    with TemporaryDirectory() as scratch:
+        selection = data.select(work.planned.dataset, work.task, work.partition, work.places, Path(scratch))
+        samples = selection.samples.first(count)
     prompter = Prompter(work.task, selection.pools, chat=work.chat, seed=generation.example_seed(work))
     sampling = generation.origins(work.generation, work.model.generation)
-    for sample in selection.samples[:count]:
+    for sample in samples:
         prompt = prompter.prompt(sample)
         line = {
             "id": sample.id,

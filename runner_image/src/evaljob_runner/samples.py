@@ -6,8 +6,11 @@ and a retried partition recomputes no finished sample.
 
 import errno
 import hashlib
+import io
 import logging
-from collections.abc import Iterator
+import os
+from array import array
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
@@ -16,11 +19,15 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from evaljob.model import Frozen
 from evaljob.names import Reason
+from evaljob_runner.columns import Names
 from evaljob_runner.errors import Retry
 
 SAMPLE_VERSION = 1
 ERROR_MESSAGE_MAX = 2048
 _log = logging.getLogger(__name__)
+_FILE = 2**40
+"""A place is the number of a file times this, and an offset."""
+_NOWHERE = 2**64 - 1
 
 
 AnswerKey = tuple[str, int]
@@ -164,6 +171,8 @@ _Line = TypeAdapter[InferenceLine | ScoreLine](
 class SampleLog:
     """The log of one attempt, with what earlier attempts left.
 
+    Of an answer only the place is kept in memory, some 50 bytes: a shard may have a million.
+
     Args:
         folder: of this (model, dataset); all its shards and attempts write there.
         attempt: names the file.
@@ -175,34 +184,90 @@ class SampleLog:
 
     def __init__(self, folder: Path, attempt: str, digest: str) -> None:
         self.folder, self._digest = folder, digest
-        self.finished: dict[AnswerKey, InferenceLine] = {}
-        """Final lines of earlier attempts, without prompts."""
-        self._scores: set[bytes] = set()
-        """Digests of all score lines: the lines themselves would fill the memory."""
+        self._names = Names()
+        """Of answers with a line of either kind."""
+        self._places = array("Q")
+        """Of final answers, by number: file and offset."""
+        self._scores = array("Q")
+        """Digest of an answer's scores, by number."""
+        self._more_scores: set[int] = set()
+        """Other digests of scores, where a metric has changed."""
         self.written = 0
         """Final answers that this attempt added."""
+        own = folder / f"{attempt}.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for path in sorted(folder.glob("*.jsonl")):
-                self._read(path)
-            self._file = (folder / f"{attempt}.jsonl").open("ab", buffering=0)
-            _end_torn_line(self._file, folder / f"{attempt}.jsonl")
+            own.touch()
+            others = sorted(path for path in folder.glob("*.jsonl") if path != own)
+            self._paths = [*others, own]
+            for number in range(len(self._paths)):
+                self._read(number)
+            self._reader = _Reader(self._paths)
+            self._file = own.open("a+b", buffering=0)
+            _end_torn_line(self._file)
+            self._begin = self._end = len(others) * _FILE + self._file.tell()
         except OSError as error:
             raise _unusable(folder, error) from error
 
-    def _read(self, path: Path) -> None:
+    def _read(self, number: int) -> None:
+        path = self._paths[number]
         with path.open("rb") as file:
-            for line in _lines(file, path.name):
-                if line.inference_digest != self._digest:
-                    continue
-                if isinstance(line, ScoreLine):
-                    self._scores.add(_digest(line))
-                elif line.outcome.final:
-                    self.finished.setdefault((line.id, line.repeat), without_prompt(line))
+            for offset, line, text in _lines(file, path.name):
+                if line.inference_digest == self._digest:
+                    self._note(line, number * _FILE + offset, text)
+
+    def _note(self, line: InferenceLine | ScoreLine, place: int, text: bytes) -> None:
+        """Keep what is needed to find a line again. The first answer to a question counts."""
+        if isinstance(line, InferenceLine) and not line.outcome.final:
+            return
+        number = self._names.add(_name((line.id, line.repeat)))
+        if number == len(self._places):
+            self._places.append(_NOWHERE)
+            self._scores.append(0)
+        if isinstance(line, ScoreLine):
+            if before := self._scores[number]:
+                self._more_scores.add(before)
+            self._scores[number] = _digest(text)
+        elif self._places[number] == _NOWHERE:
+            self._places[number] = place
+
+    def _place(self, key: AnswerKey) -> int:
+        number = self._names.number(_name(key))
+        return _NOWHERE if number is None else self._places[number]
+
+    def has(self, key: AnswerKey) -> bool:
+        """Whether there is a final answer."""
+        return self._place(key) != _NOWHERE
+
+    def inherited(self, key: AnswerKey) -> bool:
+        """Whether it is an earlier attempt's."""
+        return self._place(key) < self._begin
+
+    def answer(self, key: AnswerKey) -> InferenceLine:
+        """A final answer, read back.
+
+        Raises:
+            Retry: when somebody has changed the log meanwhile.
+        """
+        try:
+            line = _Line.validate_json(self._reader.line(self._place(key)))
+        except (OSError, ValidationError) as error:
+            raise self._changed(f"{key[0]}: {error}") from error
+        if not isinstance(line, InferenceLine) or (line.id, line.repeat) != key:
+            raise self._changed(key[0])
+        return line
+
+    def _changed(self, what: str) -> Retry:
+        folder = self.folder.name
+        return Retry(
+            Reason.DEPENDENCY_UNAVAILABLE, f"the sample log in {folder}/ was changed meanwhile: {what[:200]}"
+        )
 
     def holds(self, scores: ScoreLine) -> bool:
         """Whether this very score is in the log, from this attempt or another."""
-        return _digest(scores) in self._scores
+        number = self._names.number(_name((scores.id, scores.repeat)))
+        digest = _digest(f"{scores.to_json()}\n".encode())
+        return number is not None and (self._scores[number] == digest or digest in self._more_scores)
 
     def append(self, *lines: InferenceLine | ScoreLine) -> None:
         """Write the lines of one answer at once; a kill may tear them, and then the reader drops them.
@@ -210,37 +275,77 @@ class SampleLog:
         Raises:
             Retry: when they cannot be written, for example because the disk is full.
         """
-        data = "".join(line.to_json() + "\n" for line in lines).encode()
+        written = [f"{line.to_json()}\n".encode() for line in lines]
+        data = b"".join(written)
         try:
             while data:
                 data = data[self._file.write(data) :]
         except OSError as error:
             raise _unusable(self.folder, error) from error
-        self.written += sum(isinstance(line, InferenceLine) and line.outcome.final for line in lines)
-        self._scores |= {_digest(line) for line in lines if isinstance(line, ScoreLine)}
+        for line, text in zip(lines, written, strict=True):
+            self._note(line, self._end, text)
+            self._end += len(text)
+            self.written += isinstance(line, InferenceLine) and line.outcome.final
 
     def close(self) -> None:
-        """Close the file; everything is written already."""
+        """Close the files; everything is written already."""
         self._file.close()
+        self._reader.close()
 
 
-def _digest(line: ScoreLine) -> bytes:
-    return hashlib.blake2b(line.to_json().encode(), digest_size=16).digest()
+class _Reader:
+    """Single lines of some files. One file is open at a time, as answers mostly follow each other."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._number = -1
+        self._file: BinaryIO = io.BytesIO()
+
+    def line(self, place: int) -> bytes:
+        """The line at a place.
+
+        Raises:
+            OSError: when the file is gone.
+        """
+        number, offset = divmod(place, _FILE)
+        if number != self._number:
+            self.close()
+            self._file, self._number = self._paths[number].open("rb"), number
+        self._file.seek(offset)
+        return self._file.readline()
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        self._file.close()
+        self._number = -1
 
 
-def _lines(file: BinaryIO, name: str) -> Iterator[InferenceLine | ScoreLine]:
-    """The intact lines of a log. A killed attempt leaves a torn one."""
+def _name(key: AnswerKey) -> str:
+    return f"{key[1]} {key[0]}"
+
+
+def _digest(score_line: bytes) -> int:
+    """Never 0."""
+    return int.from_bytes(hashlib.blake2b(score_line, digest_size=8).digest()) or 1
+
+
+def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, InferenceLine | ScoreLine, bytes]]:
+    """The intact lines of a log, each with its offset and its text. A killed attempt leaves a torn one."""
+    offset = 0
     for number, raw in enumerate(file, start=1):
         try:
-            yield _Line.validate_json(raw)
+            yield offset, _Line.validate_json(raw), raw
         except ValidationError:
             _log.warning("sample log %s line %d is torn or of another version: dropped", name, number)
+        offset += len(raw)
 
 
-def _end_torn_line(file: Any, path: Path) -> None:  # noqa: ANN401 - a raw binary file
+def _end_torn_line(file: io.FileIO) -> None:
     """An attempt that runs again under its name must not glue its first line to a torn one."""
-    if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
-        file.write(b"\n")
+    if file.seek(0, os.SEEK_END):
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
 
 
 def without_prompt(line: InferenceLine) -> InferenceLine:

@@ -110,6 +110,11 @@ class Scorer:
         confined_by = [execution.confine() for execution in self._executions.values()]
         return confined_by[0] if confined_by else None
 
+    @property
+    def reads_documents(self) -> bool:
+        """Whether scoring needs more of a sample than its target."""
+        return bool(self._executions)
+
     def document(self, sample: Sample) -> dict[str, Any] | None:
         """The columns of a document that scoring needs; None for none.
 

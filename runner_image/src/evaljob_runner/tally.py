@@ -9,7 +9,7 @@ from evaljob import stats
 from evaljob.result import MetricInfo, Outcomes, Tokens
 from evaljob.stats import EMPTY, LabelCount, Stat
 from evaljob_runner import lint
-from evaljob_runner.data import Sample
+from evaljob_runner.data import Entry
 from evaljob_runner.reducing import Reduced
 from evaljob_runner.samples import InferenceLine, Outcome, ScoreLine
 from evaljob_runner.scoring import Scorer
@@ -20,7 +20,7 @@ from evaljob_runner.tokens import Combined
 class Scored:
     """A finished answer."""
 
-    sample: Sample
+    entry: Entry
     line: InferenceLine
     outcome: Outcome
     scores: ScoreLine
@@ -47,8 +47,8 @@ class Tally:
 
     def add(self, scored: Iterable[Scored]) -> None:
         """Count answers; a sample's repeats and a cluster's samples follow each other."""
-        for _, cluster in groupby(self._counted(scored), key=lambda s: (s.sample.subset, _cluster(s.sample))):
-            samples = [list(repeats) for _, repeats in groupby(cluster, key=lambda s: s.sample.id)]
+        for _, cluster in groupby(self._counted(scored), key=lambda s: (s.entry.subset, _cluster(s.entry))):
+            samples = [list(repeats) for _, repeats in groupby(cluster, key=lambda s: s.entry.id)]
             self._add_cluster(samples)
 
     def _counted(self, scored: Iterable[Scored]) -> Iterator[Scored]:
@@ -70,7 +70,7 @@ class Tally:
 
     def _add_cluster(self, samples: Sequence[Sequence[Scored]]) -> None:
         """Add the samples of one cluster, each with its repeats."""
-        first = samples[0][0].sample
+        first = samples[0][0].entry
         rows = [self._scorer.reduce([s.scores for s in repeats]) for repeats in samples]
         found = [
             _state([row[i] for row in rows], first.cluster, metric)
@@ -111,9 +111,9 @@ class Tally:
         return Tokens(**{kind: self._count[kind] for kind in Tokens.model_fields})
 
 
-def _cluster(sample: Sample) -> tuple[bool, str]:
+def _cluster(entry: Entry) -> tuple[bool, str]:
     """A sample without a cluster is its own."""
-    return (True, sample.id) if sample.cluster is None else (False, sample.cluster)
+    return (True, entry.id) if entry.cluster is None else (False, entry.cluster)
 
 
 def _state(scores: Sequence[Reduced], cluster: str | None, metric: MetricInfo) -> Stat:

@@ -21,7 +21,7 @@ from pyarrow import parquet
 
 from evaljob.names import Reason
 from evaljob_runner.errors import Fatal
-from evaljob_runner.sources.rows import Found, Row, open_file
+from evaljob_runner.sources.rows import Found, Row, Stamp, file_stamp, open_file
 
 BATCH_ROWS = 256
 """Rows decoded at a time."""
@@ -44,6 +44,10 @@ class Parquet:
         """SHA-256 of its bytes, in hexadecimal."""
         with open_file(self.path, self.name) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def stamp(self) -> Stamp:
+        """Changes when somebody writes to the file."""
+        return file_stamp(self.path, self.name)
 
     def rows(self) -> Iterator[Found]:
         """All rows in order.

@@ -13,6 +13,8 @@ from evaljob.names import Reason
 from evaljob_runner.errors import Fatal
 
 Row = dict[str, Any]
+Stamp = tuple[int, int]
+"""Size and time of the last change."""
 
 
 class Found(NamedTuple):
@@ -48,6 +50,9 @@ class RowFile(Protocol):
     def digest(self) -> str:
         """SHA-256 of its bytes, in hexadecimal."""
 
+    def stamp(self) -> Stamp:
+        """Changes when somebody writes to the file."""
+
 
 @dataclass(frozen=True)
 class JsonLines:
@@ -65,6 +70,10 @@ class JsonLines:
         """SHA-256 of its bytes, in hexadecimal."""
         with self._open() as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def stamp(self) -> Stamp:
+        """Changes when somebody writes to the file."""
+        return file_stamp(self.path, self.name) if self.path else (0, 0)
 
     def rows(self) -> Iterator[Found]:
         """All rows in order.
@@ -113,6 +122,10 @@ class Labelled:
         """SHA-256 over the file and what is added to it."""
         return hashlib.sha256(f"{self.file.digest()} {self.column} {self.label}".encode()).hexdigest()
 
+    def stamp(self) -> Stamp:
+        """As the file's."""
+        return self.file.stamp()
+
     def rows(self) -> Iterator[Found]:
         """All rows in order.
 
@@ -143,6 +156,19 @@ def open_file(path: Path, name: str) -> io.BufferedReader:
         return path.open("rb")
     except OSError as error:
         raise Fatal(Reason.BAD_DATA, f"{name}: {error.strerror}") from error
+
+
+def file_stamp(path: Path, name: str) -> Stamp:
+    """A file's size and the time of its last change, in nanoseconds.
+
+    Raises:
+        Fatal: BadData, when it is gone.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise Fatal(Reason.BAD_DATA, f"{name}: {error.strerror}") from error
+    return found.st_size, found.st_mtime_ns
 
 
 def _decode(raw: bytes, where: str) -> Row:
@@ -199,6 +225,10 @@ class Rows:
             return hashlib.sha256(self.identity.encode()).hexdigest()
         parts = [file.digest() for file in self.files]
         return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def stamps(self) -> list[Stamp]:
+        """Other ones when somebody has written to a file."""
+        return [file.stamp() for file in self.files]
 
     def where(self, file: int, number: int) -> str:
         """How messages name a row."""
