@@ -1,5 +1,7 @@
 """The Helm chart: rights, security, settings, and values that are refused."""
 
+import ipaddress
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +9,12 @@ import pytest
 import yaml
 
 import evaljob
-from evaljob import podsecurity
+from evaljob import jobs, podsecurity
 from evaljob.fields import LocalObjectReference
 from evaljob_operator.settings import Settings, load
 from tests.chart.conftest import CHART, NAMESPACE, Helm, Manifest, Render
 from tests.cluster.shell import CommandError
+from tests.unit import builders
 
 RULES = {
     ("evaljob.dev", "evaljobs"): {"get", "list", "watch", "delete"},
@@ -38,7 +41,7 @@ def rights(role: Manifest) -> dict[tuple[str, str], set[str]]:
 
 
 def settings(objects: list[Manifest], folder: Path) -> Settings:
-    (config,) = of_kind(objects, "ConfigMap")
+    (config,) = [c for c in of_kind(objects, "ConfigMap") if "config.yaml" in c["data"]]
     file = folder / "config.yaml"
     file.write_text(config["data"]["config.yaml"])
     return load(file)
@@ -199,6 +202,78 @@ def test_prometheus_finds_the_metrics_where_its_operator_is_asked_for(render: Re
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
 
 
+def test_what_needs_more_rights_or_a_network_s_help_is_off_by_default(render: Render) -> None:
+    kinds = {o["kind"] for o in render()}
+    assert not {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "NetworkPolicy"} & kinds
+
+
+def test_the_policy_is_about_the_operator_and_its_namespaces(render: Render) -> None:
+    objects = render(
+        "security.admissionPolicy=true", 'watchNamespaces=["team-a","team-b"]', 'runner.secretPrefix="own-"'
+    )
+    (policy,) = of_kind(objects, "ValidatingAdmissionPolicy")
+    (binding,) = of_kind(objects, "ValidatingAdmissionPolicyBinding")
+    (account,) = of_kind(objects, "ServiceAccount")
+    user = f"system:serviceaccount:{NAMESPACE}:{account['metadata']['name']}"
+    assert f"request.userInfo.username == '{user}'" in policy["spec"]["matchConditions"][0]["expression"]
+    (where,) = binding["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"]
+    assert (where["key"], where["values"]) == ("kubernetes.io/metadata.name", ["team-a", "team-b"])
+    assert (binding["spec"]["policyName"], binding["spec"]["validationActions"]) == (
+        policy["metadata"]["name"],
+        ["Deny"],
+    )
+    assert any("startsWith('own-')" in rule["expression"] for rule in policy["spec"]["validations"])
+
+
+def test_runners_are_reached_by_nobody_and_reach_what_the_values_say(render: Render) -> None:
+    (rule,) = [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 443}]}]
+    objects = render(
+        "security.networkPolicies=true",
+        f"security.runnerEgress={json.dumps([rule])}",
+        'watchNamespaces=["a","b"]',
+    )
+    policies = {
+        (p["metadata"]["namespace"], p["metadata"]["name"]): p["spec"]
+        for p in of_kind(objects, "NetworkPolicy")
+    }
+    assert policies.keys() == {("a", "evaljob-runners"), ("b", "evaljob-runners"), (NAMESPACE, "evaljob")}
+    spec = policies["a", "evaljob-runners"]
+    assert (spec["policyTypes"], spec["ingress"]) == (["Ingress", "Egress"], [])
+    dns, own = spec["egress"]
+    assert ({p["port"] for p in dns["ports"]}, own) == ({53}, rule)
+    plan = builders.plan()
+    labels = jobs.labels(plan, plan.partitions[0])
+    assert spec["podSelector"]["matchLabels"].items() <= labels.items()
+    assert {e["key"] for e in spec["podSelector"]["matchExpressions"]} <= labels.keys()
+
+
+def test_runners_do_not_reach_the_addresses_of_cloud_metadata(render: Render) -> None:
+    for policy in of_kind(render("security.networkPolicies=true"), "NetworkPolicy"):
+        blocks = [
+            to["ipBlock"]
+            for rule in policy["spec"].get("egress", ())
+            for to in rule.get("to", ())
+            if "ipBlock" in to
+        ]
+        for address in ("169.254.169.254", "fd00:ec2::254"):
+            ip = ipaddress.ip_address(address)
+            open_ = [b for b in blocks if ip in ipaddress.ip_network(b["cidr"])]
+            assert all(any(ip in ipaddress.ip_network(e) for e in b["except"]) for b in open_)
+
+
+def test_the_operator_is_reached_for_probes_and_metrics(render: Render) -> None:
+    objects = render("security.networkPolicies=true")
+    (spec,) = [p["spec"] for p in of_kind(objects, "NetworkPolicy") if p["metadata"]["name"] == "evaljob"]
+    (deployment,) = of_kind(objects, "Deployment")
+    template = deployment["spec"]["template"]
+    assert spec["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    (rule,) = spec["ingress"]
+    assert [p["port"] for p in rule["ports"]] == [
+        p["name"] for p in template["spec"]["containers"][0]["ports"]
+    ]
+    assert spec["policyTypes"] == ["Ingress"]
+
+
 def test_viewers_and_editors_get_evaljobs_and_never_their_status(render: Render) -> None:
     roles = {
         label: rights(role)
@@ -235,6 +310,9 @@ def test_viewers_and_editors_get_evaljobs_and_never_their_status(render: Render)
         ("jobTtlSeconds=-1", "jobTtlSeconds"),
         ('jobTtlSeconds="1h"', "jobTtlSeconds"),
         ('logLevel="LOUD"', "logLevel"),
+        ("security.admissionPolicy=1", "admissionPolicy"),
+        ("security.runnerEgress=[{}]", "runnerEgress"),
+        ("metrics.dashboards=true", "dashboards"),
         ('resources={"limit":{"memory":"1Gi"}}', "resources"),
     ],
 )

@@ -139,6 +139,8 @@ def _install(world: World) -> None:
         "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
         "runner": {"images": {"transformers": world.images["runner-cpu"], "openai": world.images["runner"]}},
         "watchNamespaces": [NAMESPACE],
+        # All that a careful installation switches on: every other test must pass with it.
+        "security": {"admissionPolicy": True, "networkPolicies": True},
     }
     run(
         "helm", "--kubeconfig", world.cluster.kubeconfig, "--kube-context", world.cluster.context,

@@ -1,7 +1,7 @@
 """`python -m tests.faults.fuzz COUNT`: EvalJobs drawn from the CRD's schema, before the real API server and operator.
 
 Whatever the API server accepts must get an answer, must not stop or delay the others, must raise nothing that nobody
-expected, and must not end the process. The last line is JSON: `accepted`, `refused`, `unanswered`, `problems`.
+expected, must not end the process, and makes no Job that the chart's admission policy refuses.
 """
 
 import argparse
@@ -23,6 +23,8 @@ from tests.plane.plane import OPERATOR, Options, plane
 from tests.schemas import SPEC, changed
 
 NAMESPACE = "fuzz"
+POLICY = "ValidatingAdmissionPolicy"
+"""In the words of the API server, where one refuses a Job."""
 GOOD = "good-"
 AT_ONCE = 8
 """EvalJobs that are submitted at the same time."""
@@ -91,7 +93,7 @@ async def run(count: int, number: int) -> Report:
     """Submit them all, good ones between them, and see what comes of it."""
     bodies, report = drawn(count, number), Report()
     with plane(Options()) as running:
-        running.install([NAMESPACE])
+        running.install([NAMESPACE], policy=True)
         async with lab(running) as lab_:
             case = Case(lab_, NAMESPACE)
             async with case.running():

@@ -148,11 +148,18 @@ class Plane:
         for program in (*reversed(self._others), self.apiserver, self.etcd):
             program.stop()
 
-    def install(self, namespaces: Sequence[str]) -> None:
-        """The chart's CRD, the namespaces, and the operator's rights in them; no Deployment."""
-        values = {"watchNamespaces": list(namespaces), "runner": {"images": IMAGES}}
+    def install(self, namespaces: Sequence[str], *, policy: bool = False) -> None:
+        """The chart's CRD, the namespaces, and the operator's rights in them; no Deployment.
+
+        Args:
+            namespaces: to be made and watched.
+            policy: also the admission policy, which comes into force moments later.
+        """
+        security = {"admissionPolicy": policy}
+        values = {"watchNamespaces": list(namespaces), "runner": {"images": IMAGES}, "security": security}
         chart = str(REPOSITORY / "charts" / "evaljob")
-        templates = [f"--show-only=templates/{name}.yaml" for name in ("crd", "rbac", "serviceaccount")]
+        names = ("crd", "rbac", "serviceaccount", *(["admissionpolicy"] if policy else []))
+        templates = [f"--show-only=templates/{name}.yaml" for name in names]
         kubectl = self.kubectl
         env = {"PATH": kubectl.path}
         rendered = run(

@@ -6,10 +6,7 @@ import logging
 import sys
 from typing import Any
 
-import pytest
-
 from evaljob_operator.logs import JsonLines, concerning
-from evaljob_operator.writer import partition_of
 
 HOSTILE = 'a\n{"level":"INFO","message":"forged"}\r\x1b[31m\x00\x7f\x9b2J\u202eend\ud800'
 
@@ -60,9 +57,3 @@ async def test_each_task_has_its_own_evaljob_and_tasks_below_it_inherit_it() -> 
 
     assert list(await asyncio.gather(task("a/one"), task("b/two"))) == ["a/one", "b/two"]
     assert "evaljob" not in line("x")
-
-
-@pytest.mark.parametrize(("shard", "words"), [("0-of-1", "m/d"), ("0-of-2", "m/d 0/2")])
-def test_a_partition_is_named_as_in_messages(shard: str, words: str) -> None:
-    labels = {"evaljob.dev/model": "m", "evaljob.dev/dataset": "d", "evaljob.dev/shard": shard}
-    assert partition_of({"metadata": {"labels": labels}}) == words

@@ -3,6 +3,8 @@
 import pytest
 from prometheus_client import generate_latest
 
+from evaljob.podfields import gpus
+from evaljob.result import Seconds
 from evaljob.status import PartitionCounts
 from evaljob_operator.metrics import Metrics, verb_and_resource
 
@@ -52,6 +54,32 @@ def test_what_happens_is_counted() -> None:
     } <= lines(metrics)
 
 
+def test_gpu_seconds_say_where_they_went() -> None:
+    metrics = Metrics()
+    metrics.computed(8, Seconds(start=1, load=10, infer=100, score=2))
+    metrics.computed(0, Seconds(infer=50))
+    assert {line for line in lines(metrics) if "gpu_seconds_total" in line} == {
+        'evaljob_gpu_seconds_total{phase="start"} 8.0',
+        'evaljob_gpu_seconds_total{phase="load"} 80.0',
+        'evaljob_gpu_seconds_total{phase="infer"} 800.0',
+        'evaljob_gpu_seconds_total{phase="score"} 16.0',
+    }
+
+
+@pytest.mark.parametrize(
+    ("limits", "count"),
+    [
+        ({"nvidia.com/gpu": "8", "memory": "4Gi"}, 8),
+        ({"amd.com/gpu": 2}, 2),
+        ({"nvidia.com/mig-1g.10gb": 1}, 1),
+        ({"nvidia.com/gpu": "1k"}, 0),
+        ({"cpu": 4, "rdma/hca": 1}, 0),
+    ],
+)
+def test_gpus_are_counted_by_their_limits(limits: dict[str, int | str], count: int) -> None:
+    assert gpus(limits) == count
+
+
 def test_a_runner_cannot_make_up_labels() -> None:
     metrics = Metrics()
     for outcome in ("Succeeded", "InvalidResult", "Whatever", "SomethingElse"):
@@ -66,10 +94,11 @@ def test_a_runner_cannot_make_up_labels() -> None:
 def test_gauges_say_how_it_is_now() -> None:
     metrics, running = Metrics(), PartitionCounts(total=3, running=2, failed=1)
     counts = [("a", running), ("a", running), ("b", PartitionCounts(total=1, pending=1))]
-    metrics.watch(lambda: counts, lambda: [("a", "jobs", 4.5)])
+    metrics.watch(lambda: counts, lambda: ["a", "b", "a"], lambda: [("a", "jobs", 4.5)])
     assert {
         'evaljob_partitions{namespace="a",state="running"} 4.0',
         'evaljob_partitions{namespace="b",state="pending"} 1.0',
+        'evaljob_queue_depth{namespace="a"} 2.0',
         'evaljob_watch_silence_seconds{namespace="a",resource="jobs"} 4.5',
     } <= lines(metrics)
     counts.clear()

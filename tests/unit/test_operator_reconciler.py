@@ -262,7 +262,8 @@ async def test_a_summary_that_grew_too_large_for_files_is_compressed_in_their_pl
     assert set(summary["binaryData"]) == {"summary.json.gz"}
 
 
-async def test_a_run_is_counted(stage: Stage) -> None:
+async def test_a_run_is_counted_and_logged(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     stage.submit(two_shards())
     await stage.start()
     await stage.until(lambda: ("evals", PartitionCounts(total=2, pending=2)) in stage.counts())
@@ -271,7 +272,10 @@ async def test_a_run_is_counted(stage: Stage) -> None:
     text = generate_latest(stage.metrics.registry).decode()
     assert "evaljob_jobs_created_total 2.0" in text
     assert 'evaljob_partitions_recorded_total{outcome="Succeeded"} 2.0' in text
+    assert 'evaljob_gpu_seconds_total{phase="infer"} 0.0' in text
     assert "evaljob_reconcile_seconds_count 0.0" not in text
+    told = [(r.message, r.partition) for r in caplog.records if hasattr(r, "partition")]
+    assert told == [("Succeeded", "m/d 0/2"), ("Succeeded", "m/d 1/2")]
     assert stage.counts() == [("evals", PartitionCounts())]
 
 

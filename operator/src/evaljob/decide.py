@@ -14,7 +14,7 @@ from evaljob.observe import Observation, Observed, Phase
 from evaljob.packing import Packed
 from evaljob.plan import Partition, Plan
 from evaljob.report import Ended, Report
-from evaljob.result import Failure
+from evaljob.result import Failure, PartitionResult, Seconds
 from evaljob.spec import EvalJob
 from evaljob.standing import Event
 from evaljob.status import FailureStatus, Status
@@ -26,11 +26,14 @@ SUCCEEDED = "Succeeded"
 class Record:
     """Write the outcome of a partition onto its Job."""
 
+    partition: Partition
     job: str
     uid: str
     text: str
     outcome: str
     """`Succeeded`, or the reason of a failure."""
+    seconds: Seconds | None = None
+    """Where the attempt's time went, of a result."""
     stop_at: str = ""
     """Also end the Job, if this is still its resourceVersion."""
 
@@ -179,13 +182,11 @@ def _ended_without_job(o: Observation, deadline: timedelta, now: datetime, *, la
 
 
 def _endings(seen: Iterable[Observation]) -> Iterable[Record]:
-    return (
-        Record(
-            o.job.name, o.job.uid, o.text, o.outcome.reason if isinstance(o.outcome, Failure) else SUCCEEDED
-        )
-        for o in seen
-        if o.phase is Phase.ENDED and o.job and o.text
-    )
+    for o in seen:
+        if o.phase is Phase.ENDED and o.job and o.text:
+            outcome = o.outcome.reason if isinstance(o.outcome, Failure) else SUCCEEDED
+            seconds = o.outcome.seconds if isinstance(o.outcome, PartitionResult) else None
+            yield Record(o.partition, o.job.name, o.job.uid, o.text, outcome, seconds)
 
 
 def _losses(overdue: Iterable[Observation]) -> Iterable[Record]:
@@ -199,7 +200,8 @@ def _losses(overdue: Iterable[Observation]) -> Iterable[Record]:
             message = (
                 o.job.message if failed else "the Job completed, but its pod was gone before it was read"
             )
-            yield Record(o.job.name, o.job.uid, result.encode(result.failure(reason, message)), reason)
+            text = result.encode(result.failure(reason, message))
+            yield Record(o.partition, o.job.name, o.job.uid, text, reason)
 
 
 def _stops(
@@ -214,7 +216,8 @@ def _stops(
             why = result.failure(o.waiting.reason, message)
         if o.job and why:
             # Its pod may have started, or ended, and we have not been told yet.
-            yield Record(o.job.name, o.job.uid, result.encode(why), why.reason, stop_at=o.job.version)
+            text = result.encode(why)
+            yield Record(o.partition, o.job.name, o.job.uid, text, why.reason, stop_at=o.job.version)
 
 
 def _report(plan: Plan, seen: Iterable[Observation], state: State) -> Report | None:

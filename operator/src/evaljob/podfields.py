@@ -3,6 +3,7 @@
 A field that Kubernetes has under the same name is one line in `RunnerPod` and one word in `AS_THEY_ARE`.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, StringConstraints, model_validator
@@ -13,6 +14,7 @@ from evaljob.placement import Affinity, LabelKey, LabelValue, TopologySpreadCons
 from evaljob.volumes import Volume
 
 FrozenT = TypeVar("FrozenT", bound=Frozen)
+_MIG = "nvidia.com/mig-"
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _NO_TOKEN = "a token is no plain variable: name its Secret in spec.hub.tokenSecretRef"  # noqa: S105 - advice
 
@@ -159,11 +161,15 @@ def _tolerations(runner: RunnerPod) -> tuple[Toleration, ...]:
     the same nodes.
     """
     asked = dict.fromkeys((*runner.resources.limits, *runner.resources.requests))
-    taints = dict.fromkeys(
-        "nvidia.com/gpu" if r.startswith("nvidia.com/mig-") else r for r in asked if "/" in r
-    )
+    taints = dict.fromkeys("nvidia.com/gpu" if r.startswith(_MIG) else r for r in asked if "/" in r)
     own = [Toleration(key=taint, operator="Exists", effect="NoSchedule") for taint in taints]
     return (*runner.tolerations, *(t for t in own if t not in runner.tolerations))
+
+
+def gpus(limits: Mapping[str, int | str]) -> int:
+    """How many GPUs, or slices of one, resource limits hold; amounts that are no plain number count as none."""
+    found = (str(v) for k, v in limits.items() if k.endswith("/gpu") or k.startswith(_MIG))
+    return sum(int(text) for text in found if text.isdecimal())
 
 
 def merged(base: FrozenT, over: FrozenT) -> FrozenT:

@@ -59,7 +59,7 @@ class Operator:
                 metrics=self._metrics,
             )
         )
-        self._metrics.watch(self._registry.counts, self._silences)
+        self._metrics.watch(self._registry.counts, self._registry.behind, self._silences)
         if self._settings.metrics_port:
             self._metrics.serve(self._settings.metrics_port)
         self._tasks.append(asyncio.create_task(self._look_again()))

@@ -1,5 +1,6 @@
 """What the operator measures about itself, for Prometheus. Labels hold only names from closed lists."""
 
+from collections import Counter as Counted
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
@@ -8,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from evaljob.decide import SUCCEEDED
 from evaljob.names import Reason
+from evaljob.result import Seconds
 from evaljob.status import PartitionCounts
 
 _PASS_SECONDS = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
@@ -40,6 +42,13 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._gpus = Counter(
+            "evaljob_gpu_seconds",
+            "GPUs times seconds of the attempts that succeeded, by phase.",
+            ("phase",),
+            registry=self.registry,
+        )
+
     def passed(self, seconds: float) -> None:
         """A pass over an EvalJob took so long."""
         self._passes.observe(seconds)
@@ -58,18 +67,25 @@ class Metrics:
         # A runner may report any word; each would be a time series for ever.
         self._ends.labels(outcome if outcome in _OUTCOMES else "Other").inc()
 
+    def computed(self, gpus: int, seconds: Seconds) -> None:
+        """An attempt with so many GPUs has succeeded, and its time went there."""
+        for phase, taken in seconds.model_dump().items():
+            self._gpus.labels(phase).inc(gpus * taken)
+
     def watch(
         self,
         partitions: Callable[[], Iterable[tuple[str, PartitionCounts]]],
+        behind: Callable[[], Iterable[str]],
         silences: Callable[[], Iterable[tuple[str, str, float]]],
     ) -> None:
         """Also show, whenever asked, what these say then.
 
         Args:
             partitions: namespace and counts of each unfinished EvalJob.
+            behind: namespace of each EvalJob with a change that no pass has looked at.
             silences: namespace, resource and seconds since a watch was last heard of.
         """
-        self.registry.register(_Now(partitions, silences))
+        self.registry.register(_Now(partitions, behind, silences))
 
     def serve(self, port: int) -> None:
         """Answer GET /metrics on a port, from a thread of its own, until the process ends.
@@ -86,9 +102,11 @@ class _Now(Collector):
     def __init__(
         self,
         partitions: Callable[[], Iterable[tuple[str, PartitionCounts]]],
+        behind: Callable[[], Iterable[str]],
         silences: Callable[[], Iterable[tuple[str, str, float]]],
     ) -> None:
         self._partitions = partitions
+        self._behind = behind
         self._silences = silences
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -102,6 +120,14 @@ class _Now(Collector):
                 total = sum(getattr(counts, state) for ns, counts in found if ns == namespace)
                 shown.add_metric((namespace, state), total)
         yield shown
+        queue = GaugeMetricFamily(
+            "evaljob_queue_depth",
+            "EvalJobs with a change that no pass has looked at yet.",
+            labels=("namespace",),
+        )
+        for namespace, count in Counted(self._behind()).items():
+            queue.add_metric((namespace,), count)
+        yield queue
         lag = GaugeMetricFamily(
             "evaljob_watch_silence_seconds",
             "Since a watch was last heard of; bookmarks come every 60 s.",

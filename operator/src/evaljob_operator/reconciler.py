@@ -83,6 +83,11 @@ class Reconciler:
             self._body = body
             self.wake()
 
+    @property
+    def behind(self) -> bool:
+        """Whether something has changed that no pass has looked at yet."""
+        return self._awake.is_set()
+
     def wake(self) -> None:
         """Something of this EvalJob has changed."""
         self._awake.set()
@@ -255,7 +260,7 @@ class Reconciler:
         decision = decide(evaljob, plan, self._observe(plan), now)
         error = await first_error(
             lambda: self._create(evaljob, plan, decision, now),
-            lambda: self._writer.record(decision.records),
+            lambda: self._writer.record(plan, decision.records),
             lambda: self._writer.suspend(decision.suspensions),
             lambda: self._writer.delete(decision.deletions),
             lambda: self._pods.look_up(decision.lookups, jobs.of(self.name)),

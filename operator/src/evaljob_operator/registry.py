@@ -77,6 +77,10 @@ class Registry:
         """Namespace and partitions of each EvalJob; may be called from any thread."""
         return [(key[0], found[0].counts) for key, found in list(self._tasks.items())]
 
+    def behind(self) -> list[str]:
+        """The namespace of each EvalJob with a change that no pass has looked at; may be called from any thread."""
+        return [key[0] for key, found in list(self._tasks.items()) if found[0].behind]
+
     def close(self) -> None:
         """End all tasks."""
         for key in list(self._tasks):

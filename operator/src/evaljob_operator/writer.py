@@ -9,20 +9,10 @@ from itertools import islice
 
 from evaljob import jobs
 from evaljob.decide import Deletion, Record, Suspension
-from evaljob.names import (
-    API_VERSION,
-    KIND,
-    LABEL_DATASET,
-    LABEL_MODEL,
-    LABEL_NAME,
-    LABEL_SHARD,
-    MANAGED_BY,
-    Reason,
-    shard_label,
-    summary_name,
-)
+from evaljob.names import API_VERSION, KIND, LABEL_NAME, MANAGED_BY, Reason, summary_name
 from evaljob.packing import Packed
 from evaljob.plan import Partition, Plan
+from evaljob.podfields import gpus
 from evaljob.spec import EvalJob
 from evaljob.standing import Event
 from evaljob.status import Status
@@ -102,15 +92,19 @@ class Writer:
         if found is not None:
             self._informers.jobs.absorb(found)
 
-    async def record(self, records: Iterable[Record]) -> None:
+    async def record(self, plan: Plan, records: Iterable[Record]) -> None:
         """Write outcomes onto their Jobs."""
-        await _in_chunks(self._record(r) for r in records)
+        await _in_chunks(self._record(plan, r) for r in records)
 
-    async def _record(self, record: Record) -> None:
+    async def _record(self, plan: Plan, record: Record) -> None:
         patch = jobs.record_patch(record.uid, record.text, stop_at=record.stop_at)
-        if job := await self._patch(record.job, patch):
-            self._metrics.recorded(record.outcome)
-            log.info("%s", record.outcome, extra={"partition": partition_of(job)})
+        if not await self._patch(record.job, patch):
+            return
+        self._metrics.recorded(record.outcome)
+        if record.seconds:
+            used = gpus(plan.model(record.partition.model).runner.resources.limits)
+            self._metrics.computed(used, record.seconds)
+        log.info("%s", record.outcome, extra={"partition": str(record.partition)})
 
     async def suspend(self, suspensions: Iterable[Suspension]) -> None:
         """Stop and continue Jobs."""
@@ -119,8 +113,8 @@ class Writer:
     async def _suspend(self, change: Suspension) -> None:
         await self._patch(change.job, {"metadata": {"uid": change.uid}, "spec": {"suspend": change.suspend}})
 
-    async def _patch(self, job: str, patch: Json) -> Json | None:
-        """The Job as it is then; None when it was another one by now."""
+    async def _patch(self, job: str, patch: Json) -> bool:
+        """Whether it was still that Job."""
         path = job_path(self._namespace, job)
         try:
             answer = await self._api.request("PATCH", path, body=patch, content_type=MERGE_PATCH)
@@ -129,9 +123,9 @@ class Writer:
             if isinstance(error, InvalidError) and "metadata.uid" not in error.message:
                 raise
             log.info("%s: %s", path, error)
-            return None
+            return False
         self._informers.jobs.absorb(answer)
-        return answer
+        return True
 
     async def delete(self, deletions: Iterable[Deletion]) -> None:
         """Delete Jobs, unless they are gone or others by now."""
@@ -220,13 +214,6 @@ def _change(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, st
     """The merge patch from one to the other: what is no longer there has to be said."""
     changed: dict[str, str | None] = {key: None for key in before if key not in after}
     return changed | {key: text for key, text in after.items() if before.get(key) != text}
-
-
-def partition_of(job: Json) -> str:
-    """Which partition a Job is, by its labels, as messages name it."""
-    labels = job["metadata"].get("labels") or {}
-    name, shard = f"{labels.get(LABEL_MODEL)}/{labels.get(LABEL_DATASET)}", labels.get(LABEL_SHARD, "")
-    return name if shard == shard_label(0, 1) else f"{name} {shard.replace('-of-', '/')}"
 
 
 def event_object(evaljob: EvalJob, event: Event, now: datetime) -> Json:
