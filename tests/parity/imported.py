@@ -12,7 +12,7 @@ import yaml
 from evaljob.task import Task
 from evaljob_cli.lm_eval.convert import Conversion, convert
 from evaljob_cli.lm_eval.reading import read
-from tests.parity.cases import Case, Format, Model
+from tests.parity.cases import Case, Format, Kind, Model
 from tests.runner_plans import TINY
 
 CATALOGUE = Path(__file__).parents[1] / "catalogue"
@@ -88,9 +88,9 @@ class Imported(Case):
         return convert(read(self.file))
 
     @property
-    def generates(self) -> bool:
-        """Whether answers are texts."""
-        return bool(self.theirs(self.folder)["output_type"] == "generate_until")
+    def kind(self) -> Kind:
+        """What the model is asked for."""
+        return "generate" if self.theirs(self.folder)["output_type"] == "generate_until" else "choose"
 
     def ours(self) -> Task:
         """The imported task."""
