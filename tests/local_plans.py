@@ -7,7 +7,7 @@ from evaljob.plan import Plan, Settings
 from evaljob.spec import EvalJob, parse_evaljob
 from evaljob_cli.inputs import durable, identified, resolve
 
-TASK = {
+TASK: dict[str, Any] = {
     "requestType": "Generate",
     "prompt": "{{ q }}",
     "target": "{{ a }}",

@@ -5,6 +5,7 @@ Standard library only, one file: it also runs as a pod in the runner's image. Mo
 - ok: answers every prompt with `--answer`, and nothing of what `echo` and `logprobs` ask for
 - echo: answers those too, a token a word; a word of n letters has the log-probability -n
 - infinite: as echo, but the last log-probability is vLLM's word for minus infinity
+- judge: says whether the lines `answer: ...` and `target: ...` of a chat's last turn are equal, C or I
 - 401, 403, 404, 429, 500: that status always; 429 says Retry-After
 - 429-then-ok, 500-then-ok: the first `--faults` requests fail
 - context: 400 in the words of a server whose window is too small
@@ -16,11 +17,12 @@ Standard library only, one file: it also runs as a pod in the runner's image. Mo
 
 import argparse
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -28,6 +30,7 @@ MODES = (
     "ok",
     "echo",
     "infinite",
+    "judge",
     "401",
     "403",
     "404",
@@ -58,6 +61,8 @@ class Script:
     message: str = "this stub always answers so"
     """The error of a failing mode."""
     faults: int = 1
+    finish: str = "stop"
+    """Why an answer ended."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     """Path, headers and body of every request."""
     in_flight: int = 0
@@ -114,6 +119,8 @@ class Handler(BaseHTTPRequestHandler):
             self._send(int(mode), {"error": {"message": script.message}}, headers)
         elif mode in ("echo", "infinite"):
             self._send(200, _echo(request["body"]["prompt"], infinite=mode == "infinite"))
+        elif mode == "judge":
+            self._send(200, _completion(request, replace(script, answer=_grade(request))))
         else:
             self._send(200, _completion(request, script))
 
@@ -131,6 +138,14 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+def _grade(request: dict[str, Any]) -> str:
+    asked = request["body"]["messages"][-1]["content"]
+    answer, target = (
+        re.findall(rf"^{name}: (.*)$", asked, re.MULTILINE)[-1] for name in ("answer", "target")
+    )
+    return f"They are compared letter by letter.\nGRADE: {'C' if answer == target else 'I'}"
+
+
 def _completion(request: dict[str, Any], script: Script) -> dict[str, Any]:
     answer = script.answer
     chat = request["path"].endswith("/chat/completions")
@@ -138,7 +153,7 @@ def _completion(request: dict[str, Any], script: Script) -> dict[str, Any]:
     message |= {"reasoning_content": script.thoughts, "tool_calls": script.tool_calls}
     said: dict[str, Any] = {"message": message} if chat else {"text": answer}
     usage = {"prompt_tokens": 7, "completion_tokens": len(answer.split())}
-    return {"choices": [{"index": 0, "finish_reason": "stop", **said}], "usage": usage}
+    return {"choices": [{"index": 0, "finish_reason": script.finish, **said}], "usage": usage}
 
 
 def _echo(prompt: str, *, infinite: bool) -> dict[str, Any]:

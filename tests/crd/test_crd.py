@@ -70,6 +70,19 @@ def programs(**dataset_: Any) -> Manifest:  # noqa: ANN401
     return {"datasets": [{**own_task(metrics=[metric])["datasets"][0], **dataset_}]}
 
 
+def judged(*judges: str, rubric: Manifest | None = None, name: str = "llm_judge") -> Manifest:
+    own = {
+        "name": "gpt",
+        "prompt": "{{ answer }}",
+        "extract": "x",
+        "labels": {"C": 1, "P": 0.5},
+        **(rubric or {}),
+    }
+    own = {k: v for k, v in own.items() if v is not None}
+    task = own_task(extract={"x": [{"strip": {}}]}, metrics=[{"name": name, "primary": True, "judge": own}])
+    return {**task, "judges": [{"name": j, "openai": ENDPOINT} for j in judges]}
+
+
 ENGINE = {"source": "pvc://models/m", "dtype": "bfloat16"}
 ENDPOINT = {"url": "https://llm.example.com/v1", "model": "x"}
 ACCEPTED: dict[str, Manifest] = {
@@ -92,6 +105,10 @@ ACCEPTED: dict[str, Manifest] = {
     },
     "a task of one's own": own_task(),
     "programs, where the dataset allows them": programs(allowCodeExecution=True),
+    "a judge that labels": judged("gpt"),
+    "a judge that gives a number, and another": judged(
+        "gpt", "other", rubric={"labels": None, "scale": {"min": 1, "max": 10}}
+    ),
     "repeats, examples, thoughts and several accepted answers": {
         "models": [model(reasoning={"maxTokens": 4096}, chatTemplateArgs={"enable_thinking": "true"})],
         "datasets": [
@@ -243,6 +260,27 @@ REFUSED: dict[str, tuple[Manifest, tuple[str, ...]]] = {
     "a program without tests": (
         own_task(metrics=[{"name": "code_exec", "primary": True, "program": "x"}]),
         ("metrics[0]", "program and tests belong together"),
+    ),
+    "a metric's judge that there is not": (
+        judged("other"),
+        ("spec", "judge.name is not in spec.judges: add it there"),
+    ),
+    "a metric's judge without any judges": (judged(), ("spec", "judge.name is not in spec.judges")),
+    "a judge of a metric that takes none": (
+        judged("gpt", name="contains"),
+        ("metrics[0]", "judge: needed by llm_judge, and only there"),
+    ),
+    "a judge that is asked nothing": (
+        judged("gpt", rubric={"prompt": None}),
+        ("metrics[0].judge", "exactly one of prompt and messages"),
+    ),
+    "labels and a scale": (
+        judged("gpt", rubric={"scale": {"min": 1, "max": 2}}),
+        ("metrics[0].judge", "exactly one of labels and scale"),
+    ),
+    "a scale from top to bottom": (
+        judged("gpt", rubric={"labels": None, "scale": {"min": 9, "max": 2}}),
+        ("metrics[0].judge.scale", "min must be less than max"),
     ),
     "two primary metrics": (
         own_task(metrics=[{"name": "a", "primary": True}, {"name": "b", "primary": True}]),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,8 @@ from evaljob.scoring import Reduce
 from evaljob.spec import Dataset
 from evaljob.task import Task
 from evaljob_runner.backends.base import GenerateRequest
-from evaljob_runner.background import Background
+from evaljob_runner.background import Background, Programs
 from evaljob_runner.errors import Fatal
-from evaljob_runner.samples import Outcome
 from evaljob_runner.sandbox import room
 from evaljob_runner.scoring import Scorer
 from tests.runner_plans import assignment, tiny_model
@@ -145,21 +145,25 @@ def test_a_second_attempt_runs_programs_and_asks_nothing(tmp_path: Path) -> None
 def test_the_model_does_not_wait_for_programs_and_each_runs_once() -> None:
     slow = "import time\ntime.sleep(1)\ndef f(): return 1"
     finished = line(slow).model_copy(update={"doc": {}})
-    with Background(Scorer(small())) as background:
+    scorer = Scorer(small())
+    with closing(Programs(scorer)) as programs:
+        background = Background(scorer, programs)
         began = time.monotonic()
         assert background.begin(finished) is None
+        assert list(background.ended()) == []
         assert time.monotonic() - began < 0.5
-        ((_, outcome, scores),) = background.scores([finished])
-    assert (outcome, scores.scores["code_exec"].value) == (Outcome.ANSWERED, 1)
+        ((ended, scores),) = background.ended(wait=True)
+        assert list(background.ended(wait=True)) == []
+    assert (ended, scores.scores["code_exec"].value) == (finished, 1)
 
 
 def test_what_has_not_begun_when_a_partition_ends_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     slow = line("import time\ntime.sleep(1)").model_copy(update={"doc": {}})
     began = time.monotonic()
-    with Background(Scorer(small())) as background:
+    with closing(Programs(Scorer(small()))) as programs:
         for repeat in range(60):
-            background.begin(slow.model_copy(update={"repeat": repeat}))
+            programs.begin(slow.model_copy(update={"repeat": repeat}))
     assert time.monotonic() - began < 30
 
 
@@ -213,15 +217,16 @@ def test_a_runner_that_runs_programs_is_closed_to_other_processes() -> None:
     """In a process of its own: this one may stay open."""
     code = """
 from pathlib import Path
-from evaljob_runner.background import Background
+from evaljob_runner.background import Programs
 from evaljob_runner.scoring import Scorer
 from tests.integration.test_code_exec import small
 from tests.unit.test_runner_scores import line
 
 import os
 os.setresuid(65534, 65534, 65534)
-with Background(Scorer(small())) as background:
-    background.begin(line("").model_copy(update={"doc": {}}))
+programs = Programs(Scorer(small()))
+programs.begin(line("").model_copy(update={"doc": {}}))
+programs.close()
 print(Path("/proc/self/environ").stat().st_uid)
 """
     top = Path(__file__).parents[2]

@@ -253,7 +253,7 @@ def test_the_key_is_read_for_every_request_and_never_shown(tmp_path: Path) -> No
 
 
 def test_a_missing_key_file_is_said() -> None:
-    with pytest.raises(Fatal, match="--api-key-file"):
+    with pytest.raises(Fatal, match="apiKeySecretRef: /nowhere/token: No such file"):
         ask(Script(), CHAT, key_file=Path("/nowhere/token"))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from evaljob import jobs
+from evaljob.judges import Judge
 from evaljob.plan import Partition, Plan
 from evaljob.spec import Model
 from evaljob.task import Task
@@ -13,7 +14,7 @@ from evaljob_cli.inputs import InputError, identified
 from evaljob_cli.launch import environment, threads
 from evaljob_cli.local import default_parallelism
 from evaljob_cli.places import Places, arguments, check
-from tests.local_plans import evaljob, model, plan_of
+from tests.local_plans import TASK, evaljob, model, plan_of
 
 
 def planned(**runner: object) -> Model:
@@ -89,6 +90,25 @@ def test_the_arguments_are_the_jobs_with_local_paths(tmp_path: Path) -> None:
         "cm=/mnt/config/cm": f"cm={tmp_path}/b",
         "/etc/evaljob/key/token": f"{tmp_path}/key",
     }
+
+
+def test_the_keys_of_judges_are_local_files_too(tmp_path: Path) -> None:
+    rubric = {"name": "gpt", "prompt": "{{ answer }}", "extract": "x", "labels": {"C": 1}}
+    task: dict[str, Any] = TASK | {"extract": {"x": [{"strip": {}}]}}
+    task |= {"metrics": [{"name": "llm_judge", "primary": True, "judge": rubric}]}
+    judge = {"name": "gpt", "openai": OPENAI["openai"]}
+    job = evaljob("judged")
+    datasets = (job.spec.datasets[0].model_copy(update={"task_spec": Task.model_validate(task)}),)
+    spec = job.spec.model_copy(update={"datasets": datasets, "judges": (Judge.model_validate(judge),)})
+    plan = plan_of(job.model_copy(update={"spec": spec}))
+    with pytest.raises(InputError, match="--api-key-file eval-k/token=FILE --mount models=DIR"):
+        check(plan, Places(tmp_path))
+    keys = {"eval-k/token": tmp_path / "key"}
+    places = Places(tmp_path, {"models": tmp_path}, api_keys=keys)
+    check(plan, places)
+    assert f"--judge-key-file gpt={tmp_path}/key" in " ".join(
+        arguments(plan, plan.partitions[0], places, tmp_path)
+    )
 
 
 def test_a_place_that_nobody_named_is_refused_with_the_options_to_add(tmp_path: Path) -> None:

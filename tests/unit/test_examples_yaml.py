@@ -48,7 +48,7 @@ def groups(found: Task) -> dict[str, tuple[str, ...]]:
     return {group.name: group.members for group in found.groups}
 
 
-@pytest.mark.parametrize("name", ["quickstart.yaml", "endpoint.yaml"])
+@pytest.mark.parametrize("name", ["quickstart.yaml", "endpoint.yaml", "judge.yaml"])
 def test_example_is_a_valid_evaljob(name: str) -> None:
     EvalJob.model_validate(load(name))
 

@@ -109,6 +109,36 @@ def test_a_key_is_a_file_and_never_an_environment_variable() -> None:
     assert [e["name"] for e in container(job)["env"]] == ["OMP_NUM_THREADS"]
 
 
+def test_a_judges_key_is_a_file_of_the_pods_that_it_scores_for() -> None:
+    """A key each, beside the model's own; a judge without one, and a pod without a judge, need none."""
+
+    def judge(name: str, secret: str | None) -> dict[str, Any]:
+        return {k: v for k, v in endpoint(name, secret).items() if k != "promptFormat"}
+
+    rubric = {"prompt": "{{ answer }}", "extract": "x", "labels": {"C": 1}}
+    metrics = [
+        {"name": "llm_judge", "alias": name, "judge": {"name": name, **rubric}, "primary": name == "a"}
+        for name in ("a", "b", "free")
+    ]
+    judged = {**builders.TASK, "extract": {"x": [{"strip": {}}]}, "metrics": metrics}
+    judges = [judge("a", "eval-a"), judge("b", "eval-b"), judge("free", None)]
+    datasets = [dataset("judged", judged), dataset("other")]
+    job = made(document([endpoint(secret="eval-llm")], datasets, judges=judges))
+    args = " ".join(container(job)["args"])
+    assert "--api-key-file /etc/evaljob/key/token" in args
+    assert (
+        "--judge-key-file a=/etc/evaljob/judge/a/token --judge-key-file b=/etc/evaljob/judge/b/token" in args
+    )
+    assert "free" not in args
+    mounts = {m["name"]: m for m in container(job)["volumeMounts"]}
+    assert mounts["judge-1"] == {"name": "judge-1", "mountPath": "/etc/evaljob/judge/b", "readOnly": True}
+    items = [{"key": "token", "path": "token"}]
+    assert volume(job, "judge-1")["secret"] == {"secretName": "eval-b", "items": items}
+    assert [e["name"] for e in container(job)["env"]] == ["OMP_NUM_THREADS"]
+    other = made(document([endpoint()], datasets, judges=judges), number=1)
+    assert "judge" not in str(container(other)["volumeMounts"])
+
+
 HUB: dict[str, Any] = {
     "hub": {"tokenSecretRef": {"name": "eval-hf", "key": "token"}},
     "modelCache": {"claimName": "cache"},

@@ -85,7 +85,8 @@ def test_a_metric_takes_what_its_request_types_give(name: str) -> None:
     answers = kind.requests & {RequestType.GENERATE, RequestType.CHAT}
     assert bool(found.choose) == (RequestType.LOG_LIKELIHOOD in kind.requests)
     assert bool(found.measure) == (RequestType.LOG_LIKELIHOOD_ROLLING in kind.requests)
-    assert bool(found.compare) == (bool(answers) and not kind.executes)
+    assert bool(found.compare) == (bool(answers) and not (kind.executes or kind.judged))
+    assert bool(found.judge) == kind.judged
     assert bool(found.execute) == kind.executes
 
 

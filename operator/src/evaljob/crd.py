@@ -15,7 +15,7 @@ Schema = dict[str, Any]
 
 _KEPT = {
     "type", "description", "enum", "pattern", "format", "minimum", "maximum", "minLength", "maxLength",
-    "minItems", "maxItems", "maxProperties", "required",
+    "minItems", "maxItems", "minProperties", "maxProperties", "required",
     "x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-int-or-string",
 }  # fmt: skip
 _DROPPED = {"title", "$defs", "propertyNames"}

@@ -29,6 +29,8 @@ from evaljob.spec import EvalJob, Model, sources
 
 PLAN_DIR = "/etc/evaljob/plan"
 KEY_DIR = "/etc/evaljob/key"
+JUDGE_KEY_DIR = "/etc/evaljob/judge"
+"""Of the judges' keys, a folder each."""
 HUB_TOKEN_DIR = "/etc/evaljob/hub"  # noqa: S105 - a folder
 SOURCE_DIR = "/mnt/source"
 CONFIG_DIR = "/mnt/config"
@@ -158,6 +160,7 @@ def _pod(plan: Plan, partition: Partition) -> Manifest:
         _plan_volume(plan, partition),
         *_claims(plan, partition),
         *_key_volume(model),
+        *_judge_key_volumes(plan, partition),
     ]
     volumes += _hub_volumes(plan, partition)
     if credentials := _bucket_secret(plan, partition):
@@ -208,7 +211,15 @@ def arguments(plan: Plan, partition: Partition) -> list[str]:
         args += ["--config-map", f"{name}={CONFIG_DIR}/{name}"]
     if model.openai and model.openai.api_key_secret_ref:
         args += ["--api-key-file", f"{KEY_DIR}/{model.openai.api_key_secret_ref.key}"]
+    for name, ref in judge_keys(plan, partition).items():
+        args += ["--judge-key-file", f"{name}={JUDGE_KEY_DIR}/{name}/{ref.key}"]
     return args
+
+
+def judge_keys(plan: Plan, partition: Partition) -> dict[str, SecretKeyRef]:
+    """The keys of the judges that score the partition, by judge; some have none."""
+    found = {judge.name: judge.openai.api_key_secret_ref for judge in plan.dataset(partition.dataset).judges}
+    return {name: ref for name, ref in found.items() if ref}
 
 
 def _environment(resources: Resources) -> list[Manifest]:
@@ -325,6 +336,11 @@ def _claims(plan: Plan, partition: Partition) -> list[VolumeAndMount]:
 def _key_volume(model: Model) -> list[VolumeAndMount]:
     ref = model.openai.api_key_secret_ref if model.openai else None
     return [_secret("key", KEY_DIR, ref)] if ref else []
+
+
+def _judge_key_volumes(plan: Plan, partition: Partition) -> list[VolumeAndMount]:
+    keys = judge_keys(plan, partition).items()
+    return [_secret(f"judge-{i}", f"{JUDGE_KEY_DIR}/{name}", ref) for i, (name, ref) in enumerate(keys)]
 
 
 def _hub_volumes(plan: Plan, partition: Partition) -> list[VolumeAndMount]:

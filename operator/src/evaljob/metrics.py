@@ -29,6 +29,8 @@ class Kind:
     """Arguments that have no default."""
     executes: bool = False
     """It runs what a model wrote: needs `program` and `tests`."""
+    judged: bool = False
+    """An LLM scores: needs `judge`, whose labels say whether scores are 0 or 1."""
     binary: bool = True
     """Scores are 0 or 1. Otherwise any finite number."""
     aggregation: Aggregation = Aggregation.MEAN
@@ -91,8 +93,14 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "ifeval_instruction_strict": _SHARE,
         "ifeval_instruction_loose": _SHARE,
         "code_exec": Kind(executes=True),
+        "llm_judge": Kind(judged=True),
     }
 )
+
+
+def binary(metric: Metric) -> bool:
+    """Whether each score of an answer is 0 or 1."""
+    return metric.judge.binary if metric.judge else KINDS[metric.name].binary
 
 
 def problem(task: Task) -> str | None:
@@ -130,7 +138,8 @@ def _misfits(metric: Metric, kind: Kind, task: Task) -> tuple[tuple[bool, str], 
             task.turns is not Turns.LAST and (kind.executes or kind.labelled),
             f"scores one answer of each sample, not with turns {task.turns}",
         ),
-        (passes and not kind.binary, "reduce.passAtK needs a metric whose scores are 0 or 1"),
+        ((metric.judge is not None) != kind.judged, "judge: needed by llm_judge, and only there"),
+        (passes and not binary(metric), "reduce.passAtK needs a metric whose scores are 0 or 1"),
     )
 
 

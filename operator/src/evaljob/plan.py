@@ -13,8 +13,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from evaljob import metrics
+from evaljob import judges, metrics
 from evaljob.backends import PromptFormat
+from evaljob.judges import Judge
 from evaljob.model import Frozen
 from evaljob.names import Reason, job_name
 from evaljob.podfields import Resources, RunnerPod, merged
@@ -75,6 +76,8 @@ class PlannedDataset(Frozen):
     dataset: Dataset
     task_name: str
     task: Task
+    judges: tuple[Judge, ...] = ()
+    """Those that its metrics name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +151,13 @@ def make_plan(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Setting
     if spec.s3:
         name = spec.s3.credentials_secret_ref.name
         _refuse_foreign_secret("spec.s3.credentialsSecretRef.name", name, settings)
-    datasets = tuple(_resolve(d, catalogue) for d in spec.datasets)
+    datasets = tuple(_resolve(d, catalogue, spec.judges) for d in spec.datasets)
     models = tuple(_complete(m, spec.runner, settings) for m in spec.models)
     _refuse_unknown_pairs(spec)
     excluded = {(p.model, p.dataset) for p in spec.exclude}
     pairs = [(m, d) for m in models for d in datasets if (m.name, d.dataset.name) not in excluded]
-    _refuse_metrics(datasets)
+    _refuse_metrics(datasets, spec.judges)
+    _refuse_judges(spec.judges, datasets, settings)
     _refuse_incompatible(pairs)
     _refuse_repeats(pairs)
     _refuse_programs(datasets)
@@ -187,16 +191,21 @@ def make_plan(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Setting
     return plan
 
 
-def _resolve(dataset: Dataset, catalogue: Mapping[str, Task]) -> PlannedDataset:
+def _resolve(dataset: Dataset, catalogue: Mapping[str, Task], offered: tuple[Judge, ...]) -> PlannedDataset:
+    name, task = _task_of(dataset, catalogue)
+    return PlannedDataset(dataset=dataset, task_name=name, task=task, judges=judges.named(task, offered))
+
+
+def _task_of(dataset: Dataset, catalogue: Mapping[str, Task]) -> tuple[str, Task]:
     if dataset.task_spec is not None:
-        return PlannedDataset(dataset=dataset, task_name=dataset.name, task=dataset.task_spec)
+        return dataset.name, dataset.task_spec
     name = dataset.task or ""
     if name not in catalogue:
         raise InvalidSpecError(
             f"spec.datasets[{dataset.name}].task: {name!r} is not in the catalogue; "
             f"use one of {', '.join(sorted(catalogue))}, or write a taskSpec"
         )
-    return PlannedDataset(dataset=dataset, task_name=name, task=catalogue[name])
+    return name, catalogue[name]
 
 
 def _complete(model: Model, common: RunnerPod, settings: Settings) -> Model:
@@ -278,11 +287,22 @@ def _refuse_unknown_pairs(spec: Spec) -> None:
                 )
 
 
-def _refuse_metrics(datasets: Iterable[PlannedDataset]) -> None:
+def _refuse_metrics(datasets: Iterable[PlannedDataset], offered: tuple[Judge, ...]) -> None:
     for planned in datasets:
-        if why := metrics.problem(planned.task):
+        if why := metrics.problem(planned.task) or judges.problem(planned.task, offered):
             where = "task" if planned.dataset.task else "taskSpec"
             raise InvalidSpecError(f"spec.datasets[{planned.dataset.name}].{where}.{why}")
+
+
+def _refuse_judges(offered: Iterable[Judge], datasets: Iterable[PlannedDataset], settings: Settings) -> None:
+    used = {judge.name for planned in datasets for judge in planned.judges}
+    for judge in offered:
+        if judge.name not in used:
+            raise InvalidSpecError(f"spec.judges[{judge.name}]: no metric names it: remove it")
+        if secret := judge.openai.api_key_secret_ref:
+            _refuse_foreign_secret(
+                f"spec.judges[{judge.name}].openai.apiKeySecretRef.name", secret.name, settings
+            )
 
 
 def _refuse_programs(datasets: Iterable[PlannedDataset]) -> None:

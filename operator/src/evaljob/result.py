@@ -8,6 +8,7 @@ of a message and users can edit annotations: a cut loses the head, an edit break
 import base64
 import itertools
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterable, Mapping
@@ -135,6 +136,9 @@ class Tokens(Frozen):
     """Thoughts included."""
     reasoning: Count = 0
     """Of these, thoughts."""
+    judge_prompt: Count = 0
+    """Tokens of the judgements that the scores rest on, also of those that an earlier attempt asked for."""
+    judge_output: Count = 0
 
 
 class Seconds(Frozen):
@@ -390,8 +394,9 @@ def worst_case_bytes(
     subsets: dict[str, tuple[int, int]],
     clustered: bool = False,
     labels: Mapping[str, Iterable[str]] = MappingProxyType({}),
+    largest: float = 1.0,
 ) -> int:
-    """An upper bound of an encoded result whose scores lie between 0 and 1, known before a model loads.
+    """An upper bound of an encoded result, known before a model loads.
 
     Args:
         partition: whose result it will be.
@@ -399,6 +404,7 @@ def worst_case_bytes(
         subsets: per subset its full size and the samples of this shard.
         clustered: whether the task declares clusters.
         labels: by metric, where it is a macro F1.
+        largest: magnitude of the scores of metrics that are not 0 or 1.
     """
     # Pseudo-random digits: the sums of real scores do not compress either.
     noise = (i * 6364136223846793005 for i in itertools.count(7919))
@@ -408,11 +414,11 @@ def worst_case_bytes(
 
     def stat(m: MetricInfo, n: int) -> Stat:
         n = n * ITEMS_MAX if m.weighted else n
-        high = n * m.unit
+        high = n * m.unit if m.binary else n * math.ceil(m.unit * largest)
         total = below(high)
         has_clusters = clustered or m.weighted
         clusters = Clusters(below(n), below(high**2), below(high * n), below(n * n)) if has_clusters else None
-        return Stat(n, total, total if m.binary else below(high * m.unit), clusters)
+        return Stat(n, total, total if m.binary else below(high**2 // max(n, 1)), clusters)
 
     n = sum(expected for _, expected in subsets.values())
     counts = Outcomes(**dict.fromkeys(Outcomes.model_fields, n))
@@ -441,7 +447,7 @@ def worst_case_bytes(
             for k, (size, expected) in subsets.items()
         ),
         lint=tuple(Lint(code=c * 16, count=n) for c in "ABCDEFGH"),
-        tokens=Tokens(prompt=below(COUNT_MAX), output=below(COUNT_MAX), reasoning=below(COUNT_MAX)),
+        tokens=Tokens(**{kind: below(COUNT_MAX) for kind in Tokens.model_fields}),
         seconds=Seconds(start=1234.567, load=2345.678, infer=34567.891, score=4567.892),
         device="x" * 40,
         provenance={str(i): _noise_hex(i) for i in range(6)},

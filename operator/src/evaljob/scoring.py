@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from evaljob.fields import Name, Template
 from evaljob.model import Frozen, cel, cel_rules
+from evaljob.rubric import Rubric
 
 
 class Take(StrEnum):
@@ -135,9 +136,12 @@ class Metric(Frozen):
     model_config = cel_rules(
         cel("has(self.program) == has(self.tests)", "program and tests belong together"),
         cel("!has(self.limits) || has(self.program)", "limits: only with program", fieldPath=".limits"),
+        cel("has(self.judge) == (self.name == 'llm_judge')", "judge: needed by llm_judge, and only there"),
     )
 
     name: Name
+    alias: Name | None = None
+    """Its name in results, where a task has a metric twice, for example with two judges."""
     extract: Name | None = None
     """The pipeline whose output is scored; without it the whole answer is."""
     primary: bool = False
@@ -153,6 +157,8 @@ class Metric(Frozen):
     define are the program's."""
     limits: ExecutionLimits | None = None
     """Of one run; default 10 seconds and 512Mi."""
+    judge: Rubric | None = None
+    """For `llm_judge`: who scores the answer, and by what."""
 
     @model_validator(mode="after")
     def _execution(self) -> Self:
@@ -163,9 +169,15 @@ class Metric(Frozen):
         return self
 
     @property
+    def pipelines(self) -> tuple[tuple[str, str], ...]:
+        """The pipelines that it names, each with the field that does."""
+        found = (("extract", self.extract), ("judge.extract", self.judge and self.judge.extract))
+        return tuple((field, name) for field, name in found if name)
+
+    @property
     def key(self) -> str:
         """The name of the score of one answer."""
-        return self._named(self.name)
+        return self._named(self.alias or self.name)
 
     @property
     def result_keys(self) -> tuple[str, ...]:

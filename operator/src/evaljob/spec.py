@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from evaljob.backends import BACKENDS, VLLM, OpenAI, PromptFormat, Transformers
 from evaljob.fields import REVISION_RULE, DataSource, DisplayName, DnsLabel40, ObjectName, SecretKeyRef
+from evaljob.judges import Judge
 from evaljob.model import Frozen, cel, cel_rules, list_map
 from evaljob.names import API_VERSION, KIND, Reason
 from evaljob.podfields import RunnerPod
@@ -185,6 +186,7 @@ class ModelCache(Frozen):
 CHANGEABLE = ("parallelism", "suspend", "active_deadline_seconds", "ttl_seconds_after_finished")
 """Fields of a spec that may change at any time: none is part of the plan, or changes an answer."""
 _IMMUTABLE = (
+    "judges",
     "exclude",
     "seed",
     "backoffLimit",
@@ -217,6 +219,11 @@ class Spec(Frozen):
             f"self.models.size() * self.datasets.map(d, d.shards).sum() <= {PARTITIONS_MAX}",
             f"models x shards of all datasets must not exceed {PARTITIONS_MAX} partitions: split the EvalJob",
         ),
+        cel(
+            "self.datasets.all(d, !has(d.taskSpec) || d.taskSpec.metrics.all(m, !has(m.judge)"
+            " || (has(self.judges) && self.judges.exists(j, j.name == m.judge.name))))",
+            "a metric's judge.name is not in spec.judges: add it there",
+        ),
     )
 
     models: Annotated[
@@ -225,6 +232,8 @@ class Spec(Frozen):
     datasets: Annotated[
         tuple[Dataset, ...], Field(min_length=1, max_length=500, json_schema_extra=list_map("name"))
     ]
+    judges: Annotated[tuple[Judge, ...], Field(max_length=16, json_schema_extra=list_map("name"))] = ()
+    """LLMs that score answers, for metrics to name."""
     exclude: Annotated[
         tuple[Pair, ...], Field(max_length=100, json_schema_extra=list_map("model", "dataset"))
     ] = ()
@@ -255,8 +264,12 @@ class Spec(Frozen):
 
     @model_validator(mode="after")
     def _unique_and_small(self) -> Self:
-        for what, items in (("models", self.models), ("datasets", self.datasets)):
-            names = [item.name for item in items]
+        named = {
+            "models": [m.name for m in self.models],
+            "datasets": [d.name for d in self.datasets],
+            "judges": [j.name for j in self.judges],
+        }
+        for what, names in named.items():
             for name in names:
                 if names.count(name) > 1:
                     raise ValueError(f"{what}: {name} stands twice, names must be unique")

@@ -252,22 +252,26 @@ def _problems(task: Task) -> list[str]:
         found.append(f"turns: {task.turns} only with requestType Chat (this one is {task.request_type})")
     if sum(m.primary for m in task.metrics) != 1:
         found.append("metrics: exactly one must be primary")
+    pipelines = [(m, field, name) for m in task.metrics for field, name in m.pipelines]
     found += [
-        f"metrics: {m.name} names extract {m.extract!r}, which is not defined"
-        for m in task.metrics
-        if m.extract and m.extract not in task.extract
+        f"metrics: {m.name} names {field} {name!r}, which is not defined"
+        for m, field, name in pipelines
+        if name not in task.extract
     ]
     return found + _duplicates(task) + _reduce_problems(task) + _group_problems(task)
 
 
 def _duplicates(task: Task) -> list[str]:
     keys = [k for m in task.metrics for k in m.result_keys]
-    found = [f"metrics: {k} stands twice" for k in sorted({k for k in keys if keys.count(k) > 1})]
+    found = [
+        f"metrics: {k} stands twice: give one an alias"
+        for k in sorted({k for k in keys if keys.count(k) > 1})
+    ]
     last = {m.key: m for m in task.metrics}
     return found + [
         f"metrics: {m.key} stands twice with different {field}"
         for m in task.metrics
-        for field in ("args", "program", "tests", "limits")
+        for field in ("args", "program", "tests", "limits", "judge")
         if getattr(m, field) != getattr(last[m.key], field)
     ]
 

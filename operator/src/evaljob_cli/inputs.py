@@ -47,9 +47,8 @@ def identified(evaljob: EvalJob) -> EvalJob:
     What may change of a spec changes no answer and so no uid, nor does how a task scores them.
     """
     scoring = {"datasets": {"__all__": {"task_spec": SCORING_FIELDS}}}
-    spec = evaljob.spec.model_dump_json(
-        by_alias=True, exclude_none=True, exclude={**dict.fromkeys(CHANGEABLE, True), **scoring}
-    )
+    others = dict.fromkeys((*CHANGEABLE, "judges"), True)
+    spec = evaljob.spec.model_dump_json(by_alias=True, exclude_none=True, exclude={**others, **scoring})
     uid = str(uuid.uuid5(_UID_SPACE, f"{evaljob.metadata.name}\n{spec}"))
     return evaljob.model_copy(update={"metadata": evaljob.metadata.model_copy(update={"uid": uid})})
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaljob import jobs
+from evaljob.fields import SecretKeyRef
 from evaljob.plan import Partition, Plan
 from evaljob_cli.inputs import InputError
 
@@ -44,16 +45,22 @@ def _missing(plan: Plan, partition: Partition, places: Places) -> Iterator[str]:
     for name in jobs.config_maps(plan, partition):
         if name not in places.config_maps:
             yield f"--config-map {name}=DIR"
-    key = _api_key(plan, partition)
-    if key and key not in places.api_keys:
-        yield f"--api-key-file {key}=FILE"
+    for ref in _api_keys(plan, partition).values():
+        if _named(ref) not in places.api_keys:
+            yield f"--api-key-file {_named(ref)}=FILE"
 
 
-def _api_key(plan: Plan, partition: Partition) -> str | None:
-    """`<secret>/<key>` of the partition's model, if it has one."""
+def _api_keys(plan: Plan, partition: Partition) -> dict[str, SecretKeyRef]:
+    """The keys of the partition's model and judges, by the arguments that name their files in a pod."""
     openai = plan.model(partition.model).openai
     ref = openai.api_key_secret_ref if openai else None
-    return f"{ref.name}/{ref.key}" if ref else None
+    own = {f"{jobs.KEY_DIR}/{ref.key}": ref} if ref else {}
+    judges = jobs.judge_keys(plan, partition).items()
+    return own | {f"{name}={jobs.JUDGE_KEY_DIR}/{name}/{ref.key}": ref for name, ref in judges}
+
+
+def _named(ref: SecretKeyRef) -> str:
+    return f"{ref.name}/{ref.key}"
 
 
 def arguments(plan: Plan, partition: Partition, places: Places, plan_folder: Path) -> list[str]:
@@ -63,6 +70,8 @@ def arguments(plan: Plan, partition: Partition, places: Places, plan_folder: Pat
         local[f"{claim}={jobs.SOURCE_DIR}/{claim}"] = f"{claim}={path}"
     for name, path in places.config_maps.items():
         local[f"{name}={jobs.CONFIG_DIR}/{name}"] = f"{name}={path}"
-    if key := _api_key(plan, partition):
-        local[f"{jobs.KEY_DIR}/{key.partition('/')[2]}"] = str(places.api_keys[key])
+    for argument, ref in _api_keys(plan, partition).items():
+        # What stands before `=` names a judge.
+        name, sign, _ = argument.rpartition("=")
+        local[argument] = f"{name}{sign}{places.api_keys[_named(ref)]}"
     return [local.get(argument, argument) for argument in jobs.arguments(plan, partition)]

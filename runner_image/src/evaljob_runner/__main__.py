@@ -39,7 +39,7 @@ _ENVIRONMENT = {
 def _pair(text: str) -> tuple[str, Path]:
     name, sign, path = text.partition("=")
     if not (name and sign and path):
-        raise argparse.ArgumentTypeError(f"NAME=DIR expected, got {text!r}")
+        raise argparse.ArgumentTypeError(f"NAME=PATH expected, got {text!r}")
     return name, Path(path)
 
 
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mount", type=_pair, action="append", default=[], metavar="CLAIM=DIR")
     parser.add_argument("--config-map", type=_pair, action="append", default=[], metavar="NAME=DIR")
     parser.add_argument("--api-key-file", type=Path)
+    parser.add_argument("--judge-key-file", type=_pair, action="append", default=[], metavar="JUDGE=FILE")
     parser.add_argument("--result", type=Path, default=TERMINATION_LOG)
     parser.add_argument(
         "--score-only",
@@ -134,7 +135,13 @@ def _evaluate(work: Assignment, ending: Ending, *, score_only: bool) -> int:
 
 
 def _places(args: argparse.Namespace) -> Places:
-    return Places(dict(args.mount), dict(args.config_map), args.out, args.api_key_file)
+    return Places(
+        claims=dict(args.mount),
+        config_maps=dict(args.config_map),
+        out=args.out,
+        api_key_file=args.api_key_file,
+        judge_key_files=dict(args.judge_key_file),
+    )
 
 
 def _process_seconds() -> float:

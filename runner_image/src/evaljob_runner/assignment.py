@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,8 @@ class Places:
     config_maps: Mapping[str, Path]
     out: Path
     api_key_file: Path | None = None
+    judge_key_files: Mapping[str, Path] = field(default_factory=dict)
+    """By judge."""
 
 
 @dataclass(frozen=True)

@@ -1,72 +1,105 @@
-"""Scores that need programs to run: made beside the model, which need not wait for them."""
+"""Scores that take time (programs, judges): made beside the model, which need not wait for them."""
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
-from typing import Self
+from queue import SimpleQueue
+from typing import NamedTuple, Protocol
 
-from evaljob_runner.samples import AnswerKey, InferenceLine, Outcome, Score, ScoreLine, without_prompt
+from evaljob_runner.samples import AnswerKey, InferenceLine, ScoreLine, without_prompt
 from evaljob_runner.sandbox import kernel, room
-from evaljob_runner.scoring import Scorer
-
-AHEAD = 256
-"""Answers of earlier attempts whose programs may wait for a place: enough to keep every process busy."""
+from evaljob_runner.scoring import Made, Scorer
 
 
-class Background:
-    """Runs the programs of finished answers, a bounded number at once. To be closed: nothing runs on after that.
+class Worker(Protocol):
+    """Makes some of an answer's scores."""
+
+    def begin(self, line: InferenceLine) -> list[Future[Made]]:
+        """What it makes of a finished answer, later; none where it has nothing to do."""
+
+    def close(self) -> None:
+        """Make nothing more."""
+
+
+class Programs:
+    """Runs the programs of finished answers, a bounded number at once. To be closed.
 
     Args:
-        scorer: of the task. Only what it executes runs here; all else is scored where it is asked for.
+        scorer: of the task.
     """
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
         self._pool: ThreadPoolExecutor | None = None
-        self._begun: dict[AnswerKey, Future[Mapping[str, Score]]] = {}
 
-    def __enter__(self) -> Self:
-        return self
+    def begin(self, line: InferenceLine) -> list[Future[Made]]:
+        """The scores by metrics that execute programs.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
-
-    def begin(self, line: InferenceLine) -> ScoreLine | None:
-        """The scores of an answer, or None where they take programs, which then begin to run."""
+        The future raises Fatal (BadData, for tests that can judge no program) and Retry, where none can be started.
+        """
         if self._scorer.memory is None:
-            return self._scorer.scores(line)
+            return []
         if self._pool is None:
             # When the model is loaded: what it left of the memory counts, and drivers look into their own /proc.
             kernel.hide()
             self._pool = ThreadPoolExecutor(room.workers(self._scorer.memory))
-        self._begun[line.id, line.repeat] = self._pool.submit(self._scorer.executed, without_prompt(line))
+        return [self._pool.submit(self._scorer.executed, line)]
+
+    def close(self) -> None:
+        """End what runs."""
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+
+class _Begun(NamedTuple):
+    line: InferenceLine
+    parts: list[Future[Made]]
+
+
+class Background:
+    """Scores answers with the help of workers.
+
+    Args:
+        scorer: of the task. What no worker makes is scored where it is asked for.
+        workers: their owner closes them.
+    """
+
+    def __init__(self, scorer: Scorer, *workers: Worker) -> None:
+        self._scorer, self._workers = scorer, workers
+        self._begun: dict[AnswerKey, _Begun] = {}
+        self._ended: SimpleQueue[AnswerKey] = SimpleQueue()
+        self._parts: Counter[AnswerKey] = Counter()
+        """How many are there, of each answer begun."""
+
+    def begin(self, line: InferenceLine) -> ScoreLine | None:
+        """The scores of an answer, or None where they take time: `ended` has them later."""
+        if not self._scorer.takes_time:
+            return self._scorer.scores(line)
+        key, line = (line.id, line.repeat), without_prompt(line)
+        parts = [part for worker in self._workers for part in worker.begin(line)]
+        if not parts:
+            return self._scorer.scores(line)
+        self._begun[key] = _Begun(line, parts)
+        for part in parts:
+            part.add_done_callback(lambda _: self._ended.put(key))
         return None
 
-    def scores(self, lines: Iterable[InferenceLine]) -> Iterator[tuple[InferenceLine, Outcome, ScoreLine]]:
-        """Answers with their outcomes and scores, in order, as they are there.
+    def ended(self, *, wait: bool = False) -> Iterator[tuple[InferenceLine, ScoreLine]]:
+        """Answers whose scores have come since the last call, in any order.
+
+        Args:
+            wait: for the next one, if any is still to come.
 
         Raises:
-            Fatal: BadData, for tests that can judge no program.
-            Retry: when programs cannot be started.
+            Fatal, Retry: what a worker raised.
         """
-        if self._scorer.memory is None:
-            for line in lines:
-                yield line, *self._scorer.score(line)
-            return
-        ahead: deque[InferenceLine] = deque()
-        for line in lines:
-            if (line.id, line.repeat) not in self._begun:
-                self.begin(line)
-            ahead.append(line)
-            if len(ahead) > AHEAD:
-                yield self._executed(ahead.popleft())
-        while ahead:
-            yield self._executed(ahead.popleft())
-
-    def _executed(self, line: InferenceLine) -> tuple[InferenceLine, Outcome, ScoreLine]:
-        executed = self._begun.pop((line.id, line.repeat)).result()
-        return line, *self._scorer.score(line, executed)
+        while self._begun and (wait or not self._ended.empty()):
+            key = self._ended.get()
+            self._parts[key] += 1
+            line, parts = self._begun[key]
+            if self._parts[key] < len(parts):
+                continue
+            del self._begun[key], self._parts[key]
+            made: Made = {name: score for part in parts for name, score in part.result().items()}
+            yield line, self._scorer.scores(line, made)
+            wait = False

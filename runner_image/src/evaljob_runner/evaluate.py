@@ -13,9 +13,11 @@ from evaljob_runner import lint, report
 from evaljob_runner.asking import Asker
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Backend
-from evaljob_runner.background import Background
+from evaljob_runner.background import Background, Programs
 from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.errors import Fatal
+from evaljob_runner.judging import Judges, OpenJudge
+from evaljob_runner.opening import open_judge
 from evaljob_runner.preparing import Prepared, prepare
 from evaljob_runner.progress import Progress, Stopwatch
 from evaljob_runner.recording import Recorder
@@ -37,7 +39,8 @@ class Shell:
     watch: Callable[[SampleLog], None]
     """Told of the sample log, so that a signal can say whether anything was added."""
     score_only: bool = False
-    """Make the scores again from the sample log; ask the model nothing."""
+    """Make the scores again from the sample log; ask the model nothing, and judges only what is new to them."""
+    open_judge: OpenJudge = open_judge
 
 
 def evaluate(work: Assignment, shell: Shell) -> PartitionResult:
@@ -86,13 +89,14 @@ def _infer(asker: Asker, recorder: Recorder) -> None:
 
 @contextmanager
 def _recorder(prepared: Prepared, shell: Shell) -> Iterator[Recorder]:
-    work = prepared.work
+    work, scorer = prepared.work, prepared.scorer
     with (
         closing(SampleLog(work.places.out / prepared.folder, work.attempt, prepared.digest)) as log,
-        Background(prepared.scorer) as background,
+        closing(Programs(scorer)) as programs,
+        closing(Judges(work, scorer, log.judgements, shell.open_judge)) as judges,
     ):
         shell.watch(log)
-        yield Recorder(prepared, log, background, shell.progress)
+        yield Recorder(prepared, log, Background(scorer, programs, judges), shell.progress)
 
 
 def _not_in_the_log(prepared: Prepared, left: int) -> Fatal:

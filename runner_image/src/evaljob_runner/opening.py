@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from evaljob.backends import VLLM, Transformers
+from evaljob.judges import Judge
 from evaljob_runner import checkpoints
 from evaljob_runner.assignment import Assignment
-from evaljob_runner.backends.base import Backend, Tokenizer
+from evaljob_runner.backends.base import Backend, Correspondent, Tokenizer
 from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.errors import Stop
 from evaljob_runner.progress import Stopwatch
@@ -90,6 +92,13 @@ def _vllm(
     )
     with stopwatch.phase("load"):
         return VLLMBackend(checkpoint.load(), options, leave)
+
+
+def open_judge(judge: Judge, key_file: Path | None) -> Correspondent:
+    """Get ready to ask a judge."""
+    from evaljob_runner.backends.correspondent import OpenAICorrespondent
+
+    return OpenAICorrespondent(judge.openai, key_file)
 
 
 def open_tokenizer(work: Assignment) -> Tokenizer | None:

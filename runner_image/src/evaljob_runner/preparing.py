@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaljob import metrics
+from evaljob import judges, metrics
 from evaljob.names import Reason
 from evaljob.plan import incompatible, programs_problem, repeats_problem
 from evaljob.result import ENCODED_MAX, worst_case_bytes
@@ -97,6 +97,8 @@ def refuse_unsupported(work: Assignment) -> None:
     """
     if bad := metrics.problem(work.task):
         raise Fatal(Reason.BAD_CONFIGURATION, bad)
+    if missing := judges.problem(work.task, work.planned.judges):
+        raise Fatal(Reason.BAD_CONFIGURATION, missing)
     if why := incompatible(work.model, work.task):
         raise work.unsupported(why)
     if problem := repeats_problem(work.planned.dataset, work.task, work.model):
@@ -113,6 +115,7 @@ def _refuse_too_large(work: Assignment, scorer: Scorer, counts: Mapping[str, Cou
         subsets={name: (count.size, count.expected) for name, count in counts.items()},
         clustered=work.task.cluster is not None,
         labels=scorer.labels,
+        largest=max([1.0, *(m.judge.largest for m in work.task.metrics if m.judge)]),
     )
     if size > ENCODED_MAX:
         raise Fatal(

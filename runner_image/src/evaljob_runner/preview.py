@@ -11,7 +11,7 @@ from evaljob_runner.samples import InferenceLine, Outcome, Request, ScoreLine
 
 
 class Preview:
-    """Prints the first samples, the first wrong ones and the first without an answer.
+    """Prints the first samples, the first wrong ones and the first without an answer or a score.
 
     Args:
         out: where lines go.
@@ -39,19 +39,28 @@ class Preview:
             output=None if request.output is None else bounded(request.output),
             target=bounded(line.target),
             scores={key: score.value for key, score in scores.scores.items()} if scores else {},
-            error=bounded(line.error.message) if line.error else None,
+            error=bounded(message) if (message := _error(line, scores)) else None,
         )
         print(found.to_json(), file=self._out, flush=True)
 
     def _kind(
         self, line: InferenceLine, scores: ScoreLine | None
     ) -> Literal["First", "Wrong", "Error"] | None:
-        if line.outcome is Outcome.INFRA_ERROR:
+        if line.outcome is Outcome.INFRA_ERROR or (scores and scores.errors):
             return "Error" if self._left["Error"] else None
         if self._left["First"]:
             return "First"
         wrong = scores is not None and scores.scores[self._primary].value == 0
         return "Wrong" if wrong and self._left["Wrong"] else None
+
+
+def _error(line: InferenceLine, scores: ScoreLine | None) -> str | None:
+    """Why there is no answer, or no score of it."""
+    if line.error:
+        return line.error.message
+    return (
+        next((error.message for error in scores.errors.values()), None) if scores and scores.errors else None
+    )
 
 
 def _asked(request: Request) -> str | None:

@@ -140,7 +140,7 @@ class Prompter:
         """Every answer that is asked for, where the task asks for more than the last one."""
         if self._task.turns is Turns.LAST or not self._messages:
             return ()
-        found = parts(_checked(self._messages.evaluate(sample.columns, sample.where), sample))
+        found = parts(self._messages.conversation(sample.columns, sample.where))
         if not found[-1].asks:
             raise Fatal(Reason.BAD_DATA, f"messages: nobody asks for an answer at the end ({sample.where})")
         silent = next((i for i, part in enumerate(found[:-1]) if part.gold is None), None)
@@ -181,7 +181,7 @@ class Prompter:
     def _conversation(self, sample: Sample, shots: Sequence[Sample], question: str) -> tuple[Message, ...]:
         """The document's own conversation, or the prompt as one turn or, with its examples, as several."""
         if self._messages:
-            found = _checked(self._messages.evaluate(sample.columns, sample.where), sample)
+            found = self._messages.conversation(sample.columns, sample.where)
             if found[-1]["role"] == ASSISTANT:
                 raise Fatal(
                     Reason.BAD_DATA,
@@ -263,15 +263,3 @@ class Prompter:
                 f"({sample.where})",
             )
         return target.strip()
-
-
-def _checked(found: object, sample: Sample) -> tuple[Message, ...]:
-    """Check the messages that a template yielded."""
-    if not isinstance(found, list | tuple) or not found:
-        raise Fatal(Reason.BAD_DATA, f"messages: must yield a list of messages ({sample.where})")
-    for i, message in enumerate(found):
-        if not isinstance(message, dict) or not all(
-            isinstance(message.get(k), str) for k in ("role", "content")
-        ):
-            raise Fatal(Reason.BAD_DATA, f"messages[{i}]: needs the texts role and content ({sample.where})")
-    return tuple(found)

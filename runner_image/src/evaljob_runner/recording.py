@@ -1,20 +1,31 @@
 """What becomes of an answer: its line in the sample log, its scores, and what people see of it."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 
 from evaljob.names import Reason
 from evaljob_runner.asking import Ask
 from evaljob_runner.background import Background
+from evaljob_runner.data import Entry
 from evaljob_runner.errors import Retry
 from evaljob_runner.preparing import Prepared
 from evaljob_runner.preview import Preview
 from evaljob_runner.progress import Progress
-from evaljob_runner.samples import AnswerKey, InferenceLine, SampleLog, ScoreLine, without_prompt
+from evaljob_runner.samples import (
+    AnswerKey,
+    InferenceLine,
+    SampleLog,
+    ScoreLine,
+    Unscored,
+    without_prompt,
+    without_words,
+)
 from evaljob_runner.tally import Scored
 
 KEPT = 1024
 """Answers that are kept in memory."""
+AHEAD = 1024
+"""Answers that are being scored before the first of them is counted: enough to keep programs and judges busy."""
 
 
 class Recorder:
@@ -23,7 +34,7 @@ class Recorder:
     Args:
         prepared: the partition.
         log: of this attempt, with what earlier ones left.
-        background: where scores that need programs are made.
+        background: where scores that take time are made.
         progress: told of each finished answer.
     """
 
@@ -33,6 +44,11 @@ class Recorder:
         self._prepared, self._log, self._background, self._progress = prepared, log, background, progress
         self._preview = Preview(progress.out, prepared.work.task.primary.key)
         self._kept: dict[AnswerKey, tuple[InferenceLine, ScoreLine]] = {}
+        self._late: set[AnswerKey] = set()
+        """Answers whose scores take time, and are begun."""
+        self._scores: dict[AnswerKey, ScoreLine] = {}
+        """Not counted yet."""
+        self._unscored: list[Unscored] = []
         self._failed = 0
         self._last: InferenceLine | None = None
 
@@ -52,10 +68,11 @@ class Recorder:
         return (Ask(sample, n) for sample in samples for n in repeats if not self._log.has((sample.id, n)))
 
     def record(self, line: InferenceLine) -> None:
-        """Write down what came of a question; a final answer with its scores, unless they need programs.
+        """Write down what came of a question; a final answer with its scores, unless they take time.
 
         Raises:
-            Retry: when the log cannot be written.
+            Retry: when the log cannot be written, or a score cannot be made now.
+            Fatal: when a score can never be made.
         """
         if not line.outcome.final:
             self._log.append(line)
@@ -64,11 +81,12 @@ class Recorder:
             return
         if (outcome := self._prepared.scorer.outcome(line)) is not line.outcome:
             line = line.model_copy(update={"outcome": outcome})
-        scores = self._background.begin(line)
+        scores = self._begin(line)
         self._log.append(line, *([scores] if scores else []))
         self._preview.show(line, scores)
         self._keep(line, scores)
         self._progress.step()
+        self._note_ended()
 
     def refuse_gaps(self) -> None:
         """End the attempt if a question got no answer; the answers of the others are in the log.
@@ -106,11 +124,56 @@ class Recorder:
                     line, scores = self._kept[entry.id, n]
                     yield Scored(entry, line, line.outcome, scores, from_log=False)
             return
-        lines = (self._log.answer((e.id, n)) for e in entries() for n in repeats)
-        asked = (e for e in entries() for _ in repeats)
-        for entry, (line, outcome, scores) in zip(asked, self._background.scores(lines), strict=True):
-            if not self._log.holds(scores):
-                self._log.append(scores)
-                self._preview.show(line, scores)
-            inherited = self._log.inherited((line.id, line.repeat))
-            yield Scored(entry, line, outcome, scores, from_log=inherited)
+        ahead: deque[tuple[Entry, InferenceLine]] = deque()
+        for pair in self._begun():
+            ahead.append(pair)
+            if len(ahead) > AHEAD:
+                yield from self._counted(*ahead.popleft())
+        while ahead:
+            yield from self._counted(*ahead.popleft())
+        self._refuse_unscored()
+
+    def _begun(self) -> Iterator[tuple[Entry, InferenceLine]]:
+        """Every answer, read back; its scores are there or begun."""
+        for entry in self._prepared.selection.samples.entries():
+            for n in self._prepared.repeats:
+                line = self._log.answer((entry.id, n))
+                if (entry.id, n) not in self._late and (scores := self._begin(line)):
+                    self._note(line, scores)
+                yield entry, line
+
+    def _begin(self, line: InferenceLine) -> ScoreLine | None:
+        scores = self._background.begin(line)
+        if scores is None:
+            self._late.add((line.id, line.repeat))
+        return scores
+
+    def _counted(self, entry: Entry, line: InferenceLine) -> Iterator[Scored]:
+        """An answer with its scores; none from the first on that has not all of them."""
+        key = line.id, line.repeat
+        while key not in self._scores:
+            self._note_ended(wait=True)
+        scores = self._scores.pop(key)
+        self._unscored += (scores.errors or {}).values()
+        if not self._unscored:
+            outcome = self._prepared.scorer.outcome(line)
+            yield Scored(entry, line, outcome, scores, from_log=self._log.inherited(key))
+
+    def _refuse_unscored(self) -> None:
+        if self._unscored:
+            raise Retry(
+                Reason.SAMPLES_LEFT,
+                f"{len(self._unscored)} scores are missing (ScorerError); the last: {self._unscored[-1].message}",
+            )
+
+    def _note_ended(self, *, wait: bool = False) -> None:
+        for line, scores in self._background.ended(wait=wait):
+            # With its prompt, which does not wait in memory.
+            self._note(self._log.answer((line.id, line.repeat)), scores)
+
+    def _note(self, line: InferenceLine, scores: ScoreLine) -> None:
+        """Write down scores, and keep them until they are counted."""
+        if not self._log.holds(scores):
+            self._log.append(scores)
+            self._preview.show(line, scores)
+        self._scores[line.id, line.repeat] = without_words(scores)

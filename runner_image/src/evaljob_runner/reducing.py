@@ -7,7 +7,7 @@ from fractions import Fraction
 from math import comb
 from typing import NamedTuple
 
-from evaljob.metrics import KINDS
+from evaljob.metrics import KINDS, binary
 from evaljob.result import MetricInfo
 from evaljob.scoring import Metric
 from evaljob_runner.metrics.base import Definition
@@ -64,11 +64,11 @@ def reductions(metric: Metric, definition: Definition, repeats: int, *, turns: b
                 primary=metric.primary and key == metric.result_keys[0],
                 higher_is_better=definition.higher_is_better,
                 # Only then is the score of a sample still 0 or 1.
-                binary=kind.binary and not turns and (repeats == 1 or votes or k == repeats),
+                binary=binary(metric) and not turns and (repeats == 1 or votes or k == repeats),
                 weighted=definition.weight is not None,
                 aggregation=kind.aggregation,
             ),
-            definition.floor,
+            definition.lowest(metric),
             k,
         )
         for k, key in zip(ks, metric.result_keys, strict=True)

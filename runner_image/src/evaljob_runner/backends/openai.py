@@ -59,7 +59,7 @@ class OpenAIBackend:
 
     def generate(self, requests: Iterable[GenerateRequest]) -> Iterator[Reply]:
         """Answers as they finish; at most `maxConcurrency` requests are in flight."""
-        return self._endpoint.each(requests, _generate)
+        return self._endpoint.each(requests, generate)
 
     def weigh(
         self, requests: Iterable[LogLikelihoodRequest]
@@ -91,7 +91,8 @@ class OpenAIBackend:
             raise Retry(Reason.DEPENDENCY_UNAVAILABLE, reply.message)
 
 
-async def _generate(client: Client, request: GenerateRequest) -> Answer:
+async def generate(client: Client, request: GenerateRequest) -> Answer:
+    """The answer to one request; raises as `Client.post`."""
     path, body = _body(request)
     return await client.post(path, body, lambda response: _answer(request, response))
 

@@ -10,6 +10,7 @@ from evaljob_runner.metrics import (
     calls,
     choices,
     instructions,
+    judged,
     mathematics,
     overlap,
     perplexity,
@@ -29,6 +30,7 @@ FAMILIES = (
     mathematics,
     instructions,
     programs,
+    judged,
 )
 REGISTRY: Mapping[str, Definition] = {
     name: found for family in FAMILIES for name, found in family.METRICS.items()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from evaljob.names import Reason
 from evaljob.scoring import Metric
 from evaljob_runner.errors import Fatal
-from evaljob_runner.extract import Json
+from evaljob_runner.extract import Json, Pipeline
 
 Args = Mapping[str, str]
 Columns = Mapping[str, Any]
@@ -45,6 +45,22 @@ class Executes(Protocol):
         """Run it."""
 
 
+class Judges(Protocol):
+    """A prepared metric whose scores an LLM gives: what that is asked, and what its words are worth."""
+
+    columns: frozenset[str]
+    """What it reads of a document; goes to the sample log."""
+
+    def check(self, columns: Columns, where: str) -> None:
+        """Refuse a document that it cannot use."""
+
+    def messages(self, columns: Columns, where: str) -> tuple[Mapping[str, Any], ...]:
+        """What the judge is asked; the columns hold the answer too."""
+
+    def verdict(self, said: str) -> Verdict | None:
+        """The score in what the judge says, or None where there is none."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """What a log-likelihood metric sees of one choice."""
@@ -58,7 +74,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Definition:
-    """How a metric is computed: `compare` or `execute` for answers, `choose` for choices, `measure` for texts.
+    """How a metric is computed: `compare`, `execute` or `judge` answers, `choose` among choices, `measure` texts.
 
     What a task may tell it stands in `evaljob.metrics`.
     """
@@ -67,6 +83,8 @@ class Definition:
     """Called once per process, before the model loads: heavy libraries are imported here and nowhere else."""
     execute: Callable[[Metric], Executes] | None = None
     """Called as `compare`; for metrics with `program` and `tests`."""
+    judge: Callable[[Metric, Pipeline], Judges] | None = None
+    """Called as `compare`, with what finds the verdict in the judge's words."""
     choose: Callable[[Choice], float] | None = None
     """What is maximised; the first of equal choices wins, as with numpy's argmax."""
     measure: Callable[[float], float] | None = None
@@ -78,7 +96,10 @@ class Definition:
     """What is wrong with a sample's target, if anything: asked for all samples before the model loads."""
     higher_is_better: bool = True
     floor: float = 0.0
-    """The score of a sample without an answer."""
+
+    def lowest(self, metric: Metric) -> float:
+        """The score of a sample without an answer."""
+        return metric.judge.lowest if metric.judge else self.floor
 
 
 def simple(score: Callable[[Json, str, Args], float]) -> Callable[[Metric], Compare]:

@@ -1,0 +1,217 @@
+"""Asks judges about answers, and takes over what they said in earlier attempts."""
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from evaljob.judges import Judge
+from evaljob.task import Generation
+from evaljob_runner import generation
+from evaljob_runner.assignment import Assignment
+from evaljob_runner.backends.base import (
+    Answer,
+    Ask,
+    ChatPrompt,
+    Correspondent,
+    Finish,
+    GenerateRequest,
+    Overflow,
+    Sampling,
+    Unavailable,
+)
+from evaljob_runner.errors import Fatal
+from evaljob_runner.samples import (
+    ERROR_MESSAGE_MAX,
+    JUDGE_OUTPUT_MAX,
+    InferenceLine,
+    Judgement,
+    Score,
+    Unscored,
+)
+from evaljob_runner.scoring import Made, Question, Scorer
+
+DEFAULTS = Generation(max_tokens=1024)
+"""A judge explains itself before it decides."""
+TRIES = 3
+"""Times that a judge is asked for a verdict that can be read."""
+GIVE_UP_AFTER = 10
+"""Questions in a row without an answer: the judge is gone, and each of them waited for all its retries."""
+REQUEST_MAX = 16384
+"""Characters of a question that the sample log keeps."""
+OpenJudge = Callable[[Judge, Path | None], Correspondent]
+"""(judge, file of its API key) -> what asks it."""
+
+
+def sampling(judge: Judge) -> Sampling:
+    """A judge's sampling parameters, all of them."""
+    return generation.resolve(DEFAULTS, judge.generation)
+
+
+def identity(judge: Judge, question: object) -> str:
+    """SHA-256 of who is asked, how, and what.
+
+    Args:
+        judge: who is asked.
+        question: any JSON value.
+    """
+    asked = [judge.openai.url, judge.openai.model, dataclasses.asdict(sampling(judge)), question]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A question in the form that its judge takes."""
+
+    judge: Judge
+    question: Question
+    turn: int
+    request: GenerateRequest
+    digest: str
+    text: str
+    """The messages, for the record."""
+
+    def judgement(self, reply: Answer) -> Judgement:
+        """A reply, for the record."""
+        return Judgement(
+            judge=self.judge.name,
+            model=self.judge.openai.model,
+            digest=self.digest,
+            request=self.text,
+            output=reply.text[:JUDGE_OUTPUT_MAX],
+            finish_reason="length" if len(reply.text) > JUDGE_OUTPUT_MAX else reply.finish.value,
+            prompt_tokens=reply.prompt_tokens,
+            output_tokens=reply.output_tokens,
+            seconds=reply.seconds,
+        )
+
+    def score(self, said: Judgement) -> Score | None:
+        """The score in a judgement. One that was cut has none: the verdict may be what is missing."""
+        return self.question.score(self.turn, said) if said.finish_reason == Finish.STOP else None
+
+    def problem(self, said: Judgement) -> str:
+        """Why a judgement has no score, and what to do."""
+        who = f"judge {self.judge.name}"
+        if said.finish_reason == Finish.LENGTH:
+            limit = self.request.sampling.max_tokens
+            return (
+                f"{who}: cut after {limit} tokens, before it ended: raise spec.judges[].generation.maxTokens"
+            )
+        if said.finish_reason == Finish.REFUSED:
+            return f"{who}: the server's filter took its answer"
+        rubric = self.question.rubric
+        wanted = f"extract {rubric.extract} finds none ({rubric.wanted})"
+        return f"{who}: {wanted} in {said.output[-200:]!r}, nor in {TRIES - 1} answers before"
+
+
+class Judges:
+    """The judges of a partition. To be closed.
+
+    Args:
+        work: the partition.
+        scorer: of its task.
+        past: what judges said in earlier attempts, by digest.
+        open_judge: gets ready to ask one.
+    """
+
+    def __init__(
+        self, work: Assignment, scorer: Scorer, past: Mapping[str, Judgement], open_judge: OpenJudge
+    ) -> None:
+        self._work, self._scorer, self._past, self._open_judge = work, scorer, past, open_judge
+        self._judges = {judge.name: judge for judge in work.planned.judges}
+        self._open: dict[str, Correspondent] = {}
+        self._unanswered: Counter[str] = Counter()
+        """In a row, by judge."""
+
+    def begin(self, line: InferenceLine) -> list[Future[Made]]:
+        """The scores by judged metrics, or why there are none.
+
+        The future raises Fatal, where the judge's server refuses for good.
+        """
+        return [self._begin(question) for question in self._scorer.questions(line)]
+
+    def _begin(self, question: Question) -> Future[Made]:
+        judge = self._judges[question.rubric.name]
+        if judge.name not in self._open:
+            key_file = self._work.places.judge_key_files.get(judge.name)
+            self._open[judge.name] = self._open_judge(judge, key_file)
+        return self._open[judge.name].begin(partial(self._made, judge, question))
+
+    def close(self) -> None:
+        """Leave what is not answered yet."""
+        for correspondent in self._open.values():
+            correspondent.close()
+
+    async def _made(self, judge: Judge, question: Question, ask: Ask) -> Made:
+        scores: list[Score] = []
+        for turn, answer in enumerate(question.answers):
+            score = await self._score(judge, question, turn, ask) if answer is not None else None
+            if isinstance(score, Unscored):
+                judged = [s.judgement for s in scores if s.judgement]
+                both = {"judgements": [*judged, *score.judgements]}
+                return {question.metric.key: score.model_copy(update=both)}
+            scores.append(score or Score(value=question.rubric.lowest))
+        return {question.metric.key: question.whole(scores)}
+
+    async def _score(self, judge: Judge, question: Question, turn: int, ask: Ask) -> Score | Unscored:
+        case = self._case(judge, question, turn)
+        if past := self._past.get(case.digest):
+            known = past.model_copy(update={"request": case.text})
+            if score := case.score(known):
+                return score
+        try:
+            return await self._asked(case, ask)
+        except Fatal as error:
+            raise Fatal(error.reason, f"spec.judges[{judge.name}]: {error}") from error
+
+    async def _asked(self, case: _Case, ask: Ask) -> Score | Unscored:
+        """The score of a new judgement; the judge is asked again where it has none."""
+        name = case.judge.name
+        message = f"judge {name}: not asked any more, it is gone"
+        said: list[Judgement] = []
+        for n in range(TRIES if self._unanswered[name] < GIVE_UP_AFTER else 0):
+            match await ask(dataclasses.replace(case.request, seed=case.request.seed + n)):
+                case Answer() as reply:
+                    self._unanswered[name] = 0
+                    said.append(case.judgement(reply))
+                    if score := case.score(said[-1]):
+                        return score
+                    message = case.problem(said[-1])
+                case Unavailable(message=words):
+                    self._unanswered[name] += 1
+                    message = f"judge {name}: {words}"
+                    break
+                case Overflow(message=words):
+                    message = f"judge {name}: the question does not fit its window: {words}"
+                    break
+        return Unscored(message=message[:ERROR_MESSAGE_MAX], judgements=said[-1:])
+
+    def _case(self, judge: Judge, question: Question, turn: int) -> _Case:
+        messages, line = question.messages(turn), question.line
+        parameters = sampling(judge)
+        seed = generation.seed_of(
+            run=self._work.run.seed,
+            task=f"{self._work.planned.task_name}/{question.metric.key}/{turn}",
+            subset=line.subset,
+            sample=line.id,
+            repeat=line.repeat,
+        )
+        key = f"{line.id}#{line.repeat}/{question.metric.key}/{turn}"
+        # A server may change behind its name, so its words are never shared between EvalJobs.
+        asked = [self._work.run.uid, seed if parameters.temperature else None, messages]
+        text = json.dumps(messages, ensure_ascii=False)
+        return _Case(
+            judge=judge,
+            question=question,
+            turn=turn,
+            request=GenerateRequest(key, ChatPrompt(messages), parameters, seed),
+            digest=identity(judge, asked),
+            text=text
+            if len(text) <= REQUEST_MAX
+            else f"{text[: REQUEST_MAX // 2]}…{text[-REQUEST_MAX // 2 :]}",
+        )

@@ -1,0 +1,353 @@
+"""A judge behind a real HTTP server scores what a scripted model says: records, resume, faults."""
+
+import io
+import json
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaljob import result as results
+from evaljob.judges import Judge
+from evaljob.names import Reason
+from evaljob.plan import PlannedDataset
+from evaljob.result import PartitionResult
+from evaljob_runner.backends.correspondent import OpenAICorrespondent
+from evaljob_runner.backends.scripted import ScriptedBackend
+from evaljob_runner.errors import Fatal, Retry
+from evaljob_runner.evaluate import Shell, evaluate
+from evaljob_runner.judging import GIVE_UP_AFTER, TRIES
+from evaljob_runner.progress import Progress, Stopwatch
+from tests.runner_plans import assignment, planned, tiny_model
+from tests.stub_server import Script, serve
+from tests.unit.test_runner_data import lines, task
+
+PROMPT = "Question: {{ q }}\nanswer: {{ answer }}\ntarget: {{ target }}"
+RUBRIC = {"name": "gpt", "prompt": PROMPT, "extract": "grade", "labels": {"C": 1, "P": 0.5, "I": 0}}
+GRADE = [{"regex": "GRADE: (\\w+)", "take": "Last"}]
+ROWS = [{"q": f"q{i}", "a": f"q{i // 2 * 2}"} for i in range(6)]
+"""Every second answer of the model, which repeats the question, is right."""
+
+
+def judged(rubric: dict[str, Any] | None = None, grade: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    metric = {"name": "llm_judge", "primary": True, "judge": RUBRIC | (rubric or {})}
+    return {"metrics": [metric], "extract": {"grade": grade or GRADE}}
+
+
+@dataclass
+class Partition:
+    """One partition, attempt after attempt."""
+
+    folder: Path
+    url: str
+    task: dict[str, Any] = field(default_factory=judged)
+    openai: dict[str, Any] = field(default_factory=dict)
+    generation: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=lambda: ROWS)
+    key: Path | None = None
+    answer: Callable[[str], str] = lambda q: q
+    prompt_format: str = "Text"
+    attempts: int = 0
+
+    def dataset(self) -> PlannedDataset:
+        endpoint = {"url": self.url, "model": "judge-1", "requestTimeoutSeconds": 5, **self.openai}
+        judge = Judge.model_validate({"name": "gpt", "openai": endpoint, "generation": self.generation})
+        found = planned(task(**self.task), inline={"jsonl": lines(self.rows)})
+        return found.model_copy(update={"judges": (judge,)})
+
+    def run(self, *, score_only: bool = False) -> PartitionResult:
+        """An attempt more."""
+        self.attempts += 1
+        self.model = ScriptedBackend(answer=self.answer)
+        work = assignment(
+            tiny_model(promptFormat=self.prompt_format),
+            self.dataset(),
+            self.folder,
+            attempt=f"a-{self.attempts}",
+        )
+        if self.key:
+            work.places.judge_key_files["gpt"] = self.key  # type: ignore[index]
+        shell = Shell(
+            lambda *_: self.model,
+            Progress(io.StringIO()),
+            Stopwatch(),
+            lambda _: None,
+            score_only=score_only,
+            open_judge=lambda judge, key: OpenAICorrespondent(judge.openai, key, first_wait=0.001),
+        )
+        return evaluate(work, shell)
+
+    def scores(self) -> list[dict[str, Any]]:
+        """The score lines of all attempts."""
+        paths = sorted(self.folder.rglob("*.jsonl"))
+        found = [json.loads(text) for path in paths for text in path.read_text().splitlines()]
+        return [line for line in found if line["kind"] == "score"]
+
+
+def state(found: PartitionResult) -> tuple[int, int]:
+    """Samples, and the sum of their scores."""
+    stat = found.subsets[0].stats[0]
+    return stat.n, stat.total // found.metrics[0].unit
+
+
+def test_a_judge_scores_and_the_log_holds_what_it_was_asked_and_said(tmp_path: Path) -> None:
+    script = Script("judge")
+    with serve(script) as url:
+        partition = Partition(tmp_path, url)
+        found = partition.run()
+    assert results.decode(results.encode(found)) == found
+    assert state(found) == (6, 3)
+    assert (found.metrics[0].key, found.metrics[0].binary) == ("llm_judge", False)
+    assert found.provenance["llm_judge"].startswith("judge-1 sha256:")
+    assert (found.tokens.judge_prompt, found.tokens.judge_output) == (6 * 7, 6 * 8)
+    by_id = {line["id"]: line["scores"]["llm_judge"] for line in partition.scores()}
+    assert (by_id["1"]["value"], by_id["1"]["explanation"]) == (0, "I")
+    judgement = by_id["1"]["judgement"]
+    asked = "Question: q1\nanswer: q1\ntarget: q0"
+    assert json.loads(judgement["request"]) == [{"role": "user", "content": asked}]
+    assert judgement["output"].endswith("GRADE: I")
+    assert (judgement["judge"], judgement["model"], judgement["promptTokens"]) == ("gpt", "judge-1", 7)
+    body = next(r["body"] for r in script.requests if r["body"]["messages"][0]["content"] == asked)
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("judge-1", 0, 1024)
+
+
+def test_a_number_is_the_score_itself(tmp_path: Path) -> None:
+    scale = {"labels": None, "scale": {"min": 1, "max": 10}}
+    with serve(Script(answer="It is good. Rating: [[8]]")) as url:
+        partition = Partition(tmp_path, url, task=judged(scale, [{"regex": "\\[\\[(\\d+)\\]\\]"}]))
+        found = partition.run()
+    assert state(found) == (6, 6 * 8)
+    assert results.decode(results.encode(found)) == found
+
+
+def test_a_sample_without_an_answer_has_the_lowest_score_and_is_not_asked_about(tmp_path: Path) -> None:
+    changed = judged({"labels": {"C": 1, "I": -1}})
+    changed["extract"]["odd"] = [{"regex": "q[135]"}]
+    changed["metrics"][0]["extract"] = "odd"
+    script = Script("judge")
+    with serve(script) as url:
+        partition = Partition(tmp_path, url, task=changed)
+        found = partition.run()
+    assert found.outcomes.no_answer == 3
+    assert state(found) == (6, -6)
+    assert len(script.requests) == 3
+
+
+def test_no_later_attempt_asks_the_judge_again(tmp_path: Path) -> None:
+    """The first attempt dies before its last answer, when all others may have been judged."""
+
+    def dies(question: str) -> str:
+        if question == "q5":
+            raise KeyboardInterrupt
+        return question
+
+    script = Script("judge")
+    with serve(script) as url:
+        partition = Partition(tmp_path, url, answer=dies, openai={"maxConcurrency": 1})
+        with pytest.raises(KeyboardInterrupt):
+            partition.run()
+        known = {line["id"] for line in partition.scores()}
+        before = len(script.requests)
+        partition.answer = lambda q: q
+        found = partition.run()
+        assert state(found) == (6, 3)
+        assert len(partition.model.asked) == 1
+        assert len(script.requests) - before == 6 - len(known)
+        again = partition.run()
+        assert len(script.requests) - before == 6 - len(known)
+    assert again.subsets == found.subsets
+    assert len(partition.scores()) == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"openai": {"model": "judge-2"}},
+        {"generation": {"maxTokens": 99}},
+        {"generation": {"temperature": 0.5}},
+        {"task": judged({"prompt": "Be strict.\n" + PROMPT})},
+    ],
+    ids=["model", "maxTokens", "temperature", "prompt"],
+)
+def test_another_judge_scores_again_and_asks_no_model(tmp_path: Path, change: dict[str, Any]) -> None:
+    script = Script("judge")
+    with serve(script) as url:
+        first = Partition(tmp_path, url).run()
+        other = Partition(tmp_path, url, attempts=1, **change)
+        found = other.run(score_only=True)
+        assert len(script.requests) == 12
+        assert other.model.asked == []
+        assert found.subsets == first.subsets
+        assert found.provenance["llm_judge"] != first.provenance["llm_judge"]
+        Partition(tmp_path, url, attempts=2).run(score_only=True)
+    assert len(script.requests) == 12
+
+
+def test_other_labels_and_pipelines_read_what_the_judge_said_before(tmp_path: Path) -> None:
+    script = Script("judge")
+    with serve(script) as url:
+        Partition(tmp_path, url).run()
+        generous = judged({"labels": {"GRADE: I": 1, "GRADE: C": 1}}, [{"regex": "GRADE: \\w"}])
+        found = Partition(tmp_path, url, attempts=1, task=generous).run(score_only=True)
+    assert state(found) == (6, 6)
+    assert len(script.requests) == 6
+
+
+def test_what_cannot_be_read_is_no_score_and_is_asked_again_by_the_next_attempt(tmp_path: Path) -> None:
+    script = Script("ok-then-judge", answer="Hard to say.", faults=TRIES)
+    with serve(script) as url:
+        partition = Partition(tmp_path, url, openai={"maxConcurrency": 1})
+        with pytest.raises(Retry, match=r"1 scores are missing \(ScorerError\).*one of C, P, I.*Hard to say"):
+            partition.run()
+        assert len(script.requests) == TRIES + 5
+        (left,) = [line for line in partition.scores() if "errors" in line]
+        assert left["scores"] == {}
+        assert left["errors"]["llm_judge"]["judgements"][0]["output"] == "Hard to say."
+        found = partition.run()
+        assert partition.model.asked == []
+    assert state(found) == (6, 3)
+    assert len(script.requests) == TRIES + 6
+
+
+def test_a_judge_that_can_be_read_at_the_second_time_is_read(tmp_path: Path) -> None:
+    script = Script("ok-then-judge", answer="Hard to say.", faults=1)
+    with serve(script) as url:
+        found = Partition(tmp_path, url).run()
+    assert state(found) == (6, 3)
+    assert len(script.requests) == 7
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (
+            Script(answer="GRADE: C", finish="length"),
+            r"cut after 1024 tokens.*raise spec.judges\[\].generation",
+        ),
+        (Script(answer="GRADE: C", finish="content_filter"), "the server's filter took its answer"),
+        (Script(answer="GRADE: Z"), "extract grade finds none"),
+        (Script(answer=""), "extract grade finds none"),
+        (Script("context"), "the question does not fit its window: .*64 tokens"),
+        (Script("500"), "HTTP 500"),
+        (Script("garbage"), "not an answer of this API"),
+    ],
+    ids=["cut", "filtered", "another label", "nothing", "too long", "broken", "garbage"],
+)
+def test_nothing_that_goes_wrong_becomes_a_score(tmp_path: Path, script: Script, words: str) -> None:
+    with serve(script) as url, pytest.raises(Retry, match=words) as caught:
+        Partition(tmp_path, url).run()
+    assert caught.value.reason is Reason.SAMPLES_LEFT
+    assert all(line["scores"] == {} for line in Partition(tmp_path, url).scores())
+
+
+def test_a_judge_that_is_gone_is_not_asked_for_ever_and_costs_no_answer(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    rows = [{"q": f"q{i}", "a": ""} for i in range(3 * GIVE_UP_AFTER)]
+    partition = Partition(tmp_path, url, rows=rows)
+    with pytest.raises(Retry, match=f"{len(rows)} scores are missing.*it is gone"):
+        partition.run()
+    with serve(Script("judge")) as working:
+        again = Partition(tmp_path, working, rows=rows, attempts=1)
+        assert state(again.run()) == (len(rows), 0)
+    assert again.model.asked == []
+
+
+def test_a_key_that_the_judge_refuses_ends_the_partition_while_the_model_still_answers(
+    tmp_path: Path,
+) -> None:
+    """Hours of a GPU must not be spent for scores that will never come."""
+    rows = [{"q": f"q{i}", "a": ""} for i in range(5000)]
+    with serve(Script("401")) as url:
+        partition = Partition(tmp_path, url, rows=rows)
+        with pytest.raises(
+            Fatal, match=r"spec.judges\[gpt\]: .* answers 401: check openai.apiKeySecretRef"
+        ) as caught:
+            partition.run()
+    assert caught.value.reason is Reason.UNAUTHORIZED
+    assert len(partition.model.asked) < len(rows)
+
+
+def test_the_key_is_sent_and_stands_in_no_file(tmp_path: Path) -> None:
+    key = tmp_path / "token"
+    key.write_text("sk-judge\n")
+    script = Script("judge")
+    with serve(script) as url:
+        Partition(tmp_path / "out", url, key=key).run()
+    assert {r["headers"]["Authorization"] for r in script.requests} == {"Bearer sk-judge"}
+    assert not [p for p in (tmp_path / "out").rglob("*.*") if "sk-judge" in p.read_text()]
+
+
+def test_a_judge_is_asked_by_as_many_requests_as_it_takes(tmp_path: Path) -> None:
+    script = Script("slow", answer="GRADE: C", delay=0.05)
+    with serve(script) as url:
+        Partition(tmp_path, url, openai={"maxConcurrency": 3}).run()
+    assert script.most_in_flight == 3
+
+
+def test_the_model_goes_on_while_the_judge_thinks(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def answer(question: str) -> str:
+        seen.append(len(script.requests))
+        return question
+
+    script = Script("slow", answer="GRADE: C", delay=0.2)
+    with serve(script) as url:
+        Partition(tmp_path, url, answer=answer).run()
+    assert len(seen) == 6
+    assert len(script.requests) == 6
+    assert seen[-1] < 6
+
+
+def test_messages_of_a_rubric_are_sent_as_they_are(tmp_path: Path) -> None:
+    turns = "{'role': 'user', 'content': 'answer: ' ~ answer ~ '\\ntarget: ' ~ references[0]}"
+    messages = "{{ [{'role': 'system', 'content': 'Grade.'}, " + turns + "] }}"
+    script = Script("judge")
+    with serve(script) as url:
+        found = Partition(tmp_path, url, task=judged({"prompt": None, "messages": messages})).run()
+    assert state(found) == (6, 3)
+    assert [m["role"] for m in script.requests[0]["body"]["messages"]] == ["system", "user"]
+
+
+def test_every_turn_of_a_conversation_is_judged_with_what_was_said_before(tmp_path: Path) -> None:
+    """MT-Bench's shape: two questions, the model's own first answer between them, a verdict on each answer."""
+    conversation = {
+        "requestType": "Chat",
+        "prompt": None,
+        "messages": "{{ [{'role': 'user', 'content': 'one'}, {'role': 'user', 'content': 'two'}] }}",
+        "turns": "Every",
+        "target": "{{ wanted[turn] }}",
+    }
+    asked = "{{ turn }}: {{ answers|join(' then ') }}\nanswer: {{ answer }}\ntarget: {{ target }}"
+    rows = [{"id": "x", "wanted": ["yes", "no"]}]
+    said = iter(["yes", "maybe"])
+    script = Script("judge")
+    with serve(script) as url:
+        partition = Partition(tmp_path, url, task=judged({"prompt": asked}) | conversation, rows=rows)
+        partition.answer, partition.prompt_format = lambda _: next(said), "Chat"
+        found = partition.run()
+        partition.run()
+    (line,) = partition.scores()
+    score = line["scores"]["llm_judge"]
+    assert (score["value"], [turn["value"] for turn in score["turns"]]) == (0.5, [1, 0])
+    assert [r["body"]["messages"][0]["content"].splitlines()[0] for r in script.requests] == [
+        "0: yes",
+        "1: yes then maybe",
+    ]
+    assert found.tokens.judge_prompt == 2 * 7
+
+
+def test_a_template_that_does_not_fit_the_document_is_refused_before_the_model_is_asked(
+    tmp_path: Path,
+) -> None:
+    partition = Partition(
+        tmp_path, "http://nowhere/v1", task=judged({"prompt": "{{ question }} {{ answer }}"})
+    )
+    with pytest.raises(Fatal, match=r"metrics.llm_judge.judge.prompt: 'question' is undefined"):
+        partition.run()
+    assert partition.model.asked == []
