@@ -19,6 +19,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from evaljob.jobs import HUB_ROOM
 from evaljob.plan import PlannedDataset
 from evaljob.spec import Model
 from tests import hub_server, stub_server
@@ -147,6 +148,9 @@ CASES = {
     "broken": Case("hf://broken/qa@main/all", 75, "DependencyUnavailable", "answers 500"),
     "no hub": Case(
         "hf://org/qa@main/all", 75, "DependencyUnavailable", "does not answer", {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    ),
+    "no room": Case(
+        "hf://org/qa@main/all", 78, "BadConfiguration", r"room for 0\.0 GiB: name a larger claim", {HUB_ROOM: "10"}
     ),
     "offline": Case("hf://org/qa@main/all", 78, "BadData", "not in the cache", {"HF_HUB_OFFLINE": "1"}),
 }  # fmt: skip

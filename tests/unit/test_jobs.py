@@ -164,7 +164,9 @@ def test_without_a_cache_claim_a_pod_has_room_of_its_own() -> None:
     source = {"source": "hf://org/model@v1", "dtype": "float32"}
     job = made(document([model(transformers=source)]))
     assert volume(job, "hub") == {"name": "hub", "emptyDir": {"sizeLimit": "64Gi"}}
-    assert "HF_TOKEN_PATH" not in {e["name"] for e in container(job)["env"]}
+    variables = {e["name"]: e.get("value") for e in container(job)["env"]}
+    assert variables["EVALJOB_HUB_ROOM"] == str(64 * 2**30)
+    assert "HF_TOKEN_PATH" not in variables
 
 
 def test_a_pod_that_asks_no_hub_gets_neither_cache_nor_token() -> None:

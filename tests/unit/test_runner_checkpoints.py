@@ -1,8 +1,13 @@
 """Which files of a repository are a checkpoint."""
 
+import json
 from pathlib import Path
 
+import pytest
+
+from evaljob.names import Reason
 from evaljob_runner.checkpoints import hashed, model_files
+from evaljob_runner.errors import Fatal
 
 SMALL = ["config.json", "generation_config.json", "tokenizer.json", "merges.txt", "chat_template.jinja"]
 SAFE = [
@@ -49,3 +54,16 @@ def test_a_template_behind_a_link_is_read_by_its_name(tmp_path: Path) -> None:
     assert not hashed(tmp_path / "m", tmp_path, "m").dated
     (tmp_path / "m" / "chat_template.jinja").symlink_to(tmp_path / "blob")
     assert hashed(tmp_path / "m", tmp_path, "m").dated
+
+
+def test_a_copy_that_was_broken_off_is_refused(tmp_path: Path) -> None:
+    """Of a claim or of a cache without a list of files: the index knows what belongs to a model."""
+    (tmp_path / "config.json").write_text("{}")
+    parts = {f"layer.{i}": f"model-0000{i}-of-00002.safetensors" for i in (1, 2)}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
+    (tmp_path / parts["layer.1"]).write_bytes(bytes(8))
+    with pytest.raises(Fatal, match=r"m: 1 of 2 files .* model-00002-of-00002.safetensors: fetch") as caught:
+        hashed(tmp_path, tmp_path, "m")
+    assert caught.value.reason is Reason.MODEL_NOT_FOUND
+    (tmp_path / parts["layer.2"]).write_bytes(bytes(8))
+    assert hashed(tmp_path, tmp_path, "m").kind == "sha256"

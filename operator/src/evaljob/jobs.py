@@ -35,6 +35,9 @@ HUB_TOKEN_DIR = "/etc/evaljob/hub"  # noqa: S105 - a folder
 SOURCE_DIR = "/mnt/source"
 CONFIG_DIR = "/mnt/config"
 HUB_DIR = "/mnt/hub"
+HUB_ROOM = "EVALJOB_HUB_ROOM"
+"""Environment variable of a runner: bytes that HF_HOME may hold, where that is no claim."""
+_HUB_GIB = 64
 S3_DIR = "/etc/evaljob/s3"
 OUTPUT_DIR = "/mnt/output"
 ATTEMPT_FILE = "attempt"
@@ -235,7 +238,8 @@ def _hub_environment(plan: Plan, partition: Partition) -> list[Manifest]:
         return []
     hub = plan.run.hub
     token = {"HF_TOKEN_PATH": f"{HUB_TOKEN_DIR}/{hub.token_secret_ref.key}"} if hub else {}
-    return [{"name": name, "value": value} for name, value in ({"HF_HOME": HUB_DIR} | token).items()]
+    room = {} if plan.run.model_cache else {HUB_ROOM: str(_HUB_GIB * 2**30)}
+    return [{"name": name, "value": value} for name, value in ({"HF_HOME": HUB_DIR} | room | token).items()]
 
 
 def _uses_hub(plan: Plan, partition: Partition) -> bool:
@@ -349,7 +353,7 @@ def _hub_volumes(plan: Plan, partition: Partition) -> list[VolumeAndMount]:
         return []
     cache, hub = plan.run.model_cache, plan.run.hub
     kept = {"persistentVolumeClaim": {"claimName": cache.claim_name}} if cache else None
-    room = _volume("hub", HUB_DIR, kept or {"emptyDir": {"sizeLimit": "64Gi"}})
+    room = _volume("hub", HUB_DIR, kept or {"emptyDir": {"sizeLimit": f"{_HUB_GIB}Gi"}})
     return [room, _secret("hub-token", HUB_TOKEN_DIR, hub.token_secret_ref)] if hub else [room]
 
 

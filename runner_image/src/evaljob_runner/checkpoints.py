@@ -5,7 +5,8 @@ fetched when everything that could be refused has been looked at.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -80,6 +81,7 @@ def _from_hub(source: str) -> Checkpoint:
         raise Fatal(Reason.MODEL_NOT_FOUND, f"{source}: no *.safetensors and no pytorch_model*.bin there")
     path = folder.fetch(small)
     _refuse_no_model(path, source)
+    _refuse_missing_parts(path, files, source)
     dated = any(_reads_clock(name, uris.inside(hub.CACHE, path / name, source)) for name in small)
     return Checkpoint(folder.identity, "commit", dated, lambda: folder.fetch(files))
 
@@ -110,6 +112,7 @@ def hashed(folder: Path, root: Path, name: str) -> Checkpoint:
         Fatal: ModelNotFound, when it is no checkpoint.
     """
     _refuse_no_model(folder, name)
+    _refuse_missing_parts(folder, [p.name for p in folder.iterdir()], name)
     total, sampled, dated = hashlib.sha256(), False, False
     for path in sorted(p for p in folder.iterdir() if p.suffix in _WEIGHTS | _SMALL):
         real = uris.inside(root, path, f"{name}/{path.name}")
@@ -128,6 +131,23 @@ def hashed(folder: Path, root: Path, name: str) -> Checkpoint:
 def _refuse_no_model(folder: Path, name: str) -> None:
     if not (folder / "config.json").is_file():
         raise Fatal(Reason.MODEL_NOT_FOUND, f"{name}: no config.json, so this is no model folder")
+
+
+def _refuse_missing_parts(folder: Path, names: Collection[str], source: str) -> None:
+    """A copy that was broken off, or a cache that holds a part: an index names weights that are not there."""
+    index = folder / "model.safetensors.index.json"
+    if "model.safetensors" in names or not index.is_file():
+        return
+    try:
+        parts = set(json.loads(index.read_bytes())["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Fatal(Reason.BAD_CONFIGURATION, f"{source}: {index.name} is no index of weights") from error
+    if missing := sorted(parts - set(names)):
+        raise Fatal(
+            Reason.MODEL_NOT_FOUND,
+            f"{source}: {len(missing)} of {len(parts)} files with weights are not there, the first is {missing[0]}: "
+            "fetch the whole model again",
+        )
 
 
 def _reads_clock(name: str, file: Path) -> bool:

@@ -9,7 +9,8 @@ from fetching it too.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from huggingface_hub.errors import (
 )
 
 from evaljob.fields import HUB_SCHEME
+from evaljob.jobs import HUB_ROOM
 from evaljob.names import Reason
 from evaljob_runner.errors import Fatal, Retry, Stop
 
@@ -69,15 +71,24 @@ class Snapshot:
 
     repository: Repository
     commit: str
-    names: tuple[str, ...]
-    """All files."""
+    sizes: Mapping[str, int]
+    """Bytes of all files, by name."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of all files."""
+        return sorted(self.sizes)
 
     def fetch(self, names: Sequence[str]) -> Path:
         """The folder of this commit, with at least these files in it.
 
         Raises:
-            Fatal, Retry: as `open_repository`.
+            Fatal, Retry: as `open_repository`; BadConfiguration too, where there is no room for them.
         """
+        folder = _download(self.repository, self.commit, [])
+        _refuse_no_room(
+            self.repository.uri, sum(self.sizes[n] for n in names if not (folder / n).exists()), _room()
+        )
         return _download(self.repository, self.commit, names)
 
 
@@ -125,11 +136,32 @@ def open_repository(repository: Repository) -> Snapshot:
         files = huggingface_hub.get_cached_repo_tree(
             repository.name, repo_type=repository.kind, revision=commit
         )
-        names = [file.path for file in files]
+        sizes = {file.path: file.size for file in files}
     except CachedRepoTreeNotFoundError:
         # Offline, and the cache comes from a version of the library that kept no trees.
-        names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-    return Snapshot(repository, commit, tuple(sorted(names)))
+        found = (p for p in folder.rglob("*") if p.is_file())
+        sizes = {p.relative_to(folder).as_posix(): p.stat().st_size for p in found}
+    return Snapshot(repository, commit, sizes)
+
+
+def _room() -> int:
+    """Bytes that may still be fetched: what the disk has; a pod that fills its own volume would be evicted."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(CACHE).free
+    return min(free, int(os.environ.get(HUB_ROOM, free)))
+
+
+def _refuse_no_room(uri: str, wanted: int, room: int) -> None:
+    if wanted > room:
+        raise Fatal(
+            Reason.BAD_CONFIGURATION,
+            f"{uri}: {_gib(wanted)} are to be fetched, and there is room for {_gib(room)}: "
+            "name a larger claim as spec.modelCache (HF_HOME on your own machine)",
+        )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
 
 
 def _download(repository: Repository, revision: str, names: Sequence[str]) -> Path:
