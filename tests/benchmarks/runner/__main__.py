@@ -1,7 +1,10 @@
 """`python -m tests.benchmarks.runner`: ratios of one run on one machine, one line of JSON at the end.
 
-All times are CPU seconds of this process, on one thread: other work on the machine changes them least. Loading is
-left out, as every side does it once. Each side runs `ROUNDS` times, in turn; its fastest round counts.
+Three comparisons, each in turn, so that other work on the machine meets both sides; the fastest round counts.
+
+- Beside the bare engine and lm-eval in one process: CPU seconds on one thread, loading left out.
+- Beside lm-eval's command line: CPU seconds of whole processes, from the start of Python to the result.
+- Beside a bare HTTP loop on an idle server: requests per second.
 """
 
 import json
@@ -12,17 +15,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count, cycle, islice
+from itertools import count, cycle, islice, product
 from pathlib import Path
 from typing import Any
 
 from evaljob_runner.opening import VLLM_ENVIRONMENT
-from tests.benchmarks.runner import raw
+from tests.benchmarks.runner import endpoint, raw, whole
 from tests.parity import cases, ours, theirs
 from tests.parity.cases import Case
 
 log = logging.getLogger("bench")
-PROMPTS, QUESTIONS, ROUNDS = 200, 285, 3
+PROMPTS, QUESTIONS, ROUNDS, WHOLE_ROUNDS = 200, 285, 3, 2
+BACKENDS = ("transformers", "vllm")
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,56 @@ def ratios(backend: str, seconds: Mapping[str, Mapping[str, float]]) -> dict[str
     }
 
 
+def in_one_process(folder: Path, wanted: Mapping[str, Case]) -> dict[str, float]:
+    """The ratios of both local backends beside their engine and lm-eval."""
+    found: dict[str, float] = {}
+    model = wanted["generate"].model
+    for backend in BACKENDS:
+        mine, their = (side.load(model.folder, backend, model.window) for side in (ours, theirs))
+        sides = Sides(backend, mine, their, folder / "data", folder / backend)
+        seconds = dict(measured(sides, wanted))
+        log.info("%s: CPU seconds %s", backend, json.dumps(seconds))
+        found |= ratios(backend, seconds)
+    return found
+
+
+def from_start_to_result(folder: Path, wanted: Mapping[str, Case]) -> dict[str, float]:
+    """How many times as fast as lm-eval's command line, by backend and task."""
+    found = {}
+    data, numbers = folder / "data", count()
+    for backend, (name, case) in product(BACKENDS, wanted.items()):
+        took: dict[str, list[whole.Took]] = {"ours": [], "lm-eval": []}
+        for _ in range(WHOLE_ROUNDS):
+            out = folder / "whole" / str(next(numbers))
+            took["ours"].append(whole.runner(case, backend, data, out / "ours"))
+            took["lm-eval"].append(whole.lm_eval(case, backend, data, out / "theirs", folder / "site"))
+        log.info("%s %s, from start to result: %s", backend, name, took)
+        mine, their = (min(t.cpu for t in took[side]) for side in ("ours", "lm-eval"))
+        found[f"lm_eval_{backend}_{name}_whole_ratio"] = round(their / mine, 2)
+    return found
+
+
+def beside_a_server() -> dict[str, float]:
+    """Requests per second over those of a bare loop, by requests in flight."""
+    rates = endpoint.measured()
+    log.info("requests per second, by requests in flight: %s", json.dumps(rates))
+    return {f"endpoint_{n}_ratio": round(rate["ours"] / rate["bare"], 3) for n, rate in rates.items()}
+
+
+def summary(found: Mapping[str, float]) -> dict[str, float]:
+    """The least of each kind: what can be relied on."""
+    least = {
+        "lm_eval_ratio": [value for name, value in found.items() if name.endswith("_whole_ratio")],
+        "endpoint_ratio": [value for name, value in found.items() if name.startswith("endpoint_")],
+    }
+    overhead = max(value for name, value in found.items() if name.startswith("overhead_"))
+    return {name: min(values) for name, values in least.items()} | {"overhead_ms_per_sample": overhead}
+
+
 def main() -> None:
-    """Measure both local backends."""
+    """Measure everything."""
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
-    found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         os.environ |= VLLM_ENVIRONMENT | {
@@ -106,14 +155,8 @@ def main() -> None:
             "generate": every["tiny/gsm/generate/0-shot/Text"],
             "choose": every["tiny/mc/choose/0-shot/Text"],
         }
-        model = wanted["generate"].model
-        for backend in ("transformers", "vllm"):
-            mine, their = (side.load(model.folder, backend, model.window) for side in (ours, theirs))
-            sides = Sides(backend, mine, their, folder / "data", folder / backend)
-            seconds = dict(measured(sides, wanted))
-            log.info("%s: CPU seconds %s", backend, json.dumps(seconds))
-            found |= ratios(backend, seconds)
-    print(json.dumps({"prompts": PROMPTS, "questions": QUESTIONS, **found}))
+        found = from_start_to_result(folder, wanted) | beside_a_server() | in_one_process(folder, wanted)
+    print(json.dumps({"prompts": PROMPTS, "questions": QUESTIONS, **found, **summary(found)}))
 
 
 if __name__ == "__main__":
