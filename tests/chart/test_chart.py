@@ -66,6 +66,14 @@ def test_the_operator_has_these_rights_and_no_others(render: Render) -> None:
     assert not of_kind(objects, "ClusterRoleBinding")
 
 
+def test_with_kueue_its_workloads_may_be_listed(render: Render, tmp_path: Path) -> None:
+    objects = render("kueue.enabled=true")
+    (role,) = of_kind(objects, "Role")
+    assert rights(role) == {**RULES, ("kueue.x-k8s.io", "workloads"): {"list"}}
+    assert settings(objects, tmp_path).kueue
+    assert not settings(render(), tmp_path).kueue
+
+
 def test_each_watched_namespace_gets_a_role_for_the_one_service_account(
     render: Render, tmp_path: Path
 ) -> None:

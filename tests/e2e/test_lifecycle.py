@@ -119,6 +119,22 @@ def test_a_job_deleted_by_hand_is_run_again(world: World, submit: Submit) -> Non
     assert jobs[victim["name"]] != victim["uid"]
 
 
+def test_out_of_time_its_gpus_are_free_at_the_end_and_then_it_expires(world: World, submit: Submit) -> None:
+    sets = [questions("quick", 2), questions("endless", 200), questions("never", 2)]
+    model = endpoint("slow", SLOW)
+    handle = submit(evaljob("hurry", [model], sets, parallelism=1, activeDeadlineSeconds=15))
+    status = handle.finished(90)
+    assert _holding_gpus(handle) == []
+    assert (status["state"], status["partitions"]["succeeded"], status["failed"]) == ("Failed", 1, 2)
+    assert handle.cell("slow", "quick")["state"] == "Complete"
+    for name in ("endless", "never"):
+        assert handle.cell("slow", name)["reason"] == "DeadlineExceeded"
+    assert len(handle.get("jobs")) == 2
+    assert world.samples("hurry/slow/endless")
+    handle.patch(ttlSecondsAfterFinished=0)
+    handle.until(lambda: not handle.get("evaljobs,jobs,pods,configmaps"), 60)
+
+
 def test_deleted_in_mid_run_it_leaves_nothing(world: World, submit: Submit) -> None:
     handle = submit(_slow("gone", datasets=4, samples=40))
     handle.until(lambda: len(_holding_gpus(handle)) == 2)

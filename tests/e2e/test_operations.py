@@ -14,6 +14,7 @@ from evaljob.packing import BYTES_MAX, GZIP_KEY, pack
 from evaljob.summary import Summary
 from tests.cluster.paths import REPOSITORY
 from tests.cluster.shell import CommandError
+from tests.e2e import kueue
 from tests.e2e.conftest import Submit
 from tests.e2e.evaljobs import SLOW, Handle, Manifest, endpoint, evaljob, questions
 from tests.e2e.world import NAMESPACE, OPERATOR_NAMESPACE, World
@@ -214,22 +215,40 @@ def test_a_pod_that_writes_too_much_says_so(submit: Submit) -> None:
     assert "1k" in failure["message"]
 
 
+@pytest.fixture
+def kueue_s_kind(world: World) -> Iterator[None]:
+    """The kind Workload, without Kueue itself."""
+    kueue.install(world.kubectl)
+    yield
+    kueue.remove(world.kubectl)
+
+
+@pytest.mark.usefixtures("kueue_s_kind")
 def test_under_a_queue_label_kueue_alone_says_when_jobs_run(world: World, submit: Submit) -> None:
-    """The test plays Kueue: it suspends, admits and preempts Jobs."""
+    """The test plays Kueue: it suspends Jobs and says why, admits and preempts them."""
     manifest = evaljob(
-        "queued", [endpoint("m", SLOW, runner=SMALL)], [questions(f"d{i}", 2) for i in range(2)]
+        "queued",
+        [endpoint("m", SLOW, runner=SMALL)],
+        [questions(f"d{i}", 6) for i in range(2)],
+        backoffLimit=0,
     )
     manifest["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gpu"}
     handle = submit(manifest)
     handle.until(lambda: len(handle.get("jobs")) == 2)
     first, second = sorted(j["metadata"]["name"] for j in handle.get("jobs"))
+    kueue.hold_back(handle)
     for job in (first, second):
         _set_suspend(world, job, suspend=True)
     handle.until(lambda: len(_waits(handle)) == 2)
     assert {w["reason"] for w in _waits(handle)} == {"QueuedByKueue"}
-    assert "queue gpu" in _waits(handle)[0]["message"]
-    time.sleep(3)
+    told = f"waiting: suspended by Kueue in queue gpu: {kueue.LACKS}"
+    assert {w["message"] for w in _waits(handle)} == {told}
     assert all(j["spec"]["suspend"] for j in handle.get("jobs"))
+    _set_suspend(world, first, suspend=False)
+    handle.until(lambda: _ready(handle, first))
+    _set_suspend(world, first, suspend=True)
+    handle.until(lambda: len(_waits(handle)) == 2)
+    assert handle.done() == 0
     _set_suspend(world, first, suspend=False)
     handle.until(lambda: handle.done() == 1)
     handle.patch(suspend=True)
@@ -243,6 +262,10 @@ def test_under_a_queue_label_kueue_alone_says_when_jobs_run(world: World, submit
 def _set_suspend(world: World, job: str, *, suspend: bool) -> None:
     patch = json.dumps({"spec": {"suspend": suspend}})
     world.kubectl.run("patch", "job", job, "-n", NAMESPACE, "--type=merge", "-p", patch)
+
+
+def _ready(handle: Handle, job: str) -> bool:
+    return any(j["metadata"]["name"] == job and j["status"].get("ready") for j in handle.get("jobs"))
 
 
 def _waits(handle: Handle) -> list[Manifest]:

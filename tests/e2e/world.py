@@ -141,6 +141,7 @@ def _install(world: World) -> None:
         "watchNamespaces": [NAMESPACE],
         # All that a careful installation switches on: every other test must pass with it.
         "security": {"admissionPolicy": True, "networkPolicies": True},
+        "kueue": {"enabled": True},
     }
     run(
         "helm", "--kubeconfig", world.cluster.kubeconfig, "--kube-context", world.cluster.context,

@@ -18,7 +18,7 @@ from evaljob_operator.api import (
 )
 
 CREATED = "2026-03-01T12:00:00Z"
-COLLECTIONS = {"evaljobs", "jobs", "pods", "configmaps", "events"}
+COLLECTIONS = {"evaljobs", "jobs", "pods", "configmaps", "events", "workloads"}
 
 
 class FakeApi:

@@ -117,4 +117,7 @@ def test_a_place_in_kueues_queue_is_in_order() -> None:
     found = seen(job_view(suspended=True, queue="gpu", podless=True, started_at=None))
     assert found is not None
     assert (found.reason, found.in_order) == ("QueuedByKueue", True)
-    assert "queue gpu" in found.message
+    assert "queue gpu; `kubectl get workloads`" in found.message
+    told = seen(job_view(suspended=True, queue="gpu", podless=True, started_at=None), warning="1 GPU more")
+    assert told is not None
+    assert told.message == "suspended by Kueue in queue gpu: 1 GPU more"

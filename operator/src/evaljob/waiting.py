@@ -37,7 +37,9 @@ def waiting(job: JobView, pods: list[PodView], warnings: Mapping[str, str]) -> W
     are the pods of a silent node, and a pod that has just ended, before its Job is over.
     """
     if job.suspended and job.queue:
-        words = f"suspended by Kueue in queue {job.queue}; `kubectl get workloads` shows why"
+        said = warnings.get(job.uid)
+        why = f": {said}" if said else "; `kubectl get workloads` shows why"
+        words = f"suspended by Kueue in queue {job.queue}{why}"
         return Waiting(Reason.QUEUED_BY_KUEUE, words, job.created)
     if job.ready or job.suspended:
         return None

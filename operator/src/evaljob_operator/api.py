@@ -126,6 +126,16 @@ def discovery_path() -> str:
     return f"/apis/{GROUP}/{VERSION}"
 
 
+def group_path(group: str) -> str:
+    """Which versions of an API group are served."""
+    return f"/apis/{group}"
+
+
+def group_version_path(group: str, version: str, namespace: str, plural: str) -> str:
+    """All objects of somebody else's kind in a namespace."""
+    return _namespaced(f"{group_path(group)}/{version}", namespace, plural, "")
+
+
 def evaljob_path(namespace: str, name: str) -> str:
     """One EvalJob."""
     return _namespaced(discovery_path(), namespace, PLURAL, name)

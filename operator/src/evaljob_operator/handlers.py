@@ -57,6 +57,7 @@ class Operator:
                 monotonic=time.monotonic,
                 random=random.random,
                 metrics=self._metrics,
+                kueue=self._settings.kueue,
             )
         )
         self._metrics.watch(self._registry.counts, self._registry.behind, self._silences)

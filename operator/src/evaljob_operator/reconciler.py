@@ -32,6 +32,7 @@ from evaljob_operator.pods import PodLists
 from evaljob_operator.publisher import NEVER, Publisher
 from evaljob_operator.refusals import Refusals, refusal
 from evaljob_operator.statuses import denied, known
+from evaljob_operator.workloads import Workloads
 from evaljob_operator.world import World
 from evaljob_operator.writer import Writer
 
@@ -60,6 +61,7 @@ class Reconciler:
         self._writer = Writer(world.api, self.namespace, self._informers, world.metrics)
         self._publisher = Publisher(world, self._writer)
         self._pods = PodLists(world, self.namespace, self.name)
+        self._workloads = Workloads(world, self.namespace)
         # A record never changes once written, and each pass sees all of them.
         self._why = functools.cache(failure_on)
         self._backoff = Backoff(world.random, *world.timing.backoff)
@@ -251,12 +253,13 @@ class Reconciler:
         recorded = {job.uid for job in jobs.values() if job.record is not None}
         self._informers.pods.forget(self.name, lambda pod: pod.job_uid in recorded)
         pods = self._pods.with_terminal(terminal.values())
-        listed, warnings = self._pods.listed, self._pods.warnings
+        listed, warnings = self._pods.listed, {**self._pods.warnings, **self._workloads.words}
         return self._refusals.overlay(observe(plan, self.uid, jobs, pods, listed, warnings, self._why))
 
     async def _step(self, evaljob: EvalJob, plan: Plan, now: datetime) -> float:
         jobs = self._informers.jobs
         next_list = await self._pods.refresh(jobs.of(self.name).values(), now)
+        next_workloads = await self._workloads.refresh(jobs.of(self.name).values())
         decision = decide(evaljob, plan, self._observe(plan), now)
         error = await first_error(
             lambda: self._create(evaljob, plan, decision, now),
@@ -274,7 +277,9 @@ class Reconciler:
         if error is not None:
             raise error
         resync = self._synced_at + self._world.timing.resync - self._world.monotonic()
-        return min(t for t in (decision.again_after, next_list, next_write, resync) if t is not None)
+        return min(
+            t for t in (decision.again_after, next_list, next_workloads, next_write, resync) if t is not None
+        )
 
     async def _create(self, evaljob: EvalJob, plan: Plan, decision: Decision, now: datetime) -> None:
         refused_ = await self._writer.create(evaljob, plan, decision.create)

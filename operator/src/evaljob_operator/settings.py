@@ -26,6 +26,8 @@ class Settings(Frozen):
     threads: Annotated[int, Field(ge=1, le=200)] = 20
     """Requests to the API server at once."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    kueue: bool = False
+    """Whether Kueue is installed, and its Workloads may be read."""
     health: str | None = None
     """Address of the health endpoint, for example `http://0.0.0.0:8080/healthz`; none by default."""
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None

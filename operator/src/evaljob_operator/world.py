@@ -27,6 +27,7 @@ class Timing:
     retry: float = 2.0
     """While a predecessor's objects are on their way out."""
     backoff: tuple[float, float] = (1.0, 60.0)
+    between_workload_lists: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +45,6 @@ class World:
     random: Callable[[], float]
     """0 to 1, for jitter."""
     timing: Timing = Timing()
+    kueue: bool = False
+    """Whether Kueue's Workloads may be read."""
     metrics: Metrics = field(default_factory=Metrics)
