@@ -10,13 +10,14 @@ SUITES := cluster-tests faults-test torch test-vllm integration
 export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help quickstart test lint verify unit integration faults-test torch test-vllm chart crd-test e2e crd lock cluster-up cluster-down bench-overhead kill-test parity bench-runner bench-memory faults chaos fuzz bench-control
+.PHONY: help quickstart test lint verify unit integration faults-test torch test-vllm chart crd-test e2e crd lock cluster-up cluster-down bench-overhead kill-test parity bench-runner bench-memory faults chaos fuzz node-faults bench-control
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-quickstart:  ## a real model on real data: ON=cluster (default) or ON=local; CONTEXT=kind-... uses your kind cluster
-	python3 -m examples.quickstart --on $(ON) $(if $(CONTEXT),--context $(CONTEXT))
+quickstart:  ## a real model on real data: ON=cluster (default) or local; CONTEXT=... a cluster of yours (README)
+	python3 -m examples.quickstart --on $(ON) $(if $(CONTEXT),--context $(CONTEXT)) $(if $(IMAGES),--images $(IMAGES)) \
+	  $(if $(DATA_CLAIM),--data-claim $(DATA_CLAIM))
 
 # Most tests wait more than they compute: two suites side by side, each printed when it has ended.
 test: lint verify unit  ## everything, as CI runs it: lint, types, layers, generated files, all tests
@@ -53,6 +54,9 @@ chaos: .venv/.synced  ## the operator killed at random moments in runs of 20 par
 
 fuzz: .venv/.synced  ## EvalJobs drawn from the CRD's schema (COUNT=500, SEED=n) against the operator; the last line is JSON
 	.venv/bin/python -m tests.faults.fuzz $(or $(COUNT),500) --seed $(or $(SEED),0)
+
+node-faults: .venv/.synced  ## lost nodes, dead kubelets, a killed operator, on the cluster of e2e; the last line is JSON
+	.venv/bin/python -m tests.e2e.nodefaults
 
 bench-control: .venv/.synced  ## what the control side of N partitions costs (N=1000), beside a raw loop and plain kopf
 	.venv/bin/python -m tests.benchmarks.control $(or $(N),1000) $(ARGS)

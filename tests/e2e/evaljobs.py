@@ -13,6 +13,8 @@ from tests.e2e.world import NAMESPACE, TINY, World
 
 Manifest = dict[str, Any]
 SLOW = servers.url("stub-slow")
+SMALL = {"resources": {"limits": {"memory": "256Mi"}, "requests": {"cpu": "50m", "memory": "64Mi"}}}
+"""The runner of a served model, without a GPU."""
 
 
 def tiny(name: str, prompt_format: str, node: str, **fields: object) -> Manifest:
@@ -137,6 +139,12 @@ class Handle:
         """Change fields of the spec."""
         body = json.dumps({"spec": spec})
         self.world.kubectl.run("patch", "evaljob", self.name, "-n", NAMESPACE, "--type=merge", "-p", body)
+
+    def retry_failed(self, value: str) -> None:
+        """Ask for what has failed to be run again; returns when that has begun."""
+        ask = f"evaljob.dev/retry-failed={value}"
+        self.world.kubectl.run("annotate", "evaljob", self.name, ask, "-n", NAMESPACE)
+        self.until(lambda: self.status().get("retried") == value, 60)
 
     def finished(self, seconds: int = 240) -> Manifest:
         """Wait for the end, as users do; the status then."""

@@ -34,17 +34,20 @@ def wait(kubectl: Kubectl, name: str) -> None:
         raise
 
 
-def stubs(image: str) -> Manifest:
+def stubs(image: str, node: str) -> Manifest:
     """A stub server per fault.
 
     Args:
         image: any with Python.
+        node: where they run: tests take other nodes away.
     """
     script = (REPOSITORY / "tests" / "stub_server.py").read_text()
     items = [_object("v1", "ConfigMap", "stub-server", data={"stub_server.py": script})]
     for mode in STUB_MODES:
         command = ["python", "/srv/stub_server.py", "--port", str(PORT), "--mode", mode]
-        items += server(f"stub-{mode}", image, command, {"configMap": {"name": "stub-server"}})
+        pod, service = server(f"stub-{mode}", image, command, {"configMap": {"name": "stub-server"}})
+        pod["spec"]["nodeSelector"] = {"kubernetes.io/hostname": node}
+        items += [pod, service]
     return _list(items)
 
 

@@ -1,25 +1,13 @@
 """Killed, suspended, deleted, made again: nothing is lost, nothing is doubled."""
 
-import contextlib
-from collections import Counter
-
 import pytest
 
-from tests.cluster.shell import CommandError
+from tests.e2e import nodes
 from tests.e2e.conftest import Submit
 from tests.e2e.evaljobs import SLOW, Handle, Manifest, endpoint, evaljob, questions
-from tests.e2e.world import NAMESPACE, OPERATOR_NAMESPACE, World
+from tests.e2e.world import NAMESPACE, World
 
 pytestmark = pytest.mark.cluster
-
-# Runs inside the operator's container: SIGKILL to the program, which the kubelet then starts again.
-_KILL = """
-import os, pathlib, signal
-for p in pathlib.Path("/proc").iterdir():
-    if p.name.isdigit() and int(p.name) not in (1, os.getpid()):
-        if b"evaljob_operator" in (p / "cmdline").read_bytes():
-            os.kill(int(p.name), signal.SIGKILL)
-"""
 
 
 def _slow(name: str, datasets: int, samples: int = 4, **spec: object) -> Manifest:
@@ -28,37 +16,17 @@ def _slow(name: str, datasets: int, samples: int = 4, **spec: object) -> Manifes
     return evaljob(name, [endpoint("slow", SLOW)], sets, **{"parallelism": 2, **spec})
 
 
-def _kill_operator(world: World) -> None:
-    """Kill -9, and wait until the kubelet has started it again."""
-    before = _restarts(world)
-    with contextlib.suppress(CommandError):  # the command dies with the container it runs in
-        world.kubectl.run("exec", "-n", OPERATOR_NAMESPACE, "deploy/evaljob", "--", "python", "-c", _KILL)
-    Handle(world, "operator").until(lambda: _restarts(world) > before, 60)
-
-
-def _restarts(world: World) -> int:
-    pods = world.kubectl.get_json("get", "pods", "-n", OPERATOR_NAMESPACE)["items"]
-    return sum(c["restartCount"] for p in pods for c in p["status"].get("containerStatuses", ()))
-
-
-def _each_sample_once(world: World, name: str, expected: int) -> None:
-    """Every sample was computed exactly once, over all attempts of all partitions."""
-    seen = Counter((s["inferenceDigest"], s["id"]) for s in world.samples(name) if "outcome" in s)
-    assert set(seen.values()) == {1}
-    assert len(seen) == expected
-
-
 def test_killed_twice_the_operator_loses_and_doubles_nothing(world: World, submit: Submit) -> None:
     handle = submit(_slow("killed", datasets=6))
     handle.until(lambda: handle.done() >= 1)
-    _kill_operator(world)
+    nodes.kill_operator(world)
     handle.until(lambda: handle.done() >= 3)
-    _kill_operator(world)
+    nodes.kill_operator(world)
     status = handle.finished()
     assert (status["state"], status["progress"]) == ("Complete", "6/6")
     assert len(handle.get("jobs")) == 6
     assert len(handle.get("pods")) == 6
-    _each_sample_once(world, "killed", 24)
+    world.each_sample_once("killed", 24)
 
 
 def test_recreated_under_the_same_name_it_is_a_new_run(world: World, submit: Submit) -> None:
@@ -83,7 +51,7 @@ def test_a_pod_killed_in_mid_run_recomputes_no_finished_sample(world: World, sub
     outcomes = handle.cell("slow", "d0")["outcomes"]
     assert outcomes["completed"] == 8
     assert 3 <= outcomes["fromLog"] < 8
-    _each_sample_once(world, "podkill", 8)
+    world.each_sample_once("podkill", 8)
 
 
 def test_suspended_it_frees_its_gpus_and_resumed_it_ends(world: World, submit: Submit) -> None:
@@ -96,7 +64,7 @@ def test_suspended_it_frees_its_gpus_and_resumed_it_ends(world: World, submit: S
     handle.patch(suspend=False)
     status = handle.finished()
     assert (status["state"], status["progress"]) == ("Complete", "4/4")
-    _each_sample_once(world, "pause", 48)
+    world.each_sample_once("pause", 48)
 
 
 def _holding_gpus(handle: Handle) -> list[str]:

@@ -13,75 +13,24 @@ import pytest
 from evaljob.packing import BYTES_MAX, GZIP_KEY, pack
 from evaljob.summary import Summary
 from tests.cluster.paths import REPOSITORY
-from tests.cluster.shell import CommandError
-from tests.e2e import kueue
+from tests.e2e import kueue, obstacles
 from tests.e2e.conftest import Submit
-from tests.e2e.evaljobs import SLOW, Handle, Manifest, endpoint, evaljob, questions
-from tests.e2e.world import NAMESPACE, OPERATOR_NAMESPACE, World
+from tests.e2e.evaljobs import SLOW, SMALL, Handle, Manifest, endpoint, evaljob, questions
+from tests.e2e.world import NAMESPACE, OPERATOR_NAMESPACE, World, volume
 from tests.kube import Kubectl
 
 pytestmark = pytest.mark.cluster
 
-SMALL = {"resources": {"limits": {"memory": "256Mi"}, "requests": {"cpu": "50m", "memory": "64Mi"}}}
 
-
-def _policy(name: str, model: str, action: str) -> list[Manifest]:
-    """A policy about the Jobs of one model: it takes a label to say which, so that other tests are left alone."""
-    match = {"resourceRules": [{"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"],
-                                "resources": ["jobs"]}]}  # fmt: skip
-    label = "object.metadata.?labels['evaljob.dev/model'].orValue('')"
-    rule = {"expression": f"{label} != '{model}'", "message": f"{model} needs a ticket"}
-    spec = {"failurePolicy": "Fail", "matchConstraints": match, "validations": [rule]}
-    group = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
-    here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}}}
-    binding = {"policyName": name, "validationActions": [action], "matchResources": here}
-    return [
-        {**group, "kind": "ValidatingAdmissionPolicy", "spec": spec},
-        {**group, "kind": "ValidatingAdmissionPolicyBinding", "spec": binding},
-    ]
-
-
-def _quota(name: str, **hard: str) -> Manifest:
-    meta = {"name": name, "namespace": NAMESPACE}
-    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": {"hard": hard}}
-
-
-def _in_force(kubectl: Kubectl) -> bool:
-    """Whether the policies are known to the API server, which takes it a moment."""
-    meta = {"name": "probe", "namespace": NAMESPACE, "labels": {"evaljob.dev/model": "denied"}}
-    pod = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}
-    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": {"template": {"spec": pod}}}
-    try:
-        kubectl.run("create", "--dry-run=server", "-f", "-", stdin=json.dumps(job))
-    except CommandError as error:
-        return "needs a ticket" in str(error)
-    return False
+FULL = "/mnt/full"
 
 
 @pytest.fixture
-def obstacles(world: World) -> Iterator[None]:
-    """Two policies, and no GPU in the quota; nothing of it stays."""
-    kubectl = world.kubectl
-    objects = [
-        *_policy("e2e-denied", "denied", "Deny"),
-        *_policy("e2e-warned", "nokey", "Warn"),
-        _quota("gpus", **{"requests.nvidia.com/gpu": "0"}),
-    ]
-    for obj in objects:
-        kubectl.apply(obj)
-    end = time.monotonic() + 60
-    while not _in_force(kubectl):
-        assert time.monotonic() < end, "the policies are not in force after 60 s"
-        time.sleep(0.5)
+def shared_cluster(world: World) -> Iterator[None]:
+    """Policies and quotas in the way."""
+    obstacles.put(world.kubectl)
     yield
-    _clear(kubectl)
-
-
-def _clear(kubectl: Kubectl) -> None:
-    kinds = "validatingadmissionpolicy,validatingadmissionpolicybinding"
-    kubectl.run("delete", kinds, "e2e-denied", "e2e-warned", "--ignore-not-found")
-    kubectl.run("delete", "resourcequota", "gpus", "jobs", "-n", NAMESPACE, "--ignore-not-found")
-    kubectl.run("delete", "secret", "eval-late", "-n", NAMESPACE, "--ignore-not-found")
+    obstacles.clear(world.kubectl)
 
 
 def _reasons(*handles: Handle) -> dict[str, tuple[str, str]]:
@@ -89,7 +38,7 @@ def _reasons(*handles: Handle) -> dict[str, tuple[str, str]]:
     return {f["partition"].split("/")[0]: (f["reason"], f["message"]) for f in failures}
 
 
-@pytest.mark.usefixtures("obstacles")
+@pytest.mark.usefixtures("shared_cluster")
 def test_every_reason_to_wait_is_told_within_a_minute_and_passes(world: World, submit: Submit) -> None:
     models = [
         endpoint("nokey", SLOW, runner=SMALL),
@@ -99,7 +48,7 @@ def test_every_reason_to_wait_is_told_within_a_minute_and_passes(world: World, s
     models[0]["openai"]["apiKeySecretRef"] = {"name": "eval-late", "key": "token"}
     handle = submit(evaljob("waits", models, [questions("d", 1)]))
     handle.until(lambda: len(handle.get("jobs")) == 2)
-    world.kubectl.apply(_quota("jobs", **{"count/jobs.batch": "2"}))
+    world.kubectl.apply(obstacles.quota("jobs", **{"count/jobs.batch": "2"}))
     handle.until(lambda: world.kubectl.get_json("get", "quota", "jobs", "-n", NAMESPACE).get("status"))
     started = time.monotonic()
     late = submit(evaljob("late", [endpoint("more", SLOW, runner=SMALL)], [questions("d", 1)]))
@@ -119,7 +68,7 @@ def test_every_reason_to_wait_is_told_within_a_minute_and_passes(world: World, s
     _was_rehearsed(handle)
     _shows_why(handle)
     _is_measured(world.kubectl)
-    _clear(world.kubectl)
+    obstacles.clear(world.kubectl)
     world.kubectl.run("create", "secret", "generic", "eval-late", "--from-literal=token=x", "-n", NAMESPACE)
     for each in (handle, late):
         assert each.finished()["state"] == "Complete"
@@ -131,6 +80,8 @@ def _was_rehearsed(handle: Handle) -> None:
     assert accepted["message"].startswith("3 partitions; warnings: ")
     assert "nokey needs a ticket" in accepted["message"]
     assert "AdmissionDenied: " in accepted["message"]
+    if obstacles.mutates(handle.world.kubectl):
+        assert "deletes Jobs 86400 s after their end, and results with them" in accepted["message"]
 
 
 def _shows_why(handle: Handle) -> None:
@@ -174,7 +125,7 @@ def test_only_failed_partitions_are_run_again_when_the_annotation_asks(world: Wo
     before = {j["metadata"]["labels"]["evaljob.dev/model"]: j["metadata"]["uid"] for j in handle.get("jobs")}
     world.kubectl.run("create", "secret", "generic", "eval-late", "--from-literal=token=x", "-n", NAMESPACE)
     try:
-        world.kubectl.run("annotate", "evaljob", "retry", "evaljob.dev/retry-failed=now", "-n", NAMESPACE)
+        handle.retry_failed("now")
         handle.until(lambda: handle.status()["state"] == "Complete", 90)
     finally:
         world.kubectl.run("delete", "secret", "eval-late", "-n", NAMESPACE)
@@ -213,6 +164,40 @@ def test_a_pod_that_writes_too_much_says_so(submit: Submit) -> None:
     (failure,) = status["failures"]
     assert failure["reason"] == "EphemeralStorage"
     assert "1k" in failure["message"]
+
+
+@pytest.fixture
+def small_volume(world: World) -> Iterator[str]:
+    """A claim `full` of 64 KiB on one node, which is named."""
+    node = world.cluster.nodes[2]
+    mount = f"mkdir -p {FULL} && mount -t tmpfs -o size=64k,mode=1777 tmpfs {FULL}"
+    world.machine.docker("exec", node, "sh", "-c", mount)
+    for obj in volume("full", "ReadWriteMany", FULL):
+        world.kubectl.apply(obj)
+    yield node
+    world.kubectl.run("delete", "pvc/full", "-n", NAMESPACE, "--wait")
+    world.kubectl.run("delete", "pv/e2e-full", "--wait")
+    world.machine.docker("exec", node, "umount", FULL)
+
+
+def test_a_full_volume_is_named_and_once_there_is_room_no_sample_is_computed_twice(
+    world: World, small_volume: str, submit: Submit
+) -> None:
+    model = endpoint("m", SLOW, runner={**SMALL, "nodeSelector": {"kubernetes.io/hostname": small_volume}})
+    long = questions("d", 1)
+    lines = [json.dumps({"question": f"{i}: {'long ' * 1600}", "answer": "42"}) for i in range(12)]
+    long["inline"] = {"jsonl": "\n".join(lines)}
+    handle = submit(evaljob("nospace", [model], [long], output={"claimName": "full"}, backoffLimit=0))
+    (failure,) = handle.finished(120)["failures"]
+    assert failure["reason"] == "OutputFull"
+    assert "No space left on device; free or enlarge the volume of spec.output" in failure["message"]
+    world.machine.docker("exec", small_volume, "mount", "-o", "remount,size=1m", FULL)
+    handle.retry_failed("more-room")
+    assert handle.finished()["state"] == "Complete"
+    outcomes = handle.cell("m", "d")["outcomes"]
+    assert outcomes["completed"] == 12
+    # At least eight kilobytes a line; a torn one was left behind, and is not counted.
+    assert 1 <= outcomes["fromLog"] <= 7
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ class World:
     kubectl: Kubectl
     data: Path
     images: dict[str, str]
+    since: datetime
+    """When the tests began."""
 
     @property
     def torch_node(self) -> str:
@@ -46,6 +50,13 @@ class World:
         files = sorted((self.data / "output" / evaljob).rglob("*.jsonl"))
         return [json.loads(line) for f in files for line in f.read_text().splitlines()]
 
+    def each_sample_once(self, evaljob: str, expected: int) -> None:
+        """Every sample was computed exactly once, over all attempts of all partitions."""
+        answers = [s for s in self.samples(evaljob) if "outcome" in s]
+        seen = Counter((s["inferenceDigest"], s["id"]) for s in answers)
+        assert set(seen.values()) == {1}
+        assert len(seen) == expected
+
 
 def make(machine: Machine, cluster: kind.Cluster, kubectl: Kubectl) -> World:
     """Build, load, install. Everything is idempotent, so that a kept cluster is reused in seconds."""
@@ -55,7 +66,7 @@ def make(machine: Machine, cluster: kind.Cluster, kubectl: Kubectl) -> World:
         workers = list(cluster.nodes[1:])
         load.load(machine, cluster.name, [refs["operator"], refs["runner"]], workers)
         load.load(machine, cluster.name, [refs["runner-cpu"], refs["serving"]], workers[:1])
-    world = World(machine, cluster, kubectl, machine.cache.data / "e2e", refs)
+    world = World(machine, cluster, kubectl, machine.cache.data / "e2e", refs, datetime.now(tz=UTC))
     with timeline.stage("data"):
         _fill(world.data)
     with timeline.stage("install"):
@@ -64,7 +75,7 @@ def make(machine: Machine, cluster: kind.Cluster, kubectl: Kubectl) -> World:
         # First, as it takes longest to get ready; its tests wait for it.
         kubectl.apply(servers.transformers_serve(refs["runner-cpu"], refs["serving"], world.torch_node))
         _install(world)
-        kubectl.apply(servers.stubs(refs["runner"]))
+        kubectl.apply(servers.stubs(refs["runner"], world.torch_node))
         for mode in servers.STUB_MODES:
             servers.wait(kubectl, f"stub-{mode}")
     return world
@@ -105,32 +116,35 @@ def _namespaces(kubectl: Kubectl) -> None:
 
 
 def _volumes() -> dict[str, Any]:
-    """Static hostPath volumes with their claims, as examples/quickstart/storage.yaml has them."""
-    items: list[dict[str, Any]] = []
-    for claim, mode in _CLAIMS.items():
-        common = {"accessModes": [mode], "storageClassName": ""}
-        volume = {
-            **common,
-            "capacity": {"storage": "1Gi"},
-            "claimRef": {"namespace": NAMESPACE, "name": claim},
-            "hostPath": {"path": f"{_MOUNT}/{claim}", "type": "Directory"},
-        }
-        wish = {**common, "volumeName": f"e2e-{claim}", "resources": {"requests": {"storage": "1Gi"}}}
-        items += [
-            {
-                "apiVersion": "v1",
-                "kind": "PersistentVolume",
-                "metadata": {"name": f"e2e-{claim}"},
-                "spec": volume,
-            },
-            {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "metadata": {"name": claim, "namespace": NAMESPACE},
-                "spec": wish,
-            },
-        ]
+    """The claims of the tests."""
+    items = [o for claim, mode in _CLAIMS.items() for o in volume(claim, mode, f"{_MOUNT}/{claim}")]
     return {"apiVersion": "v1", "kind": "List", "items": items}
+
+
+def volume(claim: str, mode: str, path: str) -> list[dict[str, Any]]:
+    """A static hostPath volume with its claim, as examples/quickstart/storage.yaml has them."""
+    common = {"accessModes": [mode], "storageClassName": ""}
+    spec = {
+        **common,
+        "capacity": {"storage": "1Gi"},
+        "claimRef": {"namespace": NAMESPACE, "name": claim},
+        "hostPath": {"path": path, "type": "Directory"},
+    }
+    wish = {**common, "volumeName": f"e2e-{claim}", "resources": {"requests": {"storage": "1Gi"}}}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": f"e2e-{claim}"},
+            "spec": spec,
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": claim, "namespace": NAMESPACE},
+            "spec": wish,
+        },
+    ]
 
 
 def _install(world: World) -> None:

@@ -5,11 +5,10 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 import aiohttp
-
-from tests.plane.plane import Plane
 
 Json = dict[str, Any]
 MERGE = "application/merge-patch+json"
@@ -41,13 +40,28 @@ class Change:
         return str(self.obj["metadata"].get("namespace", ""))
 
 
-class Client:
-    """One user of a plane."""
+class Server(Protocol):
+    """An API server: of a plane, or of a cluster."""
 
-    def __init__(self, plane: Plane, user: str) -> None:
-        self._server = plane.server
-        self._headers = {"Authorization": f"Bearer {plane.token(user)}", "User-Agent": "evaljob-tests"}
-        self._tls = ssl.create_default_context(cafile=str(plane.ca))
+    @property
+    def server(self) -> str:
+        """Its address."""
+
+    @property
+    def ca(self) -> Path:
+        """What its certificate is checked by."""
+
+    def token(self, user: str) -> str:
+        """What a user shows."""
+
+
+class Client:
+    """One user of an API server."""
+
+    def __init__(self, server: Server, user: str) -> None:
+        self._server = server.server
+        self._headers = {"Authorization": f"Bearer {server.token(user)}", "User-Agent": "evaljob-tests"}
+        self._tls = ssl.create_default_context(cafile=str(server.ca))
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(ssl=self._tls, limit=200)
