@@ -7,6 +7,7 @@ time, and would decode Jobs of which we keep ten fields.
 import asyncio
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -81,6 +82,8 @@ class Cluster:
         self._slots = asyncio.Semaphore(threads)
         self._resume_at = 0.0
         self._skew = timedelta()
+        self.answered_at = time.monotonic()
+        """When the API server last answered a request, whatever it said, on the monotonic clock."""
 
     def now(self) -> datetime:
         """The time by the API server's clock, whose timestamps ours is compared with."""
@@ -170,6 +173,7 @@ class Cluster:
         try:
             response = self._send(method, path, query, READ_TIMEOUT, body, content_type)
             text = response.data
+            self.answered_at = time.monotonic()
             self._told(method, path, response.status)
             self._note_time(response.headers.get("Date"))
             if not 200 <= response.status < 300:

@@ -14,6 +14,7 @@ from typing import Any
 import kopf
 
 from evaljob.names import GROUP, PLURAL, VERSION
+from evaljob_operator import vigil
 from evaljob_operator.api import ApiError
 from evaljob_operator.backoff import Backoff
 from evaljob_operator.cluster import Cluster, configuration
@@ -64,6 +65,7 @@ class Operator:
         if self._settings.metrics_port:
             self._metrics.serve(self._settings.metrics_port)
         self._tasks.append(asyncio.create_task(self._look_again()))
+        self._tasks.append(asyncio.create_task(vigil.keep(self._silences, lambda: self._cluster.answered_at)))
         log.info("ready; namespaces: %s", ", ".join(self._informers))
 
     async def _look_again(self) -> None:

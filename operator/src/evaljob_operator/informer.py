@@ -124,6 +124,8 @@ class Informer(Generic[V]):
                 self._resume = ""
                 await asyncio.sleep(self._backoff.after_failure())
             except ApiError as error:
+                if error.status:
+                    self.heard_at = self._clock()
                 delay = self._backoff.after_failure()
                 log.warning("%s: %s; again in %.0f s", self._path, error, delay)
                 await asyncio.sleep(delay)
@@ -151,7 +153,7 @@ class Informer(Generic[V]):
                 if entry := self._entry(obj):
                     found[obj["metadata"]["name"]] = entry
             meta, version = page["metadata"], _version(page)
-        self.heard_at = self._clock()
+            self.heard_at = self._clock()
         found |= {name: e for name, e in self._entries.items() if e.version > version}
         self._replace(found)
         self._passed, self._resume = version, meta["resourceVersion"]
