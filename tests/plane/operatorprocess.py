@@ -32,6 +32,7 @@ class OperatorProcess(Program):
                 "HOME": str(plane.folder),
                 "USER": "evaljob",
                 "MALLOC_ARENA_MAX": "2",
+                "MALLOC_MMAP_THRESHOLD_": "131072",
             },
         )
         self.starts = 0

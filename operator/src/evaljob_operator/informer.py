@@ -151,7 +151,7 @@ class Informer(Generic[V]):
         async for page in pages(self._api, self._path, self._query):
             for obj in page["items"]:
                 if entry := self._entry(obj):
-                    found[obj["metadata"]["name"]] = entry
+                    found[obj["metadata"]["name"]] = self._known(obj["metadata"]["name"], entry)
             meta, version = page["metadata"], _version(page)
             self.heard_at = self._clock()
         found |= {name: e for name, e in self._entries.items() if e.version > version}
@@ -218,6 +218,11 @@ class Informer(Generic[V]):
     def _newer(self, name: str, version: int) -> bool:
         known = self._entries.get(name)
         return known is None or not version or version > known.version
+
+    def _known(self, name: str, entry: _Entry[V]) -> _Entry[V]:
+        """The same entry if it is there already: a list of 10,000 must not hold all of them twice."""
+        known = self._entries.get(name)
+        return known if known == entry else entry
 
     def _entry(self, obj: Json) -> _Entry[V] | None:
         owner = (obj["metadata"].get("labels") or {}).get(LABEL_NAME, "")

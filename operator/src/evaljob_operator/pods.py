@@ -13,6 +13,8 @@ from evaljob_operator.world import World
 log = logging.getLogger(__name__)
 UNEXPLAINED_AFTER = 30.0
 """Seconds after which the Events of a pod or Job that waits without a word are asked for."""
+RARELY = 10
+"""The time between two lists of pods that wait is at least so many times as long as the last one took."""
 ASKED_MAX = 5
 """So many of them, and so many Jobs with a pod that does not end: the status shows ten partitions."""
 
@@ -26,7 +28,7 @@ class PodLists:
         self._event_path = core_path(namespace, "events")
         self._name = name
         self._waiting: tuple[PodView, ...] = ()
-        self._listed_at = float("-inf")
+        self._next_list = float("-inf")
         self._found: dict[str, PodView] = {}
         self.listed: frozenset[str] = frozenset()
         """uids of finished Jobs whose pods were looked up."""
@@ -50,13 +52,15 @@ class PodLists:
         if not ages or max(ages) < timing.waiting:
             self._waiting, self.warnings = (), {}
             return timing.waiting - max(ages) if ages else None
-        due = self._listed_at + timing.between_pending_lists - monotonic()
-        if due > 0:
+        if (due := self._next_list - monotonic()) > 0:
             return due
+        started = monotonic()
         self._waiting = await self._list_waiting(waiting)
         self.warnings = await self._list_warnings(waiting, now)
-        self._listed_at = monotonic()
-        return timing.between_pending_lists
+        # Thousands of pods take seconds to list: then it happens less often.
+        rest = max(timing.between_pending_lists, RARELY * (monotonic() - started))
+        self._next_list = monotonic() + rest
+        return rest
 
     async def look_up(self, names: Iterable[str], jobs: Mapping[str, JobView]) -> None:
         """List all pods of finished Jobs, as the API server has them now."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 from evaljob_operator.api import ApiError, Json, UnreachableError
 
-AT_ONCE = 100
+AT_ONCE = 10
 """Events that are decoded at the same time, to five times their size as text."""
 
 
