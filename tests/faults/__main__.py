@@ -21,7 +21,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, default=4, help="operators that compute at the same time")
     parser.add_argument("--only", metavar="NAME", nargs="+", help="only these scenarios, and no sweep")
     args = parser.parse_args(arguments)
-    wanted = [s for name, s in scenarios.names().items() if not args.only or name in args.only]
+    wanted = [
+        s for name, s in scenarios.names(long=not args.thin).items() if not args.only or name in args.only
+    ]
     started = time.monotonic()
     results = asyncio.run(everything.run(args.jobs, wanted, cases=not args.only, thin=args.thin))
     for line in results.bad:

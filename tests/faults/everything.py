@@ -1,8 +1,9 @@
-"""The sweep and the scenarios on one plane."""
+"""The sweep and the scenarios."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from tests.cluster.shell import say
@@ -50,20 +51,35 @@ def namespace_of(scenario: Scenario) -> str:
 
 
 async def run(jobs: int, wanted: Sequence[Scenario], *, cases: bool, thin: bool) -> Results:
-    """Everything at once, as far as `jobs` operators at a time go; then what needs the plane for itself."""
+    """Everything at once, as far as `jobs` operators at a time go; what needs a plane for itself has a second one."""
     names = sweep.namespaces(thin=thin) if cases else []
+    alone = [s for s in wanted if s in scenarios.ALONE]
     results, slots = Results(), Slots.of(jobs)
-    with plane(Options()) as running:
-        running.install([*names, *map(namespace_of, wanted)])
-        async with lab(running) as lab_:
-            together = [_play(lab_, s, slots, results) for s in wanted if s in scenarios.TOGETHER]
+
+    async def together() -> None:
+        beside = [s for s in wanted if s not in scenarios.ALONE]
+        async with _lab([*names, *map(namespace_of, beside)]) as lab_:
+            played = [_play(lab_, s, slots, results) for s in beside]
             await asyncio.gather(
-                *together, *([_sweep(lab_, names, slots, results, thin=thin)] if cases else [])
+                *played, *([_sweep(lab_, names, slots, results, thin=thin)] if cases else [])
             )
-            for scenario in wanted:
-                if scenario in scenarios.ALONE:
-                    await _play(lab_, scenario, slots, results)
+
+    async def one_by_one() -> None:
+        async with _lab([namespace_of(s) for s in alone]) as lab_:
+            for scenario in alone:
+                await _play(lab_, scenario, slots, results)
+
+    await asyncio.gather(together(), *([one_by_one()] if alone else []))
     return results
+
+
+@contextlib.asynccontextmanager
+async def _lab(namespaces: Sequence[str]) -> AsyncIterator[Lab]:
+    """A plane of its own."""
+    with plane(Options()) as running:
+        await asyncio.to_thread(running.install, namespaces)
+        async with lab(running) as lab_:
+            yield lab_
 
 
 async def _sweep(lab_: Lab, names: Sequence[str], slots: Slots, results: Results, *, thin: bool) -> None:
@@ -72,7 +88,7 @@ async def _sweep(lab_: Lab, names: Sequence[str], slots: Slots, results: Results
 
 async def _play(lab_: Lab, scenario: Scenario, slots: Slots, results: Results) -> None:
     error: Exception | None = None
-    async with slots.busy:
+    async with slots.busy if scenario in scenarios.BUSY else slots.patient:
         try:
             await scenario(Case(lab_, namespace_of(scenario)))
         except Exception as failure:  # noqa: BLE001 - reported with the others

@@ -64,6 +64,8 @@ class RequestPlan:
 
     fault: Fault
     number: int
+    replicas: int = 1
+    """Operators at the same time; a kill hits the first."""
 
     @property
     def lasts(self) -> float:
@@ -72,7 +74,8 @@ class RequestPlan:
 
     def __str__(self) -> str:
         """As reports name it."""
-        return f"{self.fault} #{self.number}"
+        beside = f" of {self.replicas} operators" if self.replicas > 1 else ""
+        return f"{self.fault} #{self.number}{beside}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +123,18 @@ class Outage:
 
     until: float = 0.0
     code: int = 503
-    refused: list[float] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    """The paths of the requests."""
 
     def begin(self, seconds: float, code: int = 503) -> None:
         """From now on, for some seconds."""
         self.until, self.code = time.monotonic() + seconds, code
 
-    def answer(self) -> web.Response | None:
+    def answer(self, path: str) -> web.Response | None:
         """The refusal, while it lasts."""
-        now = time.monotonic()
-        if now >= self.until:
+        if time.monotonic() >= self.until:
             return None
-        self.refused.append(now)
+        self.refused.append(path)
         return _status(self.code, "Outage", "an outage made by the test")
 
 
@@ -165,6 +168,8 @@ class Proxy:
         self.seen: list[Seen] = []
         """Requests, watches left out."""
         self.fired_at: float | None = None
+        self.muted: str | None = None
+        """The resource of which no list is answered any more, and no watch tells anything."""
         self.watched: set[str] = set()
         """Resources of which a watch has been opened."""
 
@@ -188,14 +193,19 @@ class Proxy:
         await self._session.close()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        if refusal := self.outage.answer():
+        if refusal := self.outage.answer(request.path):
             return refusal
         try:
             return await self._pass_on(request)
         except aiohttp.ClientConnectorError:
             return _reset(request)  # there is no API server at the moment
 
+    def _mute(self, path: str) -> bool:
+        return self.muted is not None and path.endswith(f"/{self.muted}")
+
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+        if request.method == "GET" and self._mute(request.path):
+            await asyncio.sleep(3600)
         if "watch" in request.query:
             return await self._watch(request)
         now = time.monotonic()
@@ -290,6 +300,8 @@ class Proxy:
     async def _spoiled(self, path: str, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         plan = self._plan
         async for line in events:
+            if self._mute(path):
+                await asyncio.sleep(3600)
             fault = None
             if (
                 isinstance(plan, WatchPlan)

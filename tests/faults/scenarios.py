@@ -8,10 +8,12 @@ import json
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from evaljob.names import ANNOTATION_RESULT, job_name, summary_name
+from evaljob_operator import vigil
 from tests.faults.case import NAME, QUIET, Case, evaljob
 from tests.faults.history import condition, owner_of, record_of, violations
 from tests.plane.client import MERGE, Json
@@ -79,6 +81,31 @@ async def an_outage_costs_few_requests_and_no_restart(case: Case) -> None:
         await asyncio.sleep(15.5)
         assert len(case.proxy.outage.refused) <= 5 * 15
         await finish(case)
+
+
+async def five_minutes_of_503_cost_a_request_a_second(case: Case) -> None:
+    """At most, by whatever is asked for; no restart; then the end."""
+    async with case.running():
+        await case.submit(evaljob(NAME, ["slow", "one"]))
+        await until(case, lambda: bool(status(case)))
+        case.proxy.outage.begin(300.0)
+        await asyncio.sleep(300.5)
+        assert [(p, n) for p, n in Counter(case.proxy.outage.refused).items() if n > 300] == []
+        await finish(case)
+
+
+async def a_process_of_which_a_watch_is_stale_ends_by_itself(case: Case) -> None:
+    """Nobody answers what it asks about Jobs, everything else is answered: a new process has new connections."""
+    async with case.running():
+        operator = case.operator
+        assert operator is not None
+        await case.submit(evaljob(NAME, ["slow", "one"]))
+        await until(case, lambda: bool(status(case)))
+        case.proxy.muted = "jobs"
+        await until(case, lambda: operator.starts == 2, vigil.QUIET + 2 * vigil.STALE)
+        case.proxy.muted = None
+        assert f"{case.namespace}/jobs: nothing heard".encode() in operator.log.read_bytes()
+        await finish(case, starts=2)
 
 
 async def a_rotated_token_is_taken_up(case: Case) -> None:
@@ -424,31 +451,40 @@ ALONE: tuple[Scenario, ...] = (
     an_api_server_that_is_killed_and_comes_back,
     the_crd_removed_and_installed_again,
 )
-TOGETHER: tuple[Scenario, ...] = (
-    two_replicas,
+"""Nothing else can run on their plane."""
+LONG: tuple[Scenario, ...] = (
+    five_minutes_of_503_cost_a_request_a_second,
+    a_process_of_which_a_watch_is_stale_ends_by_itself,
+)
+"""Six minutes each."""
+PATIENT: tuple[Scenario, ...] = (
     an_outage_costs_few_requests_and_no_restart,
+    a_right_taken_away_is_named_and_waited_for,
+    a_quota_is_waited_for,
+    a_quota_that_stays_ends_at_the_pending_deadline,
+    out_of_time_it_keeps_what_has_finished_and_expires,
+    a_deleted_summary_is_made_again,
+    a_stopped_process_catches_up,
+    suspended_and_resumed_in_mid_run,
+)
+"""They wait more than they compute."""
+BUSY: tuple[Scenario, ...] = (
+    two_replicas,
     a_rotated_token_is_taken_up,
     an_evaljob_deleted_in_mid_run_leaves_nothing,
     deleted_and_made_again_under_the_same_name,
     a_job_deleted_by_hand_is_run_again,
     a_foreign_job_of_our_name_blocks_one_partition,
-    a_right_taken_away_is_named_and_waited_for,
-    a_quota_is_waited_for,
-    a_quota_that_stays_ends_at_the_pending_deadline,
-    out_of_time_it_keeps_what_has_finished_and_expires,
     a_namespace_can_go,
     an_edited_record_is_refused,
-    a_deleted_summary_is_made_again,
     a_pod_that_was_gone_before_it_was_read_is_a_loss,
     bad_results_are_refused_one_by_one,
     an_evicted_pod_is_replaced_and_not_counted,
     out_of_memory_is_named,
-    a_stopped_process_catches_up,
     a_small_evaljob_beside_a_giant_does_not_wait_for_it,
-    suspended_and_resumed_in_mid_run,
 )
 
 
-def names() -> dict[str, Scenario]:
-    """All scenarios by name."""
-    return {s.__name__: s for s in (*TOGETHER, *ALONE)}
+def names(*, long: bool) -> dict[str, Scenario]:
+    """All scenarios by name; the long ones only if wanted."""
+    return {s.__name__: s for s in (*(LONG if long else ()), *PATIENT, *BUSY, *ALONE)}

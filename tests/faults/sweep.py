@@ -22,11 +22,18 @@ Plans = Sequence[RequestPlan | WatchPlan]
 
 
 def request_plans(requests: int, *, thin: bool) -> list[RequestPlan]:
-    """Every request with every fault, or every request with one of them in turn."""
-    numbers = range(1, requests + 1)
+    """Every request with every fault, or every request with one of them in turn; then the same with two operators.
+
+    Two make about twice as many requests, in an order of their own: every third of these is hit.
+    """
+    numbers, of_two = range(1, requests + 1), range(1, 2 * requests, 3)
     if thin:
-        return [RequestPlan(fault, n) for n, fault in zip(numbers, itertools.cycle(Fault), strict=False)]
-    return [RequestPlan(fault, n) for fault in Fault for n in numbers]
+        alone = zip(itertools.cycle(Fault), numbers, strict=False)
+        return [*(RequestPlan(*a) for a in alone), RequestPlan(Fault.KILL_AFTER, requests, 2)]
+    plans = [RequestPlan(fault, n) for fault in Fault for n in numbers]
+    return plans + [
+        RequestPlan(fault, n, 2) for n, fault in zip(of_two, itertools.cycle(Fault), strict=False)
+    ]
 
 
 def watch_plans(*, thin: bool) -> list[WatchPlan]:
@@ -48,7 +55,7 @@ async def one(
     case = Case(lab_, namespace, plan, watch_seconds=_SCALED if watched else None)
     await case.plant_bystander()
     started = time.monotonic()
-    async with case.running():
+    async with case.running(replicas=plan.replicas if isinstance(plan, RequestPlan) else 1):
         if watched:
             await case.until(case.watching)
         await case.submit(evaljob(NAME, DATASETS))
@@ -65,8 +72,8 @@ class Slots:
 
     @classmethod
     def of(cls, jobs: int) -> "Slots":
-        """So many cases that compute, and as many that wait."""
-        return cls(asyncio.Semaphore(jobs), asyncio.Semaphore(jobs))
+        """So many cases that compute, and four times as many that wait."""
+        return cls(asyncio.Semaphore(jobs), asyncio.Semaphore(4 * jobs))
 
 
 async def run(
