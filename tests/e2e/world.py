@@ -151,7 +151,10 @@ def _install(world: World) -> None:
     repository, _, tag = world.images["operator"].rpartition(":")
     values = {
         "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
-        "runner": {"images": {"transformers": world.images["runner-cpu"], "openai": world.images["runner"]}},
+        "runner": {
+            "images": {"transformers": world.images["runner-cpu"], "openai": world.images["runner"]},
+            "allowedMetadata": ["example.com/"],
+        },
         "watchNamespaces": [NAMESPACE],
         # All that a careful installation switches on: every other test must pass with it.
         "security": {"admissionPolicy": True, "networkPolicies": True},

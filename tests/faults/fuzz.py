@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from evaljob.names import Condition
 from tests.faults.case import LIMIT, Case, evaljob, lab
-from tests.faults.history import violations
+from tests.faults.history import History, violations
 from tests.plane.client import Json, StatusError
 from tests.plane.plane import OPERATOR, Options, plane
 from tests.schemas import SPEC, changed
@@ -27,7 +27,7 @@ POLICY = "ValidatingAdmissionPolicy"
 """In the words of the API server, where one refuses a Job."""
 GOOD = "good-"
 AT_ONCE = 8
-"""EvalJobs that are submitted at the same time."""
+"""EvalJobs that wait for their answer at the same time."""
 _LABELS = {"kueue.x-k8s.io/queue-name": "q", "team": "x", "evaljob.dev/name": "other"}
 _ANNOTATIONS = {
     "evaljob.dev/retry-failed": "1",
@@ -48,7 +48,7 @@ class Report:
     unanswered: list[str] = field(default_factory=list)
     """Accepted, and the operator never said anything."""
     good_s: list[float] = field(default_factory=list)
-    """How long small, good EvalJobs beside them took."""
+    """How long small, good EvalJobs beside them took, one after the other."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -89,6 +89,29 @@ def _small(spec: Json) -> Json:
     return spec
 
 
+class Answers:
+    """What the operator has said of each EvalJob so far, gone ones too."""
+
+    def __init__(self, history: History) -> None:
+        self._steps = history.steps
+        self._read = 0
+        self._said: dict[str, dict[str, str]] = {}
+
+    def all(self) -> dict[str, dict[str, str]]:
+        """By name: the last status of each condition."""
+        for step in self._steps[self._read :]:
+            if step.kind == "EvalJob":
+                said = self._said.setdefault(step.change.obj["metadata"]["name"], {})
+                found = step.change.obj.get("status", {}).get("conditions", ())
+                said.update({c["type"]: c["status"] for c in found})
+        self._read = len(self._steps)
+        return self._said
+
+    def of(self, name: str, condition: Condition) -> str:
+        """One of them; "" for nothing."""
+        return self.all().get(name, {}).get(condition, "")
+
+
 async def run(count: int, number: int) -> Report:
     """Submit them all, good ones between them, and see what comes of it."""
     bodies, report = drawn(count, number), Report()
@@ -96,73 +119,53 @@ async def run(count: int, number: int) -> Report:
         running.install([NAMESPACE], policy=True)
         async with lab(running) as lab_:
             case = Case(lab_, NAMESPACE)
+            answers = Answers(case.history)
             async with case.running():
                 await case.until(case.watching)
-                report.good_s.append(await _good(case, "alone"))
-                submitting = asyncio.create_task(_submit_all(case, bodies, report))
-                report.good_s += await asyncio.gather(*(_later(case, i) for i in range(1, 4)))
+                report.good_s.append(await _good(case, answers))
+                submitting = asyncio.create_task(_submit_all(case, answers, bodies, report))
+                while not submitting.done():
+                    report.good_s.append(await _good(case, answers))
                 await submitting
-                report.good_s.append(await _good(case, "last"))
-                await _answers(case, report)
+                report.good_s.append(await _good(case, answers))
                 report.problems += _problems(case, report)
+    said = [(name, s.get(Condition.ACCEPTED)) for name, s in answers.all().items()]
+    report.unanswered = sorted(name for name, accepted in said if not accepted)
+    report.run = sum(accepted == "True" and not name.startswith(GOOD) for name, accepted in said)
     return report
 
 
-async def _submit_all(case: Case, bodies: list[Json], report: Report) -> None:
+async def _submit_all(case: Case, answers: Answers, bodies: list[Json], report: Report) -> None:
+    """The next one when one has its answer: it is not about how much the API server can do at once."""
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def submit(body: Json) -> None:
         async with slots:
             try:
                 await case.submit(body)
-                report.accepted += 1
             except StatusError as error:
                 if error.status not in (400, 422):
                     raise
                 report.refused += 1
+            else:
+                report.accepted += 1
+                await case.until(lambda: bool(answers.of(body["metadata"]["name"], Condition.ACCEPTED)))
 
     await asyncio.gather(*map(submit, bodies))
 
 
-async def _later(case: Case, seconds: int) -> float:
-    await asyncio.sleep(seconds)
-    return await _good(case, str(seconds))
-
-
-async def _good(case: Case, name: str) -> float:
+async def _good(case: Case, answers: Answers) -> float:
     """A small, good EvalJob; how long it takes.
 
     Raises:
         AssertionError: it does not come to its end.
     """
     started = time.monotonic()
-    await case.submit(evaljob(GOOD + name, ["one"]))
-    done = await case.until(lambda: _said(case, GOOD + name, Condition.COMPLETE) == "True")
-    assert done, f"{GOOD}{name} is not complete within {LIMIT} s"
+    made = await case.submit(evaljob("", ["one"]) | {"metadata": {"generateName": GOOD}})
+    name = made["metadata"]["name"]
+    done = await case.until(lambda: answers.of(name, Condition.COMPLETE) == "True")
+    assert done, f"{name} is not complete within {LIMIT} s"
     return round(time.monotonic() - started, 1)
-
-
-def _said(case: Case, name: str, condition: Condition) -> str:
-    """What the last status of an EvalJob says of a condition; "" for nothing."""
-    found = ""
-    for change in case.history.of("EvalJob"):
-        if change.obj["metadata"]["name"] == name:
-            said = change.obj.get("status", {}).get("conditions", ())
-            found = next((c["status"] for c in said if c["type"] == condition), found)
-    return found
-
-
-async def _answers(case: Case, report: Report) -> None:
-    """Wait until each has its answer; some are deleted soon after their end, as they ask for."""
-
-    def answers() -> dict[str, str]:
-        names = {c.obj["metadata"]["name"] for c in case.history.of("EvalJob")}
-        return {n: _said(case, n, Condition.ACCEPTED) for n in names}
-
-    await case.until(lambda: all(answers().values()))
-    found = answers()
-    report.unanswered = sorted(name for name, said in found.items() if not said)
-    report.run = sum(said == "True" and not name.startswith(GOOD) for name, said in found.items())
 
 
 def _problems(case: Case, report: Report) -> list[str]:
