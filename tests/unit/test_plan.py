@@ -276,6 +276,15 @@ class TestRunner:
         assert {e.name: e.value for e in found.env} == {"A": "3", "B": "2"}
         assert found.node_selector == {"gpu": "h100", "zone": "b"}
 
+    def test_what_the_chart_gives_needs_nobody_s_leave(self) -> None:
+        chart = RunnerPod.model_validate(
+            {
+                "labels": {"team": "x"},
+                "volumes": [{"name": "v", "mountPath": "/v", "secret": {"secretName": "proxy"}}],
+            }
+        )
+        assert pod({}, settings=SETTINGS.model_copy(update={"runner": chart})).labels == {"team": "x"}
+
     def test_volumes_merge_by_name_and_affinity_by_field(self) -> None:
         def volume(name: str, path: str) -> dict[str, Any]:
             return {"name": name, "mountPath": path, "configMap": {"name": "c"}}

@@ -217,7 +217,7 @@ def _complete(model: Model, common: RunnerPod, settings: Settings) -> Model:
         )
     wanted = merged(common, model.runner)
     chosen = merged(settings.runner, wanted)
-    _refuse_pod(model, chosen, settings)
+    _refuse_pod(model, wanted, settings)
     resources = _with_defaults(wanted.resources, settings.runner.resources)
     _refuse_few_gpus(model, resources)
     image = chosen.image or settings.images.get(model.backend)
