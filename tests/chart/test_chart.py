@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -338,3 +339,14 @@ def test_every_value_is_explained() -> None:
         at = next(i for i, line in enumerate(lines) if line.startswith(f"{name}:"))
         below = lines[at + 1 : at + 2] if at + 1 < len(lines) else []
         assert lines[at - 1].startswith("#") or below[0].lstrip().startswith("#"), name
+
+
+def test_the_chart_s_readme_has_every_value() -> None:
+    values: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
+    names = {
+        f"{name}.{below}" if below else name
+        for name, value in values.items()
+        for below in (value if isinstance(value, dict) and name != "resources" else ("",))
+    }
+    named = set(re.findall(r"`([\w.]+)`", (CHART / "README.md").read_text()))
+    assert names - named == set()
