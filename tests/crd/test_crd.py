@@ -389,7 +389,7 @@ REFUSED: dict[str, tuple[Manifest, tuple[str, ...]]] = {
         {"runner": {"securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}},
         ("unknown field", "spec.runner.securityContext.capabilities"),
     ),
-    "the users of the node": ({"runner": {"hostUsers": True}}, ("spec.runner.hostUsers", "supported values: false")),
+    "the users of the node": ({"runner": {"hostUsers": True}}, ("runner.hostUsers", 'supported values: "false"')),
     "pods of another namespace": (
         {
             "runner": {
