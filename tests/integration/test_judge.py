@@ -3,9 +3,12 @@
 import io
 import json
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -101,7 +104,7 @@ def test_a_judge_scores_and_the_log_holds_what_it_was_asked_and_said(tmp_path: P
     assert results.decode(results.encode(found)) == found
     assert state(found) == (6, 3)
     assert (found.metrics[0].key, found.metrics[0].binary) == ("llm_judge", False)
-    assert found.provenance["llm_judge"].startswith("judge-1 sha256:")
+    assert found.provenance["judge:llm_judge"].startswith("judge-1 sha256:")
     assert (found.tokens.judge_prompt, found.tokens.judge_output) == (6 * 7, 6 * 8)
     by_id = {line["id"]: line["scores"]["llm_judge"] for line in partition.scores()}
     assert (by_id["1"]["value"], by_id["1"]["explanation"]) == (0, "I")
@@ -136,20 +139,41 @@ def test_a_sample_without_an_answer_has_the_lowest_score_and_is_not_asked_about(
     assert len(script.requests) == 3
 
 
+def test_a_judge_is_asked_only_where_a_comparison_fails(tmp_path: Path) -> None:
+    changed = judged({"unless": "exact_match"})
+    changed["metrics"].append({"name": "exact_match"})
+    script = Script(answer="GRADE: P")
+    with serve(script) as url:
+        partition = Partition(tmp_path, url, task=changed)
+        found = partition.run()
+        partition.run()
+    assert len(script.requests) == 3
+    assert found.subsets[0].stats[0].total == 4.5 * found.metrics[0].unit
+    settled = partition.scores()[0]["scores"]["llm_judge"]
+    assert (settled["value"], settled["explanation"]) == (1, "exact_match is 1")
+
+
 def test_no_later_attempt_asks_the_judge_again(tmp_path: Path) -> None:
-    """The first attempt dies before its last answer, when all others may have been judged."""
+    """The first attempt dies before its last answer; a judgement that came after the last but one is not logged."""
+    script = Script("judge")
+
+    def served(count: int) -> bool:
+        return len(script.requests) == count and not script.in_flight
 
     def dies(question: str) -> str:
+        number = int(question[1:])
+        while number and not served(number):
+            time.sleep(0.01)
         if question == "q5":
             raise KeyboardInterrupt
         return question
 
-    script = Script("judge")
     with serve(script) as url:
         partition = Partition(tmp_path, url, answer=dies, openai={"maxConcurrency": 1})
         with pytest.raises(KeyboardInterrupt):
             partition.run()
         known = {line["id"] for line in partition.scores()}
+        assert len(known) >= 3
         before = len(script.requests)
         partition.answer = lambda q: q
         found = partition.run()
@@ -181,7 +205,7 @@ def test_another_judge_scores_again_and_asks_no_model(tmp_path: Path, change: di
         assert len(script.requests) == 12
         assert other.model.asked == []
         assert found.subsets == first.subsets
-        assert found.provenance["llm_judge"] != first.provenance["llm_judge"]
+        assert found.provenance["judge:llm_judge"] != first.provenance["judge:llm_judge"]
         Partition(tmp_path, url, attempts=2).run(score_only=True)
     assert len(script.requests) == 12
 
@@ -289,19 +313,32 @@ def test_a_judge_is_asked_by_as_many_requests_as_it_takes(tmp_path: Path) -> Non
     assert script.most_in_flight == 3
 
 
+@dataclass
+class Gated(Script):
+    """Answers no request before the gate is open."""
+
+    gate: Event = field(default_factory=Event)
+    waited: list[bool] = field(default_factory=list)
+
+    @contextmanager
+    def serving(self, request: dict[str, Any]) -> Iterator[int]:
+        with super().serving(request) as before:
+            self.waited.append(self.gate.wait(10))
+            yield before
+
+
 def test_the_model_goes_on_while_the_judge_thinks(tmp_path: Path) -> None:
-    seen: list[int] = []
+    script = Gated("judge")
 
     def answer(question: str) -> str:
-        seen.append(len(script.requests))
+        if question == "q5":
+            script.gate.set()
         return question
 
-    script = Script("slow", answer="GRADE: C", delay=0.2)
     with serve(script) as url:
-        Partition(tmp_path, url, answer=answer).run()
-    assert len(seen) == 6
-    assert len(script.requests) == 6
-    assert seen[-1] < 6
+        found = Partition(tmp_path, url, answer=answer).run()
+    assert state(found) == (6, 3)
+    assert script.waited == [True] * 6
 
 
 def test_messages_of_a_rubric_are_sent_as_they_are(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ PROGRAM = {"program": "{{ answer }}", "tests": "{{ a }}"}
 EXTRACT: dict[str, Any] = {"extract": {"x": [{"strip": {}}]}}
 
 
+JUDGE = {"name": "gpt", "prompt": "{{ answer }}", "extract": "x", "labels": {"C": 1, "I": 0}}
+
+
 def said(task: dict[str, Any], **metric: Any) -> str | None:  # noqa: ANN401 - any field
     return problem(Task.model_validate({**task, "metrics": [{"primary": True, **metric}]}))
 
@@ -35,6 +38,13 @@ def said(task: dict[str, Any], **metric: Any) -> str | None:  # noqa: ANN401 - a
         (TASK, {"name": "f1_macro", "args": {"labels": "a|b"}}, "counts what a pipeline finds: needs extract"),
         (TASK, {"name": "code_exec"}, "program and tests: needed by code_exec, and only there"),
         (TASK, {"name": "contains"} | PROGRAM, "program and tests: needed by code_exec, and only there"),
+        (TASK | EXTRACT, {"name": "contains", "judge": JUDGE}, "judge: needed by llm_judge, and only there"),
+        (TASK, {"name": "llm_judge"}, "judge: needed by llm_judge, and only there"),
+        (
+            TASK | EXTRACT,
+            {"name": "llm_judge", "judge": JUDGE | {"unless": "llm_judge"}},
+            "judge.unless: 'llm_judge': must be a metric that compares to 0 or 1 (none here)",
+        ),
         (TASK, {"name": "contains", "args": {"case": "no"}}, "unknown args case; known: ignore_case"),
         (
             TASK,

@@ -85,7 +85,7 @@ def test_extraction(steps: list[dict[str, Any]], answer: str, found: object) -> 
 
 def scored(metric: dict[str, Any], output: str, target: str) -> float:
     scorer = Scorer(task(metrics=[metric | {"primary": True}], extract={"j": [{"json": {}}]}))
-    (score,) = scorer.score(line(output, target=target))[1].scores.values()
+    (score,) = scorer.scores(line(output, target=target)).scores.values()
     return score.value
 
 
@@ -133,7 +133,7 @@ def weighed(metric: str, target: int, *choices: tuple[str, float]) -> float:
         Choice(text=t, sum=s, tokens=1, characters=len(t), bytes=len(t.encode()), greedy=False)
         for t, s in choices
     ]
-    return scorer.score(line(target=str(target), logprobs=logs))[1].scores[metric].value
+    return scorer.scores(line(target=str(target), logprobs=logs)).scores[metric].value
 
 
 def test_acc_takes_the_likeliest_and_the_first_of_equals() -> None:
@@ -156,7 +156,8 @@ def test_no_answer_is_what_the_primary_pipeline_does_not_find_and_counts_the_flo
             metrics=[{"name": "exact_match", "extract": "n", "primary": True}, {"name": "contains"}],
         )
     )
-    outcome, scores = scorer.score(line("seven", target="seven"))
+    finished = line("seven", target="seven")
+    outcome, scores = scorer.outcome(finished), scorer.scores(finished)
     assert outcome is Outcome.NO_ANSWER
     assert {k: s.value for k, s in scores.scores.items()} == {"exact_match,n": 0, "contains": 1}
 
@@ -164,10 +165,10 @@ def test_no_answer_is_what_the_primary_pipeline_does_not_find_and_counts_the_flo
 def test_a_truncated_answer_is_scored_as_it_is_and_an_overflow_at_the_floor() -> None:
     scorer = Scorer(task())
     assert (
-        scorer.score(line("Paris", target="Paris", outcome=Outcome.TRUNCATED))[1].scores["contains"].value
-        == 1
+        scorer.scores(line("Paris", target="Paris", outcome=Outcome.TRUNCATED)).scores["contains"].value == 1
     )
-    outcome, scores = scorer.score(line("", target="", outcome=Outcome.CONTEXT_OVERFLOW))
+    finished = line("", target="", outcome=Outcome.CONTEXT_OVERFLOW)
+    outcome, scores = scorer.outcome(finished), scorer.scores(finished)
     assert outcome is Outcome.CONTEXT_OVERFLOW
     assert scores.scores["contains"].value == 0
 

@@ -37,6 +37,11 @@ class Kind:
     """How the number is made of the scores of samples. MacroF1 is of the labels in args.labels (`a|b|c`)."""
 
     @property
+    def compares(self) -> bool:
+        """Whether it gives an answer 0 or 1 at once."""
+        return self.binary and not (self.executes or self.judged or self.labelled)
+
+    @property
     def labelled(self) -> bool:
         """Whether labels are counted."""
         return self.aggregation is Aggregation.MACRO_F1
@@ -139,8 +144,18 @@ def _misfits(metric: Metric, kind: Kind, task: Task) -> tuple[tuple[bool, str], 
             f"scores one answer of each sample, not with turns {task.turns}",
         ),
         ((metric.judge is not None) != kind.judged, "judge: needed by llm_judge, and only there"),
+        _unless_misfit(metric, task),
         (passes and not binary(metric), "reduce.passAtK needs a metric whose scores are 0 or 1"),
     )
+
+
+def _unless_misfit(metric: Metric, task: Task) -> tuple[bool, str]:
+    unless = metric.judge.unless if metric.judge else None
+    known = [m.key for m in task.metrics if (k := KINDS.get(m.name)) and k.compares]
+    turns = "" if task.turns is Turns.LAST else f", and not with turns {task.turns}"
+    wrong = unless is not None and (unless not in known or bool(turns))
+    names = ", ".join(known) or "none here"
+    return wrong, f"judge.unless: {unless!r}: must be a metric that compares to 0 or 1 ({names}){turns}"
 
 
 def _names(request: RequestType) -> str:

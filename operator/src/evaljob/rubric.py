@@ -57,6 +57,13 @@ class Rubric(Frozen):
     """The score of each verdict; any other is none. Upper and lower case are the same."""
     scale: Scale | None = None
     """Or: the verdict is a number, which is the score."""
+    unless: Annotated[str, Field(min_length=1, max_length=127)] | None = None
+    """Key of a metric that compares: where its score is 1, this one is the highest, and nobody is asked."""
+
+    @property
+    def highest(self) -> float:
+        """The best score."""
+        return self.scale.max if self.scale else max((self.labels or {}).values(), default=0.0)
 
     @property
     def lowest(self) -> float:

@@ -106,7 +106,8 @@ class _Case:
             return f"{who}: the server's filter took its answer"
         rubric = self.question.rubric
         wanted = f"extract {rubric.extract} finds none ({rubric.wanted})"
-        return f"{who}: {wanted} in {said.output[-200:]!r}, nor in {TRIES - 1} answers before"
+        advice = "mend judge.prompt or the pipeline; the sample log has all that it said"
+        return f"{who}: {wanted} in {said.output[-200:]!r}, its last of {TRIES} answers: {advice}"
 
 
 class Judges:

@@ -125,9 +125,10 @@ class Recorder:
                     yield Scored(entry, line, line.outcome, scores, from_log=False)
             return
         ahead: deque[tuple[Entry, InferenceLine]] = deque()
+        room = AHEAD if self._prepared.scorer.takes_time else 0
         for pair in self._begun():
             ahead.append(pair)
-            if len(ahead) > AHEAD:
+            if len(ahead) > room:
                 yield from self._counted(*ahead.popleft())
         while ahead:
             yield from self._counted(*ahead.popleft())

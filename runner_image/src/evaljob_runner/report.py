@@ -83,7 +83,7 @@ def _judges(planned: PlannedDataset) -> dict[str, str]:
     known = {judge.name: judge for judge in planned.judges}
     judged = ((metric.key, metric.judge) for metric in planned.task.metrics)
     return {
-        key: f"{judge.openai.model[:MODEL_MAX]} sha256:{identity(judge, rubric.to_json())[:12]}"
+        f"judge:{key}": f"{judge.openai.model[:MODEL_MAX]} sha256:{identity(judge, rubric.to_json())[:12]}"
         for key, rubric in judged
         if rubric and (judge := known[rubric.name])
     }

@@ -409,6 +409,8 @@ def without_words(line: ScoreLine) -> ScoreLine:
         turns = score.turns and [bare(turn) for turn in score.turns]
         return score.model_copy(update={"judgement": judgement, "turns": turns})
 
+    if next(line.judgements, None) is None:
+        return line
     return line.model_copy(update={"scores": {key: bare(score) for key, score in line.scores.items()}})
 
 

@@ -134,10 +134,6 @@ class Scorer:
         self.memory = max((e.memory for e in self._executions.values()), default=None)
         """Bytes that one process of an execution may take; None where no metric executes anything."""
 
-    def score(self, line: InferenceLine, made: Made | None = None) -> tuple[Outcome, ScoreLine]:
-        """How a finished answer ended, and its scores, of which some may be there."""
-        return self.outcome(line), self.scores(line, made)
-
     def outcome(self, line: InferenceLine) -> Outcome:
         """How a finished answer ended."""
         outcome = line.outcome
@@ -158,8 +154,13 @@ class Scorer:
         return [
             Question(self._metrics[key], judging, line, found[key], [a.accepted for a in answers])
             for key, judging in self._judged.items()
-            if any(answer is not None for answer in found[key])
+            if any(answer is not None for answer in found[key]) and not self._settled(key, line)
         ]
+
+    def _settled(self, key: str, line: InferenceLine) -> bool:
+        """Whether another metric makes a judge's verdict needless."""
+        rubric = self._metrics[key].judge
+        return bool(rubric and rubric.unless and self._score(self._metrics[rubric.unless], line).value == 1)
 
     def executed(self, line: InferenceLine) -> dict[str, Score]:
         """The scores of a finished answer by metrics that execute programs; safe in many threads."""
@@ -246,6 +247,9 @@ class Scorer:
         )
 
     def _verdict(self, metric: Metric, found: Json, answer: _Answer, line: InferenceLine) -> Verdict:
+        if metric.judge:
+            # What was judged is made already.
+            return Verdict(metric.judge.highest, f"{metric.judge.unless} is 1")
         if metric.key in self._executions:
             where = f"sample {line.id}"
             return self._executions[metric.key].verdict(found, line.doc or {}, where)
