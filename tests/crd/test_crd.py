@@ -140,6 +140,12 @@ ACCEPTED: dict[str, Manifest] = {
     "each turn of a conversation": own_task(
         requestType="Chat", prompt=None, messages="{{ m }}", turns="EveryWithGold"
     ),
+    "several right choices": own_task(
+        requestType="LogLikelihood",
+        choices={"values": ["A", "B"]},
+        references="{{ r }}",
+        metrics=[{"name": "mc2", "primary": True}],
+    ),
     "inline samples": {"datasets": [dataset(source=None, inline={"jsonl": '{"q": 1}'})]},
     "any display name": {"models": [model(displayName="[basene][chat-128k] Qwen2-72B-Instruct 模型 🦙")]},
     "253 characters of display name": {"datasets": [dataset(displayName="名" * 253)]},
@@ -306,9 +312,9 @@ REFUSED: dict[str, tuple[Manifest, tuple[str, ...]]] = {
         own_task(requestType="Chat", prompt=None, messages="{{ m }}", description="x"),
         ("taskSpec", "description: only with requestType Generate or LogLikelihood"),
     ),
-    "several right choices": (
-        own_task(requestType="LogLikelihood", choices={"values": ["A", "B"]}, references="{{ r }}"),
-        ("taskSpec", "references: only with requestType Generate or Chat"),
+    "several right texts": (
+        own_task(requestType="LogLikelihoodRolling", prompt=None, references="{{ r }}"),
+        ("taskSpec", "references: only with requestType Generate, Chat or LogLikelihood"),
     ),
     "a prompt before a text to weigh": (
         own_task(requestType="LogLikelihoodRolling"),

@@ -9,6 +9,7 @@ import pytest
 
 from evaljob import result as results
 from evaljob.backends import PromptFormat
+from evaljob.corpus import CORPORA
 from evaljob.requests import RequestType
 from evaljob.result import PartitionResult
 from evaljob_runner.assignment import Assignment
@@ -27,8 +28,11 @@ def evaluated(on: Assignment, backend: ScriptedBackend) -> PartitionResult:
 
 
 def primary(found: PartitionResult) -> float:
-    """The mean over all subsets of the primary metric."""
+    """The primary metric over all subsets, from 0 to 1."""
     i, metric = next((i, m) for i, m in enumerate(found.metrics) if m.primary)
+    if corpus := CORPORA.get(metric.aggregation):
+        (subset,) = found.subsets
+        return corpus.score(subset.ngrams[metric.key]) / 100
     states = [subset.stats[i] for subset in found.subsets]
     value = sum(states[1:], start=states[0]).value(metric.unit)
     assert value is not None
@@ -48,10 +52,11 @@ def answering(task: str, which: str) -> ScriptedBackend:
 
 
 def weighing(task: str, *, right: bool) -> ScriptedBackend:
-    """A model for which one choice of each row is certain: the right one, or the next."""
+    """A model for which one choice of each row is certain: a right one, or a wrong one."""
     favoured: Mapping[str, str] = {}
     for prompt in prompts(task, PromptFormat.CHAT):
-        index = (int(prompt.target) + (not right)) % len(prompt.choices)
+        accepted = {int(prompt.target), *map(int, prompt.references)}
+        index = next(i for i, _ in enumerate(prompt.choices) if (i in accepted) == right)
         favoured = {**favoured, prompt.messages[-1]["content"]: prompt.delimiter + prompt.choices[index]}
 
     def weight(context: str, continuation: str) -> float:
@@ -71,7 +76,7 @@ def test_right_answers_score_one_and_wrong_ones_do_not(task: str, tmp_path: Path
     for which in ("right", "wrong"):
         backend = weighing(task, right=which == "right") if weighs else answering(task, which)
         scores[which] = primary(evaluated(work(task, CHAT, tmp_path / which), backend))
-    assert scores["right"] == 1
+    assert scores["right"] == pytest.approx(1)
     assert scores["wrong"] < 0.3
 
 

@@ -1,10 +1,15 @@
 """Metrics of libraries, and the process that compares mathematics."""
 
+import random
 import sys
 import time
 
 import pytest
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
 
+from evaljob.corpus import CORPORA, added
+from evaljob.metrics import KINDS
 from evaljob.scoring import Metric
 from evaljob_runner.metrics import REGISTRY, instructions, mathematics
 from evaljob_runner.metrics.base import Compare
@@ -195,3 +200,27 @@ def test_instructions_are_weighed_one_by_one() -> None:
     weight = REGISTRY["ifeval_instruction_strict"].weight
     assert weight is not None
     assert weight(target) == 2
+
+
+@pytest.mark.parametrize("references", [1, 3])
+@pytest.mark.parametrize("name", ["bleu", "chrf"])
+def test_the_counts_of_samples_make_sacrebleus_score_of_the_corpus(name: str, references: int) -> None:
+    """40 answers of random words, some empty, some short, against one or three references."""
+    draw = random.Random(references)  # noqa: S311 - no secret
+    words = ["the", "cat", "sat", "on", "a", "mat", "today,", "ist", "北京", "5.4", "don't"]
+
+    def text(shortest: int) -> str:
+        return " ".join(draw.choices(words, k=draw.randint(shortest, 12)))
+
+    answers = [text(0) for _ in range(40)]
+    wanted = [[text(1) for _ in range(references)] for _ in answers]
+    count = REGISTRY[name].count
+    assert count is not None
+    counts: tuple[int, ...] = ()
+    for answer, targets in zip(answers, wanted, strict=True):
+        counts = added(counts, count(Metric(name=name))(answer, targets))
+    corpus = CORPORA[KINDS[name].aggregation]
+    library = {"bleu": BLEU, "chrf": CHRF}[name]()
+    expected = library.corpus_score(answers, [list(stream) for stream in zip(*wanted, strict=True)]).score
+    assert corpus.possible(counts)
+    assert corpus.score(counts) == pytest.approx(expected, rel=1e-12)

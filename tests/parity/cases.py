@@ -25,7 +25,7 @@ PRECISION, LOG_PRECISION = 1e-9, 1e-6
 
 
 Kind = Literal["generate", "choose", "weigh"]
-KINDS: dict[str, Kind] = {"mc": "choose", "letters": "choose", "pages": "weigh"}
+KINDS: dict[str, Kind] = {"mc": "choose", "true": "choose", "letters": "choose", "pages": "weigh"}
 """Of the tasks that are no generation. What is weighed are whole texts, behind each other in windows."""
 Format = Literal["Text", "Chat", "Turns"]
 """Turns: with the chat template, each example as a turn of the user and one of the assistant."""
@@ -53,7 +53,8 @@ class Case:
 
     def __str__(self) -> str:
         """As a report names it."""
-        return f"{self.model.name}/{self.data}/{self.kind}/{self.shots}-shot/{self.format}"
+        kind = "corpus" if self.task == "corpus" else self.kind
+        return f"{self.model.name}/{self.data}/{kind}/{self.shots}-shot/{self.format}"
 
     @property
     def chat(self) -> bool:
@@ -68,7 +69,7 @@ class Case:
     @property
     def precision(self) -> float:
         """How near metrics must be, relative to their value."""
-        return LOG_PRECISION if self.kind == "weigh" else PRECISION
+        return LOG_PRECISION if self.task in ("pages", "true") else PRECISION
 
     def ours(self) -> Task:
         """The task in our language."""
@@ -96,6 +97,7 @@ def tiny(scratch: Path) -> list[Case]:
     found = [Case(model, *names, shots, kind, None) for names, (shots, kind) in product(sets, formats)]
     found += [Case(model, *names, 5, "Turns", None) for names in sets[:2]]
     found += [Case(model, "pages", "gsm-pages", 0, kind, None) for kind in ("Text", "Chat")]
+    found += [Case(model, "corpus", "gsm", 0, "Text", None), Case(model, "true", "mc-true", 2, "Text", None)]
     short = _short(scratch, 52)
     return [
         *found,
@@ -136,8 +138,18 @@ def write_data(out: Path, prepared: Path | None) -> None:
         if source.stem == "capitals":
             rows = [row | {"question": f"What is the capital of {row['name']}?"} for row in rows]
         _write(out / source.stem, dev=rows[:DEV], test=rows[DEV:])
+        if source.stem == "mc":
+            true = list(map(_true_and_false, rows))
+            _write(out / "mc-true", dev=true[:DEV], test=true[DEV:])
         if source.stem in PAGES:
             _write(out / f"{source.stem}-pages", test=list(_pages(rows)))
+
+
+def _true_and_false(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A question with choices in TruthfulQA's schema: the right one and the next count as true, and stand first."""
+    choices, right = row["choices"], row["answer"]
+    labels = [1, 1, *(0 for _ in choices[2:])]
+    return {**row, "mc2_targets": {"choices": choices[right:] + choices[:right], "labels": labels}}
 
 
 def _pages(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:

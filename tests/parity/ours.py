@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evaljob.backends import Device, Dtype
+from evaljob.corpus import CORPORA
 from evaljob.result import PartitionResult
 from evaljob.spec import Model
 from evaljob_runner.backends.base import GenerateRequest, LogLikelihoodRequest, token_ids
@@ -105,15 +106,18 @@ def _sample(case: Case, line: Mapping[str, Any], asked: tuple[Ids, ...], scores:
         (choice["sum"], None if case.kind == "weigh" else choice["greedy"])
         for choice in request.get("logprobs", ())
     )
-    values = {name: float(score["value"]) for name, score in scores.items()}
+    values = {name: float(score["value"]) for name, score in scores.items() if "counts" not in score}
     overflow = line["outcome"] == "ContextOverflow"
     return Sample(asked, request.get("output"), weights, values, overflow=overflow)
 
 
 def _metrics(result: PartitionResult) -> dict[str, tuple[float, float | None]]:
     (subset,) = result.subsets
-    found = {}
+    found: dict[str, tuple[float, float | None]] = {}
     for metric, stat in zip(result.metrics, subset.stats, strict=True):
+        if corpus := CORPORA.get(metric.aggregation):
+            found[metric.key] = corpus.score(subset.ngrams[metric.key]), None
+            continue
         estimate = metric.estimate(stat)
         assert estimate is not None
         found[metric.key] = estimate.value, estimate.stderr

@@ -13,6 +13,9 @@ from typing import Any
 from tests.parity.cases import Case
 from tests.parity.compare import Ids, Run, Sample
 
+OF_THE_CORPUS = ("bleu", "chrf")
+"""What lm-eval logs of these for a sample is no number."""
+
 
 def pretend_vllm(folder: Path) -> None:
     """Let lm-eval find vLLM's CPU build, which has another distribution's name: it asks for `vllm`."""
@@ -101,13 +104,13 @@ def run(case: Case, lm: Any, data: Path) -> Run:  # noqa: ANN401 - as above
     with recorded(lm) as asked:
         found = simple_evaluate(
             lm,
-            tasks=[case.theirs(data)],
+            tasks=[_configured(case, data)],
             num_fewshot=case.shots,
             limit=case.limit,
             apply_chat_template=case.chat,
             fewshot_as_multiturn=case.format == "Turns",
             task_manager=TaskManager(include_defaults=False),
-            bootstrap_iters=1,  # 0 would leave the analytic errors out too
+            bootstrap_iters=2,  # 0 would leave the analytic errors out too
         )
     samples: dict[int, Sample] = {}
     for row in found["samples"][case.data]:
@@ -115,7 +118,15 @@ def run(case: Case, lm: Any, data: Path) -> Run:  # noqa: ANN401 - as above
         if before := samples.get(row["doc_id"]):
             mine = Sample(mine.ids, mine.output, mine.weights, {**before.scores, **mine.scores})
         samples[row["doc_id"]] = mine
-    return Run(samples, _metrics(found["results"][case.data]))
+    return Run(samples, _metrics(found["results"][case.data], case))
+
+
+def _configured(case: Case, data: Path) -> dict[str, Any]:
+    if case.task != "true":
+        return case.theirs(data)
+    from lm_eval.tasks.truthfulqa.utils import process_results_mc2
+
+    return case.theirs(data) | {"process_results": process_results_mc2}
 
 
 def _sample(row: Mapping[str, Any], asked: Asked, case: Case, lm: Any) -> Sample:  # noqa: ANN401 - as above
@@ -126,23 +137,26 @@ def _sample(row: Mapping[str, Any], asked: Asked, case: Case, lm: Any) -> Sample
         scores["bits_per_byte"] /= math.log(2)
         ids = asked.windows_of(len(lm.tok_encode(arguments[0][0])))
         return Sample(ids, None, ((float(row["resps"][0][0]), None),), scores)
-    scores = {_key(name, row["filter"]): float(row[name]) for name in row["metrics"]}
+    wanted = (name for name in row["metrics"] if name not in OF_THE_CORPUS)
+    scores = {_key(name, row["filter"], case): float(row[name]) for name in wanted}
     if case.kind == "generate":
         return Sample(asked.ids[arguments[0][0],], row["resps"][0][0], (), scores)
     ids = tuple(ids for texts in arguments for ids in asked.ids[texts])
     return Sample(ids, None, tuple((float(r[0][0]), bool(r[0][1])) for r in row["resps"]), scores)
 
 
-def _key(metric: str, pipeline: str) -> str:
+def _key(metric: str, pipeline: str, case: Case) -> str:
     """lm-eval's `metric,none` is our `metric`."""
+    if case.task == "true":
+        metric = "mc2"
     return metric if pipeline == "none" else f"{metric},{pipeline}"
 
 
-def _metrics(results: Mapping[str, Any]) -> dict[str, tuple[float, float | None]]:
+def _metrics(results: Mapping[str, Any], case: Case) -> dict[str, tuple[float, float | None]]:
     found = {}
     for name, value in results.items():
         metric, _, pipeline = name.partition(",")
         if pipeline and not metric.endswith("_stderr"):
             error = results[f"{metric}_stderr,{pipeline}"]
-            found[_key(metric, pipeline)] = float(value), None if error == "N/A" else float(error)
+            found[_key(metric, pipeline, case)] = float(value), None if error == "N/A" else float(error)
     return found

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from evaljob.corpus import CORPORA
 from evaljob.metrics import KINDS, problem
 from evaljob.requests import RequestType
 from evaljob.task import Task
@@ -25,10 +26,10 @@ def said(task: dict[str, Any], **metric: Any) -> str | None:  # noqa: ANN401 - a
 @pytest.mark.parametrize(
     ("task", "metric", "words"),
     [
-        (TASK, {"name": "exactmatch"}, "metrics[0]: exactmatch: unknown, use one of code_exec, contains, "),
+        (TASK, {"name": "exactmatch"}, "metrics[0]: exactmatch: unknown, use one of bleu, chrf, code_exec, "),
         (LOG_LIKELIHOOD, {"name": "exactmatch"}, "unknown, use one of acc, acc_bytes, acc_norm, f1_macro"),
-        (TASK, {"name": "acc"}, "metrics[0]: acc: not for requestType Generate, use one of code_exec"),
-        (CHAT, {"name": "acc_norm"}, "not for requestType Chat, use one of code_exec"),
+        (TASK, {"name": "acc"}, "metrics[0]: acc: not for requestType Generate, use one of bleu, chrf"),
+        (CHAT, {"name": "acc_norm"}, "not for requestType Chat, use one of bleu, chrf"),
         (LOG_LIKELIHOOD, {"name": "contains"}, "not for requestType LogLikelihood, use one of acc, acc_bytes"),
         (
             LOG_LIKELIHOOD | EXTRACT,
@@ -93,10 +94,11 @@ def test_the_runner_computes_exactly_the_metrics_that_tasks_may_name() -> None:
 def test_a_metric_takes_what_its_request_types_give(name: str) -> None:
     kind, found = KINDS[name], REGISTRY[name]
     answers = kind.requests & {RequestType.GENERATE, RequestType.CHAT}
-    assert bool(found.choose) == (RequestType.LOG_LIKELIHOOD in kind.requests)
+    assert bool(found.choose or found.share) == (RequestType.LOG_LIKELIHOOD in kind.requests)
     assert bool(found.measure) == (RequestType.LOG_LIKELIHOOD_ROLLING in kind.requests)
-    assert bool(found.compare) == (bool(answers) and not (kind.executes or kind.judged))
+    assert bool(found.compare or found.count) == (bool(answers) and not (kind.executes or kind.judged))
     assert bool(found.judge) == kind.judged
+    assert bool(found.count) == (kind.aggregation in CORPORA)
     assert bool(found.execute) == kind.executes
 
 

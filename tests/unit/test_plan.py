@@ -170,7 +170,7 @@ class TestRefusals:
         error = refusal(datasets=[dataset(task=broken)])
         assert error.reason is Reason.INVALID_SPEC
         assert str(error).startswith(
-            "spec.datasets[d].taskSpec.metrics[0]: exactmatch: unknown, use one of code_exec"
+            "spec.datasets[d].taskSpec.metrics[0]: exactmatch: unknown, use one of bleu, chrf"
         )
         named = evaljob(datasets=[{"name": "d", "task": "broken", "source": "pvc://data/d.jsonl"}])
         with pytest.raises(InvalidSpecError, match=r"spec.datasets\[d\].task.metrics\[0\]: exactmatch"):

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from evaljob import corpus, stats
 from evaljob import result as results
-from evaljob import stats
 from evaljob.backends import PromptFormat
 from evaljob.names import Reason
 from evaljob.result import Failure, PartitionResult
@@ -26,6 +26,8 @@ from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.ending import EXIT_FAILED, EXIT_TRY_AGAIN, Ending
 from evaljob_runner.errors import Fatal, Retry
 from evaljob_runner.evaluate import GIVE_UP_AFTER, Shell, evaluate
+from evaljob_runner.metrics import choices
+from evaljob_runner.metrics.base import Choice
 from evaljob_runner.progress import Progress, Stopwatch
 from evaljob_runner.render import render
 from evaljob_runner.samples import SampleLog
@@ -407,6 +409,75 @@ TEXTS = {
     ],
 }
 PAGES = [{"q": "", "a": text} for text in ("One page.", "Zwölf Wörter, über\nzwei Zeilen.", "x", "The end")]
+
+
+def test_counts_of_the_corpus_are_those_of_any_number_of_shards(tmp_path: Path) -> None:
+    """Also of a sample without an answer: its reference counts."""
+    chrf = [{"name": "chrf", "primary": True}]
+    rows = [{"q": q, "a": a} for q, a in (("abc", "abd"), ("x" * 1000, "no"), ("same text", "same text"))]
+    totals = {}
+    for n in (1, 3):
+        dataset = planned(task(metrics=chrf), inline={"jsonl": lines(rows)}, shards=n)
+        parts = [
+            run(
+                assignment(tiny_model(), dataset, tmp_path / f"{n}", shard=(k, n), attempt=f"a-{k}"),
+                answers(lambda q: q, window=300),
+            )
+            for k in range(n)
+        ]
+        assert [results.decode(results.encode(part)) for part in parts] == parts
+        counts: corpus.Counts = ()
+        for part in parts:
+            counts = corpus.added(counts, part.subsets[0].ngrams["chrf"])
+        totals[n] = counts
+    assert totals[1] == totals[3]
+    assert totals[1][0] == len("abc" + "sametext")
+    assert totals[1][corpus.CHRF_ORDER] == len("abd" + "no" + "sametext")
+    assert parts[0].metrics[0].estimate(parts[0].subsets[0].stats[0]) is None  # a corpus score is no mean
+
+
+def test_a_corpus_score_has_one_answer_of_each_sample(tmp_path: Path) -> None:
+    metrics = [{"name": "chrf", "primary": True}]
+    dataset = planned(task(metrics=metrics), inline={"jsonl": lines([{"q": "q", "a": "a"}])}, repeats=2)
+    with pytest.raises(Fatal, match="chrf counts one answer of each sample, use 1"):
+        run(assignment(WARM, dataset, tmp_path))
+
+
+def test_several_choices_may_be_right(tmp_path: Path) -> None:
+    """The likeliest is among them; and their part in the whole, against the definition."""
+    logs = {"a": -1.0, "b": -3.0, "c": -2.0}
+    choice = task(
+        requestType="LogLikelihood",
+        choices={"template": "{{ c }}"},
+        target="1",
+        references="{{ r }}",
+        metrics=[{"name": "mc2", "primary": True}, {"name": "acc"}],
+    )
+    row = {"q": "Which?", "c": list(logs), "r": [0, 1]}
+    work = assignment(tiny_model(), planned(choice, inline={"jsonl": lines([row])}), tmp_path)
+    run(work, ScriptedBackend(weight=lambda _, text: logs[text.strip()]))
+    scores = logged(tmp_path)[-1]["scores"]
+    whole = sum(map(math.exp, logs.values()))
+    assert scores["mc2"]["value"] == pytest.approx((math.exp(-1) + math.exp(-3)) / whole)
+    assert scores["acc"]["value"] == 1
+
+
+def test_a_right_choice_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    choice = task(
+        requestType="LogLikelihood",
+        choices={"values": ["a", "b"]},
+        target="0",
+        references="{{ [0, 2] }}",
+        metrics=[{"name": "mc2", "primary": True}],
+    )
+    work = assignment(tiny_model(), planned(choice, inline={"jsonl": lines([{"q": "Which?"}])}), tmp_path)
+    with pytest.raises(Fatal, match="references: must be the index of a choice, 0 to 1, got '2'"):
+        run(work)
+
+
+def test_the_share_of_choices_that_are_all_very_unlikely_is_a_number() -> None:
+    weighed = [Choice(-2000.0 - i, 1, 1) for i in range(2)]
+    assert choices.right_share(weighed, lambda c: c.total, {0}) == pytest.approx(1 / (1 + math.exp(-1)))
 
 
 def test_texts_are_weighed_whole_and_the_sums_of_shards_add_up(tmp_path: Path) -> None:

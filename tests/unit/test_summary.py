@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaljob.corpus import chrf
 from evaljob.merge import summarize
 from evaljob.plan import Partition, Plan
 from evaljob.result import (
@@ -429,3 +430,26 @@ def test_a_perplexity_is_made_of_the_nats_and_bytes_of_all_shards() -> None:
 def test_a_perplexity_above_all_numbers_is_invalid() -> None:
     with pytest.raises(InvalidResultError, match="a perplexity above all numbers"):
         decode(encode(texts(0, 1, (3010.0, 10))))
+
+
+CHRF = MetricInfo(key="chrf", primary=True, binary=False, aggregation=Aggregation.CORPUS_CHRF)
+
+
+def shared(k: int, of: int, n: int, counts: tuple[int, ...]) -> PartitionResult:
+    subset = SubsetResult(name="", size=9, expected=n, stats=(Stat(n, 0, 0),), ngrams={"chrf": counts})
+    partition = Partition(model="m", dataset="d", shard=k, shards=of)
+    return scored(partition, subset if n else subset.model_copy(update={"ngrams": {}}), metrics=(CHRF,))
+
+
+def test_a_corpus_score_is_made_of_the_counts_of_all_shards() -> None:
+    first, second = (9, 8, 7, 6, 5, 4) * 2 + (5, 4, 3, 2, 1, 0), (3, 2, 1, 0, 0, 0) * 2 + (3, 2, 1, 0, 0, 0)
+    _, found = sharded(shared(0, 3, 2, first), shared(1, 3, 0, ()), shared(2, 3, 1, second))
+    score = found.cells[0].parts[0].scores[0]
+    assert score.value == pytest.approx(chrf(tuple(map(sum, zip(first, second, strict=True)))))
+    assert (score.stderr, score.n, score.expected) == (None, 3, 3)
+
+
+@pytest.mark.parametrize("counts", [(), (1,) * 17, (1,) * 12 + (2,) * 6])
+def test_a_result_whose_n_grams_no_texts_have_is_invalid(counts: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidResultError, match="n-grams that no texts can have"):
+        decode(encode(shared(0, 1, 2, counts)))

@@ -125,7 +125,7 @@ def test_accepted(task: dict[str, Any], primary: str) -> None:
             "prompt: needed by requestType Generate or LogLikelihood, and only there",
         ),
         ({**TASK, "repeats": 2}, "Extra inputs are not permitted"),
-        ({**LOG_LIKELIHOOD, "references": "{{ a }}"}, "references: only with requestType Generate or Chat"),
+        ({**ROLLING, "references": "{{ a }}"}, "references: only with requestType Generate, Chat or"),
         ({**LOG_LIKELIHOOD, "truncate": "Start"}, "truncate: only with requestType Generate or Chat"),
         ({**ROLLING, "assistantPrefix": "x"}, "assistantPrefix: only with requestType Generate, Chat or"),
         ({**ROLLING, "fewShot": {"count": 1}}, "fewShot: only with requestType Generate or LogLikelihood"),

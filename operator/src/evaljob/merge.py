@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from evaljob.corpus import CORPORA, Counts, added
 from evaljob.model import Frozen
 from evaljob.names import Reason, State
 from evaljob.plan import Partition, Plan, PlannedDataset
@@ -159,15 +160,28 @@ class _Merged(NamedTuple):
     expected: int
     stats: tuple[Stat, ...]
     labels: Mapping[str, Mapping[str, LabelCount]]
+    ngrams: Mapping[str, Counts]
+
+    def counted(self, metric: MetricInfo) -> float | None:
+        """The number that is made of counts; None without samples."""
+        if metric.aggregation is Aggregation.MACRO_F1:
+            return macro_f1(self.labels.get(metric.key, {}))
+        counts = self.ngrams.get(metric.key)
+        return CORPORA[metric.aggregation].score(counts) if counts else None
 
 
 def _merged_subsets(results: Iterable[PartitionResult]) -> dict[str, _Merged]:
     merged: dict[str, _Merged] = {}
     for subset in (s for r in results for s in r.subsets):
-        before = merged.get(subset.name, _Merged(subset.size, 0, (EMPTY,) * len(subset.stats), {}))
+        before = merged.get(subset.name, _Merged(subset.size, 0, (EMPTY,) * len(subset.stats), {}, {}))
         stats = tuple(a + b for a, b in zip(before.stats, subset.stats, strict=True))
         labels = {key: merge_labels(before.labels.get(key, {}), n) for key, n in subset.labels.items()}
-        merged[subset.name] = _Merged(subset.size, before.expected + subset.expected, stats, labels)
+        ngrams = {
+            key: added(before.ngrams.get(key, ()), subset.ngrams.get(key, ()))
+            for key in before.ngrams.keys() | subset.ngrams.keys()
+        }
+        expected = before.expected + subset.expected
+        merged[subset.name] = _Merged(subset.size, expected, stats, labels, ngrams)
     return merged
 
 
@@ -213,11 +227,11 @@ def _leaves(subsets: Mapping[str, _Merged], i: int, metric: MetricInfo) -> dict[
     found = {}
     for name, subset in subsets.items():
         stat = subset.stats[i]
-        if metric.aggregation is Aggregation.MACRO_F1:
+        if metric.aggregation.counted:
             # No mean: subsets are weighed, never pooled, and there is no standard error.
-            mean = macro_f1(subset.labels.get(metric.key, {}))
-            if mean is not None:
-                found[name] = _Weighed(Estimate(mean, None, None, None), subset.size, stat.n, None)
+            number = subset.counted(metric)
+            if number is not None:
+                found[name] = _Weighed(Estimate(number, None, None, None), subset.size, stat.n, None)
             continue
         value = metric.estimate(stat)
         if value is not None:

@@ -56,6 +56,7 @@ _NORMALISATIONS = {
     _IGNORED: _TEXT,
 }
 _TOKENIZE = {"tokenize": "words|characters"}
+_BLEU = {"tokenize": "13a|intl|char|zh|none"}
 _CHOICE = Kind(_CHOICES)
 _PERPLEXITY = Kind(_TEXTS, binary=False, aggregation=Aggregation.PERPLEXITY)
 _SHARE = Kind(binary=False)
@@ -65,6 +66,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "acc": _CHOICE,
         "acc_norm": _CHOICE,
         "acc_bytes": _CHOICE,
+        "mc2": Kind(_CHOICES, binary=False),
         # Of choices the labels are their indexes.
         "f1_macro": Kind(
             _ANSWERS | _CHOICES,
@@ -80,7 +82,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "json_valid": Kind(),
         "field_match": Kind(args={"field": _TEXT}, required=frozenset({"field"})),
         "token_f1": Kind(args=_TOKENIZE, binary=False),
-        "sentence_bleu": Kind(args={"tokenize": "13a|intl|char|zh|none"}, binary=False),
+        "bleu": Kind(args=_BLEU, binary=False, aggregation=Aggregation.CORPUS_BLEU),
+        "chrf": Kind(binary=False, aggregation=Aggregation.CORPUS_CHRF),
+        "sentence_bleu": Kind(args=_BLEU, binary=False),
         "sentence_chrf": _SHARE,
         "rouge1": _ROUGE,
         "rouge2": _ROUGE,
@@ -140,7 +144,7 @@ def _misfits(metric: Metric, kind: Kind, task: Task) -> tuple[tuple[bool, str], 
             "program and tests: needed by code_exec, and only there",
         ),
         (
-            task.turns is not Turns.LAST and (kind.executes or kind.labelled),
+            task.turns is not Turns.LAST and (kind.executes or kind.aggregation.counted),
             f"scores one answer of each sample, not with turns {task.turns}",
         ),
         ((metric.judge is not None) != kind.judged, "judge: needed by llm_judge, and only there"),

@@ -337,7 +337,7 @@ def repeats_problem(dataset: Dataset, task: Task, model: Model) -> str | None:
         return f"{dataset.repeats}, but a metric's reduce.passAtK needs at least {needed}"
     if dataset.repeats == 1:
         return None
-    if labelled := [m.key for m in task.metrics if metrics.KINDS[m.name].labelled]:
+    if labelled := [m.key for m in task.metrics if metrics.KINDS[m.name].aggregation.counted]:
         return f"{dataset.repeats}, but {', '.join(labelled)} counts one answer of each sample, use 1"
     if task.request_type.weighs:
         return "log-likelihoods have no randomness, use 1"

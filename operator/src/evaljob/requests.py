@@ -60,7 +60,7 @@ _USES = (
     _Use("choices", (_CHOICES,), needed=True),
     _Use("tools", (_CHAT,)),
     _Use("truncate", (_GENERATE, _CHAT)),
-    _Use("references", (_GENERATE, _CHAT)),
+    _Use("references", (_GENERATE, _CHAT, _CHOICES)),
     *(_Use(field, (_GENERATE, _CHOICES)) for field in ("few_shot", "chat_prompt", "description")),
     _Use("assistant_prefix", (_GENERATE, _CHAT, _CHOICES)),
 )

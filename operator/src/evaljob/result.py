@@ -17,6 +17,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from evaljob.corpus import CORPORA, CORPUS_MAX, valid
 from evaljob.model import Frozen
 from evaljob.plan import Partition
 from evaljob.stats import (
@@ -87,7 +88,7 @@ class MetricInfo(Frozen):
     weighted: bool = False
     """A mean over items, for example instructions: states count items, in clusters of one sample or more."""
     aggregation: Aggregation = Aggregation.MEAN
-    """What is made of the states, and for MacroF1 of `SubsetResult.labels`."""
+    """What is made of the states, or of `SubsetResult.labels` or `ngrams`."""
 
     @property
     def unit(self) -> int:
@@ -95,8 +96,8 @@ class MetricInfo(Frozen):
         return UNIT_BINARY if self.binary else UNIT_REAL
 
     def estimate(self, stat: Stat) -> Estimate | None:
-        """The number that a state gives; None without samples, and for MacroF1, which is not made of it."""
-        found = None if self.aggregation is Aggregation.MACRO_F1 else estimate(stat, self.unit)
+        """The number that a state gives; None without samples, and for what is made of counts."""
+        found = None if self.aggregation.counted else estimate(stat, self.unit)
         return perplexity(found) if found and self.aggregation is Aggregation.PERPLEXITY else found
 
     def finite(self, stat: Stat) -> bool:
@@ -119,6 +120,8 @@ class SubsetResult(Frozen):
     """One state per metric, in the order of `metrics`."""
     labels: dict[str, dict[str, LabelCount]] = Field(default_factory=dict)
     """By metric, where it is a macro F1, and label."""
+    ngrams: dict[str, tuple[Count, ...]] = Field(default_factory=dict)
+    """By metric, where it is a score of the corpus: what `evaljob.corpus` makes it of; none without samples."""
 
 
 class Lint(Frozen):
@@ -325,6 +328,7 @@ def _checks(r: PartitionResult) -> list[_Check]:
             ),
             "labels that do not add up to the scores",
         ),
+        _Check(not all(_counted_ngrams(r, s) for s in r.subsets), "n-grams that no texts can have"),
         _Check(any(m.binary and not _binary(stat) for m, stat in scored), "a 0/1 metric outside its range"),
         _Check(not all(_possible(stat, m.unit) for m, stat in scored), "sums that no scores can have"),
         _Check(
@@ -347,6 +351,14 @@ def _counted(metric: MetricInfo, stat: Stat, expected: int) -> bool:
     if not metric.weighted or not expected:
         return stat.n == expected
     return stat.n >= expected and stat.clusters is not None and stat.clusters.number <= expected
+
+
+def _counted_ngrams(result: PartitionResult, subset: SubsetResult) -> bool:
+    """Whether every score of a corpus, and nothing else, has counts that some texts have."""
+    wanted = {m.key: m.aggregation for m, stat in _of(result, subset) if m.aggregation in CORPORA and stat.n}
+    return subset.ngrams.keys() == wanted.keys() and all(
+        valid(aggregation, subset.ngrams[key]) for key, aggregation in wanted.items()
+    )
 
 
 def _labelled(labels: Mapping[str, LabelCount], stat: Stat) -> bool:
@@ -414,7 +426,8 @@ def worst_case_bytes(
 
     def stat(m: MetricInfo, n: int) -> Stat:
         n = n * ITEMS_MAX if m.weighted else n
-        high = n * m.unit if m.binary else n * math.ceil(m.unit * largest)
+        most = max(largest, CORPUS_MAX) if m.aggregation in CORPORA else largest
+        high = n * m.unit if m.binary else n * math.ceil(m.unit * most)
         total = below(high)
         has_clusters = clustered or m.weighted
         clusters = Clusters(below(n), below(high**2), below(high * n), below(n * n)) if has_clusters else None
@@ -442,6 +455,11 @@ def worst_case_bytes(
                 labels={
                     key: {name: LabelCount(*(below(expected) for _ in LabelCount._fields)) for name in names}
                     for key, names in labels.items()
+                },
+                ngrams={
+                    m.key: tuple(below(expected * ITEMS_MAX) for _ in range(CORPORA[m.aggregation].size))
+                    for m in metrics
+                    if m.aggregation in CORPORA
                 },
             )
             for k, (size, expected) in subsets.items()

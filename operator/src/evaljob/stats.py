@@ -29,6 +29,14 @@ class Aggregation(StrEnum):
     """The mean F1 of labels, made of their counts; the scores are those of the accuracy."""
     PERPLEXITY = "Perplexity"
     """The mean as the exponent of e: the scores are negative log-likelihoods per word or byte, in nats."""
+    CORPUS_BLEU = "CorpusBLEU"
+    CORPUS_CHRF = "CorpusChrF"
+    """Made of the n-grams of all samples; the scores are those of samples alone."""
+
+    @property
+    def counted(self) -> bool:
+        """Whether the number is made of counts, and not of scores."""
+        return self not in (Aggregation.MEAN, Aggregation.PERPLEXITY)
 
 
 class Clusters(NamedTuple):

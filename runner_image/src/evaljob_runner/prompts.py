@@ -130,7 +130,7 @@ class Prompter:
             choices=choices,
             delimiter=self._delimiter(),
             target=target,
-            references=turns[0].references if turns else self._references_of(sample),
+            references=turns[0].references if turns else self._references_of(sample, choices),
             few_shot=shots,
             leaks=any(self._question(s) == question for s in shots),
             turns=turns,
@@ -152,7 +152,8 @@ class Prompter:
             )
         at = [replace(sample, columns={**sample.columns, "turn": i}) for i in range(len(found))]
         return tuple(
-            Turn(p, self._target_of(s, ()), self._references_of(s)) for p, s in zip(found, at, strict=True)
+            Turn(p, self._target_of(s, ()), self._references_of(s, ()))
+            for p, s in zip(found, at, strict=True)
         )
 
     def _question(self, sample: Sample) -> str:
@@ -235,13 +236,13 @@ class Prompter:
             )
         return tuple(found)
 
-    def _references_of(self, sample: Sample) -> tuple[str, ...]:
+    def _references_of(self, sample: Sample, choices: tuple[str, ...]) -> tuple[str, ...]:
         if self._references is None:
             return ()
         found = self._references.evaluate(sample.columns, sample.where)
         if not isinstance(found, list | tuple) or not found:
             raise Fatal(Reason.BAD_DATA, f"references: must yield a list of texts ({sample.where})")
-        return tuple(map(str, found))
+        return tuple(self._accepted("references", str(text), choices, sample) for text in found)
 
     def targets(self, sample: Sample) -> tuple[str, ...]:
         """The expected answers: one, or one for each turn.
@@ -254,12 +255,16 @@ class Prompter:
 
     def _target_of(self, sample: Sample, choices: tuple[str, ...]) -> str:
         target = self._target.render(sample.columns, sample.where)
+        return self._accepted("target", target, choices, sample)
+
+    def _accepted(self, field: str, text: str, choices: tuple[str, ...], sample: Sample) -> str:
+        """An expected answer; of choices it is an index."""
         if self._task.request_type is not RequestType.LOG_LIKELIHOOD:
-            return target
-        if not target.strip().isdecimal() or int(target) >= len(choices):
+            return text
+        if not text.strip().isdecimal() or int(text) >= len(choices):
             raise Fatal(
                 Reason.BAD_DATA,
-                f"target: must be the index of a choice, 0 to {len(choices) - 1}, got {target[:80]!r} "
+                f"{field}: must be the index of a choice, 0 to {len(choices) - 1}, got {text[:80]!r} "
                 f"({sample.where})",
             )
-        return target.strip()
+        return text.strip()

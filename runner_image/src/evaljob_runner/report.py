@@ -47,9 +47,9 @@ def result(
 
 
 def _subset(name: str, count: Count, tally: Tally, metrics: Sequence[MetricInfo]) -> SubsetResult:
-    states, labels = tally.subset(name)
-    _refuse_infinite(metrics, states, name)
-    return SubsetResult(name=name, size=count.size, expected=count.expected, stats=states, labels=labels)
+    found = tally.subset(name, count)
+    _refuse_infinite(metrics, found.stats, name)
+    return found
 
 
 def _refuse_infinite(metrics: Sequence[MetricInfo], states: Sequence[Stat], subset: str) -> None:

@@ -165,6 +165,8 @@ class Score(Frozen):
     value: float
     weight: Annotated[int, Field(ge=1)] = 1
     """Items that `value` is the mean of."""
+    counts: list[int] | None = None
+    """N-grams of the answer and its references, where the metric is of the whole corpus."""
     turns: "list[Score] | None" = None
     """Of each turn, where `value` is their mean."""
     explanation: Annotated[str, Field(max_length=ERROR_MESSAGE_MAX)] | None = None

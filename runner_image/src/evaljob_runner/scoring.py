@@ -7,6 +7,7 @@ from functools import partial
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
+from evaljob.corpus import CORPORA
 from evaljob.metrics import KINDS
 from evaljob.rubric import Rubric
 from evaljob.scoring import Metric
@@ -108,6 +109,7 @@ class Scorer:
         self._pipelines = extract.pipelines(task)
         self._definitions = {m.key: REGISTRY[m.name] for m in task.metrics}
         self._compare = {m.key: d.compare(m) for m in task.metrics if (d := self._definitions[m.key]).compare}
+        self._count = {m.key: d.count(m) for m in task.metrics if (d := self._definitions[m.key]).count}
         self._executions = {
             m.key: d.execute(m) for m in task.metrics if (d := self._definitions[m.key]).execute
         }
@@ -128,6 +130,8 @@ class Scorer:
         self._weighs = task.request_type.weighs
         self.labels = {m.key: m.args["labels"].split("|") for m in task.metrics if KINDS[m.name].labelled}
         """By metric, where it is a macro F1."""
+        self.corpora = frozenset(self._count)
+        """The metrics that are scores of the corpus."""
         self.checks = {key: d.check for key, d in self._definitions.items() if d.check}
         self.checks |= {key: partial(_no_label, labels) for key, labels in self.labels.items()}
         """By metric: what refuses a target that it cannot read."""
@@ -226,8 +230,8 @@ class Scorer:
         definition = self._definitions[metric.key]
         if definition.measure is not None:
             return _of_text(definition, definition.measure, line)
-        if definition.choose is not None and self._weighs:
-            return _of_choices(definition, definition.choose, line)
+        if self._weighs:
+            return _of_choices(definition, line)
         scores = [self._of_answer(metric, definition, answer, line) for answer in _answers(line)]
         return mean(scores, weighted=definition.weight is not None) if line.turns else scores[0]
 
@@ -236,11 +240,15 @@ class Scorer:
     ) -> Score:
         weight = definition.weight(answer.accepted[0]) if definition.weight else 1
         found = self._extracted(metric, answer.said)
+        if count := self._count.get(metric.key):
+            counts = count("" if found is None else as_text(found), answer.accepted)
+            score = CORPORA[KINDS[metric.name].aggregation].score(counts)
+            return Score(extracted=_shown(metric, found), value=score, counts=list(counts))
         if found is None:
             return Score(value=definition.lowest(metric), weight=weight)
         verdict = self._verdict(metric, found, answer, line)
         return Score(
-            extracted=as_text(found) if metric.extract else None,
+            extracted=_shown(metric, found),
             value=verdict.value,
             weight=weight,
             explanation=verdict.explanation,
@@ -278,12 +286,22 @@ def _of_text(definition: Definition, measure: Callable[[float], float], line: In
     return Score(value=measure(log_likelihood) / weight, weight=weight)
 
 
-def _of_choices(definition: Definition, choose: Callable[[Choice], float], line: InferenceLine) -> Score:
+def _of_choices(definition: Definition, line: InferenceLine) -> Score:
     weighed = [Choice(c.sum, c.characters, c.bytes) for c in line.requests[0].logprobs or ()]
+    right = {int(index) for index in line.references or [line.target]}
     if not weighed:
         return Score(value=definition.floor)
-    found = choices.best(weighed, choose)
-    return Score(extracted=str(found), value=float(found == int(line.target)))
+    if definition.share is not None:
+        return Score(value=choices.right_share(weighed, definition.share, right))
+    if definition.choose is None:
+        raise ValueError("a metric of choices picks one or shares them out")
+    found = choices.best(weighed, definition.choose)
+    return Score(extracted=str(found), value=float(found in right))
+
+
+def _shown(metric: Metric, found: Json) -> str | None:
+    """What stands in the log: the whole answer stands there already."""
+    return as_text(found) if metric.extract and found is not None else None
 
 
 def _no_label(labels: Sequence[str], target: str) -> str | None:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from evaljob import stats
-from evaljob.result import MetricInfo, Outcomes, Tokens
+from evaljob.corpus import Counts, added
+from evaljob.result import MetricInfo, Outcomes, SubsetResult, Tokens
 from evaljob.stats import EMPTY, LabelCount, Stat
 from evaljob_runner import lint
-from evaljob_runner.data import Entry
+from evaljob_runner.data import Count, Entry
 from evaljob_runner.reducing import Reduced
 from evaljob_runner.samples import InferenceLine, Outcome, ScoreLine
 from evaljob_runner.scoring import Scorer
@@ -43,6 +44,7 @@ class Tally:
         """Of the first prompts; read from the log, as a finished partition loads no tokenizer."""
         self._stats: dict[str, list[Stat]] = {}
         self._labels: dict[str, dict[str, dict[str, LabelCount]]] = {}
+        self._ngrams: dict[str, dict[str, Counts]] = {}
         self._count: Counter[str] = Counter()
 
     def add(self, scored: Iterable[Scored]) -> None:
@@ -85,12 +87,22 @@ class Tally:
             pairs = [(s.line.target, s.scores.scores[key].extracted) for repeats in samples for s in repeats]
             labels = self._labels.setdefault(first.subset, {})
             labels[key] = stats.merge_labels(labels.get(key, {}), stats.count_labels(pairs, names))
+        for key in self._scorer.corpora:
+            ngrams = self._ngrams.setdefault(first.subset, {})
+            for scored in (s for repeats in samples for s in repeats):
+                ngrams[key] = added(ngrams.get(key, ()), tuple(scored.scores.scores[key].counts or ()))
 
-    def subset(self, name: str) -> tuple[tuple[Stat, ...], dict[str, dict[str, LabelCount]]]:
-        """The states of all metrics, and the labels of those that have some."""
+    def subset(self, name: str, count: Count) -> SubsetResult:
+        """Everything about a subset."""
         empty = {key: stats.count_labels((), names) for key, names in self._scorer.labels.items()}
-        states = self._stats.get(name, [EMPTY] * len(self._scorer.info))
-        return tuple(states), self._labels.get(name, empty)
+        return SubsetResult(
+            name=name,
+            size=count.size,
+            expected=count.expected,
+            stats=tuple(self._stats.get(name, [EMPTY] * len(self._scorer.info))),
+            labels=self._labels.get(name, empty),
+            ngrams=self._ngrams.get(name, {}),
+        )
 
     @property
     def outcomes(self) -> Outcomes:

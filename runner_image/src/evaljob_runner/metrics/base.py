@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from evaljob.corpus import Counts
 from evaljob.names import Reason
 from evaljob.scoring import Metric
 from evaljob_runner.errors import Fatal
@@ -25,6 +26,10 @@ class Verdict(NamedTuple):
 
 Compare = Callable[[Json, Sequence[str]], Verdict]
 """(extracted answer, accepted answers) -> verdict. There is at least one accepted answer."""
+
+
+Count = Callable[[str, Sequence[str]], Counts]
+"""(extracted answer or "", accepted answers) -> what `evaljob.corpus` makes a score of."""
 
 
 class Executes(Protocol):
@@ -74,9 +79,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Definition:
-    """How a metric is computed: `compare`, `execute` or `judge` answers, `choose` among choices, `measure` texts.
+    """How a metric is computed.
 
-    What a task may tell it stands in `evaljob.metrics`.
+    By `compare`, `execute`, `judge` or `count` of answers, `choose` or `share` of choices, `measure` of texts. What a
+    task may tell it stands in `evaljob.metrics`.
     """
 
     compare: Callable[[Metric], Compare] | None = None
@@ -87,6 +93,10 @@ class Definition:
     """Called as `compare`, with what finds the verdict in the judge's words."""
     choose: Callable[[Choice], float] | None = None
     """What is maximised; the first of equal choices wins, as with numpy's argmax."""
+    share: Callable[[Choice], float] | None = None
+    """Logarithm of a choice's part in the whole; the score is the part of the right ones."""
+    count: Callable[[Metric], Count] | None = None
+    """Called as `compare`; for scores of the corpus."""
     measure: Callable[[float], float] | None = None
     """Log-likelihood of a text -> what is shared out among its items, of which there are `weight`."""
     weight: Callable[[str], int] | None = None

@@ -1,6 +1,6 @@
-"""Metrics that count what an answer and a reference have in common. All lie between 0 and 1.
+"""Metrics that count what an answer and a reference have in common. Scores of single answers lie between 0 and 1.
 
-BLEU and chrF are those of single sentences, and are named so: corpus-level BLEU is no mean over samples.
+BLEU and chrF of a corpus, 0 to 100, are made of the n-grams of all samples: they are no means.
 """
 
 import re
@@ -8,9 +8,11 @@ import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from evaljob import corpus
+from evaljob.corpus import Counts
 from evaljob.scoring import Metric
 from evaljob_runner.extract import Json
-from evaljob_runner.metrics.base import Compare, Definition, Verdict, as_text, best_of, library
+from evaljob_runner.metrics.base import Compare, Count, Definition, Verdict, as_text, best_of, library
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation + "，。、；：？！“”‘’（）《》【】…—·")  # noqa: RUF001
@@ -39,6 +41,40 @@ def _token_f1(metric: Metric) -> Compare:
         return f1(*(_squad_tokens(t, characters=characters) for t in (as_text(value), target)))
 
     return best_of(score)
+
+
+def _bleu(metric: Metric) -> Count:
+    bleu = library("sacrebleu.metrics").BLEU(tokenize=metric.args.get("tokenize", "13a"))
+
+    def count(answer: str, targets: Sequence[str]) -> Counts:
+        found = bleu.corpus_score([answer], [[target] for target in targets])
+        return found.sys_len, found.ref_len, *found.counts, *found.totals
+
+    return count
+
+
+def _chrf(_metric: Metric) -> Count:
+    """Of several references the one that the answer is most like, as in sacrebleu."""
+
+    def count(answer: str, targets: Sequence[str]) -> Counts:
+        said = _character_ngrams(answer)
+        return max((_shared(said, _character_ngrams(target)) for target in targets), key=corpus.chrf)
+
+    return count
+
+
+def _character_ngrams(text: str) -> list[Counter[str]]:
+    """By length; white space does not count."""
+    dense = "".join(text.split())
+    lengths = range(1, corpus.CHRF_ORDER + 1)
+    return [Counter(dense[i : i + n] for i in range(len(dense) - n + 1)) for n in lengths]
+
+
+def _shared(said: Sequence[Counter[str]], wanted: Sequence[Counter[str]]) -> Counts:
+    # An order that the reference does not have counts for nobody.
+    answers = [s.total() if w else 0 for s, w in zip(said, wanted, strict=True)]
+    both = [(s & w).total() for s, w in zip(said, wanted, strict=True)]
+    return *answers, *(w.total() for w in wanted), *both
 
 
 def _sentence_bleu(metric: Metric) -> Compare:
@@ -84,6 +120,8 @@ def _references_found(value: Json, targets: Sequence[str]) -> Verdict:
 
 METRICS: Mapping[str, Definition] = {
     "token_f1": Definition(_token_f1),
+    "bleu": Definition(count=_bleu),
+    "chrf": Definition(count=_chrf),
     "sentence_bleu": Definition(_sentence_bleu),
     "sentence_chrf": Definition(_sentence_chrf),
     **{kind: Definition(_rouge(kind)) for kind in ("rouge1", "rouge2", "rougeL", "rougeLsum")},
