@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from evaljob.jobs import PLAN_DIR
+from evaljob.mounts import PLAN_DIR
 from evaljob_cli import __main__ as cli
 from evaljob_cli.catalogue import catalogue
 from tests.integration import cli_runner

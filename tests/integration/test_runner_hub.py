@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from evaljob.jobs import HUB_ROOM
+from evaljob.mounts import HUB_ROOM
 from evaljob.plan import PlannedDataset
 from evaljob.spec import Model
 from tests import hub_server, stub_server

@@ -5,8 +5,26 @@ Order of power in a pod: defaults < chart < user < forced security fields; then 
 
 from typing import Any
 
-from evaljob import podsecurity
-from evaljob.fields import SecretKeyRef
+from evaljob import mounts, podsecurity
+from evaljob.mounts import (
+    CONFIG_DIR,
+    HUB_DIR,
+    HUB_GIB,
+    HUB_ROOM,
+    HUB_TOKEN_DIR,
+    JUDGE_KEY_DIR,
+    KEY_DIR,
+    OUTPUT_DIR,
+    PLAN_DIR,
+    S3_DIR,
+    SOURCE_DIR,
+    Manifest,
+    bucket_secret,
+    claims,
+    config_maps,
+    judge_keys,
+    uses_hub,
+)
 from evaljob.names import (
     ANNOTATION_RESULT,
     API_VERSION,
@@ -23,29 +41,12 @@ from evaljob.names import (
     summary_name,
 )
 from evaljob.packing import Packed
-from evaljob.plan import RUN_KEY, Partition, Plan, dataset_key, model_key, to_data
+from evaljob.plan import Partition, Plan, to_data
 from evaljob.podfields import Resources, RunnerPod, pod_fields
-from evaljob.spec import EvalJob, Model, sources
+from evaljob.spec import EvalJob
 
-PLAN_DIR = "/etc/evaljob/plan"
-KEY_DIR = "/etc/evaljob/key"
-JUDGE_KEY_DIR = "/etc/evaljob/judge"
-"""Of the judges' keys, a folder each."""
-HUB_TOKEN_DIR = "/etc/evaljob/hub"  # noqa: S105 - a folder
-SOURCE_DIR = "/mnt/source"
-CONFIG_DIR = "/mnt/config"
-HUB_DIR = "/mnt/hub"
-HUB_ROOM = "EVALJOB_HUB_ROOM"
-"""Environment variable of a runner: bytes that HF_HOME may hold, where that is no claim."""
-_HUB_GIB = 64
-S3_DIR = "/etc/evaljob/s3"
-OUTPUT_DIR = "/mnt/output"
-ATTEMPT_FILE = "attempt"
-"""The pod's own uid beside the plan's files: which attempt this is."""
 EXIT_NEVER_AGAIN = 78
 """EX_CONFIG of sysexits.h: trying again cannot help."""
-
-Manifest = dict[str, Any]
 
 
 def owner_reference(evaljob: EvalJob) -> Manifest:
@@ -156,19 +157,8 @@ def _pod_metadata(runner: RunnerPod, own: dict[str, str]) -> Manifest:
 
 def _pod(plan: Plan, partition: Partition) -> Manifest:
     """The pod before the forced security fields."""
-    model = plan.model(partition.model)
-    runner = model.runner
-    volumes = [
-        *_scratch(runner),
-        _plan_volume(plan, partition),
-        *_claims(plan, partition),
-        *_key_volume(model),
-        *_judge_key_volumes(plan, partition),
-    ]
-    volumes += _hub_volumes(plan, partition)
-    if credentials := _bucket_secret(plan, partition):
-        volumes.append(_secret("s3", S3_DIR, credentials))
-    volumes += _chosen_volumes(runner)
+    runner = plan.model(partition.model).runner
+    volumes = mounts.volumes(plan, partition)
     return {
         # The runner's soft deadline comes a grace period earlier, so that it can still close its log.
         "activeDeadlineSeconds": plan.run.partition_deadline_seconds + plan.run.grace_period_seconds,
@@ -184,7 +174,7 @@ def _given(**fields: Any) -> Manifest:  # noqa: ANN401 - values of pod fields, a
     return {k: v for k, v in fields.items() if v}
 
 
-def _container(plan: Plan, partition: Partition, mounts: list[Manifest]) -> Manifest:
+def _container(plan: Plan, partition: Partition, mounted: list[Manifest]) -> Manifest:
     runner = plan.model(partition.model).runner
     return {
         "name": "runner",
@@ -198,7 +188,7 @@ def _container(plan: Plan, partition: Partition, mounts: list[Manifest]) -> Mani
         ],
         "resources": _given(limits=runner.resources.limits, requests=runner.resources.requests),
         "terminationMessagePolicy": "File",
-        "volumeMounts": mounts,
+        "volumeMounts": mounted,
         **_given(imagePullPolicy=runner.image_pull_policy),
     }
 
@@ -219,12 +209,6 @@ def arguments(plan: Plan, partition: Partition) -> list[str]:
     return args
 
 
-def judge_keys(plan: Plan, partition: Partition) -> dict[str, SecretKeyRef]:
-    """The keys of the judges that score the partition, by judge; some have none."""
-    found = {judge.name: judge.openai.api_key_secret_ref for judge in plan.dataset(partition.dataset).judges}
-    return {name: ref for name, ref in found.items() if ref}
-
-
 def _environment(resources: Resources) -> list[Manifest]:
     """OpenMP threads = the CPU limit: a cgroup quota is invisible to torch, and spinning threads are slow."""
     bound = "limits.cpu" if "cpu" in resources.limits else "requests.cpu"
@@ -234,132 +218,18 @@ def _environment(resources: Resources) -> list[Manifest]:
 
 def _hub_environment(plan: Plan, partition: Partition) -> list[Manifest]:
     """huggingface_hub's own variables; locally the user's own shell has them, or their defaults do."""
-    if not _uses_hub(plan, partition):
+    if not uses_hub(plan, partition):
         return []
     hub = plan.run.hub
     token = {"HF_TOKEN_PATH": f"{HUB_TOKEN_DIR}/{hub.token_secret_ref.key}"} if hub else {}
-    room = {} if plan.run.model_cache else {HUB_ROOM: str(_HUB_GIB * 2**30)}
+    room = {} if plan.run.model_cache else {HUB_ROOM: str(HUB_GIB * 2**30)}
     return [{"name": name, "value": value} for name, value in ({"HF_HOME": HUB_DIR} | room | token).items()]
-
-
-def _uses_hub(plan: Plan, partition: Partition) -> bool:
-    return any(scheme == "hf" for scheme, _ in _sources(plan, partition))
-
-
-def _bucket_secret(plan: Plan, partition: Partition) -> SecretKeyRef | None:
-    uses = any(scheme == "s3" for scheme, _ in _sources(plan, partition))
-    return plan.run.s3.credentials_secret_ref if plan.run.s3 and uses else None
 
 
 def _bucket_environment(plan: Plan, partition: Partition) -> list[Manifest]:
     """The AWS SDK's own variable."""
-    ref = _bucket_secret(plan, partition)
+    ref = bucket_secret(plan, partition)
     return [{"name": "AWS_SHARED_CREDENTIALS_FILE", "value": f"{S3_DIR}/{ref.key}"}] if ref else []
-
-
-def _sources(plan: Plan, partition: Partition) -> list[tuple[str, str]]:
-    """(scheme, name) of everything that the partition reads, in order and once each."""
-    uris = sources(plan.model(partition.model), plan.dataset(partition.dataset).dataset)
-    pairs = [(scheme, rest.split("/")[0]) for scheme, _, rest in (u.partition("://") for u in uris)]
-    return list(dict.fromkeys(pairs))
-
-
-def claims(plan: Plan, partition: Partition) -> list[str]:
-    """The PersistentVolumeClaims that the partition reads."""
-    return [name for scheme, name in _sources(plan, partition) if scheme == "pvc"]
-
-
-def config_maps(plan: Plan, partition: Partition) -> list[str]:
-    """The ConfigMaps that the partition reads."""
-    return [name for scheme, name in _sources(plan, partition) if scheme == "configmap"]
-
-
-VolumeAndMount = tuple[Manifest, Manifest]
-
-
-def _volume(name: str, path: str, source: Manifest, **mount: Any) -> VolumeAndMount:  # noqa: ANN401 - mount fields
-    return {"name": name, **source}, {"name": name, "mountPath": path, **mount}
-
-
-def _chosen_volumes(runner: RunnerPod) -> list[VolumeAndMount]:
-    """The user's own; their names cannot meet ours."""
-    return [
-        _volume(
-            f"volume-{v.name}",
-            v.mount_path,
-            v.model_dump(
-                by_alias=True, exclude_none=True, include={"persistent_volume_claim", "config_map", "secret"}
-            ),
-            readOnly=v.read_only,
-            **_given(subPath=v.sub_path),
-        )
-        for v in runner.volumes
-    ]
-
-
-def _scratch(runner: RunnerPod) -> list[VolumeAndMount]:
-    """The root file system is read-only: caches and shared memory get sized room of their own."""
-    shm = runner.shm_size or "2Gi"
-    return [
-        _volume("tmp", "/tmp", {"emptyDir": {"sizeLimit": "16Gi"}}),  # noqa: S108 - a mount of the pod
-        _volume("shm", "/dev/shm", {"emptyDir": {"medium": "Memory", "sizeLimit": shm}}),  # noqa: S108 - same
-    ]
-
-
-def _plan_volume(plan: Plan, partition: Partition) -> VolumeAndMount:
-    keys = (RUN_KEY, model_key(partition.model), dataset_key(partition.dataset))
-    name = plan_name(plan.run.name, plan.run.uid)
-    parts = [
-        {"configMap": {"name": name, "items": [{"key": k, "path": k} for k in keys]}},
-        {"downwardAPI": {"items": [{"path": ATTEMPT_FILE, "fieldRef": {"fieldPath": "metadata.uid"}}]}},
-    ]
-    return _volume("plan", PLAN_DIR, {"projected": {"sources": parts}}, readOnly=True)
-
-
-def _claims(plan: Plan, partition: Partition) -> list[VolumeAndMount]:
-    """Sources read-only, once each; the output claim writable under the EvalJob's name, or scratch without it."""
-    found = [
-        _volume(
-            f"source-{i}",
-            f"{SOURCE_DIR}/{c}",
-            {"persistentVolumeClaim": {"claimName": c, "readOnly": True}},
-            readOnly=True,
-        )
-        for i, c in enumerate(claims(plan, partition))
-    ]
-    found += [
-        _volume(f"config-{i}", f"{CONFIG_DIR}/{c}", {"configMap": {"name": c}}, readOnly=True)
-        for i, c in enumerate(config_maps(plan, partition))
-    ]
-    if plan.run.output is None:
-        return [*found, _volume("output", OUTPUT_DIR, {"emptyDir": {"sizeLimit": "4Gi"}})]
-    claim = {"persistentVolumeClaim": {"claimName": plan.run.output.claim_name}}
-    return [*found, _volume("output", OUTPUT_DIR, claim, subPath=plan.run.name)]
-
-
-def _key_volume(model: Model) -> list[VolumeAndMount]:
-    ref = model.openai.api_key_secret_ref if model.openai else None
-    return [_secret("key", KEY_DIR, ref)] if ref else []
-
-
-def _judge_key_volumes(plan: Plan, partition: Partition) -> list[VolumeAndMount]:
-    keys = judge_keys(plan, partition).items()
-    return [_secret(f"judge-{i}", f"{JUDGE_KEY_DIR}/{name}", ref) for i, (name, ref) in enumerate(keys)]
-
-
-def _hub_volumes(plan: Plan, partition: Partition) -> list[VolumeAndMount]:
-    """Room for what `hf://` sources bring, shared between pods or not, and the token."""
-    if not _uses_hub(plan, partition):
-        return []
-    cache, hub = plan.run.model_cache, plan.run.hub
-    kept = {"persistentVolumeClaim": {"claimName": cache.claim_name}} if cache else None
-    room = _volume("hub", HUB_DIR, kept or {"emptyDir": {"sizeLimit": f"{_HUB_GIB}Gi"}})
-    return [room, _secret("hub-token", HUB_TOKEN_DIR, hub.token_secret_ref)] if hub else [room]
-
-
-def _secret(name: str, path: str, ref: SecretKeyRef) -> VolumeAndMount:
-    secret = {"secret": {"secretName": ref.name, "items": [{"key": ref.key, "path": ref.key}]}}
-    return _volume(name, path, secret, readOnly=True)
 
 
 def record_patch(uid: str, text: str, *, stop_at: str = "") -> Manifest:

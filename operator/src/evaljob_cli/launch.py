@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from evaljob.jobs import ATTEMPT_FILE
+from evaljob.mounts import ATTEMPT_FILE
 from evaljob.plan import RUN_KEY, Partition, Plan, dataset_key, model_key
 from evaljob.spec import Model
 from evaljob_cli.inputs import InputError

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evaljob import jobs
+from evaljob import jobs, mounts
 from evaljob.fields import SecretKeyRef
 from evaljob.plan import Partition, Plan
 from evaljob_cli.inputs import InputError
@@ -39,10 +39,10 @@ def check(plan: Plan, places: Places) -> None:
 
 
 def _missing(plan: Plan, partition: Partition, places: Places) -> Iterator[str]:
-    for claim in jobs.claims(plan, partition):
+    for claim in mounts.claims(plan, partition):
         if claim not in places.claims:
             yield f"--mount {claim}=DIR"
-    for name in jobs.config_maps(plan, partition):
+    for name in mounts.config_maps(plan, partition):
         if name not in places.config_maps:
             yield f"--config-map {name}=DIR"
     for ref in _api_keys(plan, partition).values():
@@ -54,9 +54,9 @@ def _api_keys(plan: Plan, partition: Partition) -> dict[str, SecretKeyRef]:
     """The keys of the partition's model and judges, by the arguments that name their files in a pod."""
     openai = plan.model(partition.model).openai
     ref = openai.api_key_secret_ref if openai else None
-    own = {f"{jobs.KEY_DIR}/{ref.key}": ref} if ref else {}
-    judges = jobs.judge_keys(plan, partition).items()
-    return own | {f"{name}={jobs.JUDGE_KEY_DIR}/{name}/{ref.key}": ref for name, ref in judges}
+    own = {f"{mounts.KEY_DIR}/{ref.key}": ref} if ref else {}
+    judges = mounts.judge_keys(plan, partition).items()
+    return own | {f"{name}={mounts.JUDGE_KEY_DIR}/{name}/{ref.key}": ref for name, ref in judges}
 
 
 def _named(ref: SecretKeyRef) -> str:
@@ -65,11 +65,11 @@ def _named(ref: SecretKeyRef) -> str:
 
 def arguments(plan: Plan, partition: Partition, places: Places, plan_folder: Path) -> list[str]:
     """The runner's command line as its Job has it, with local paths in place of the pod's."""
-    local = {jobs.PLAN_DIR: str(plan_folder), jobs.OUTPUT_DIR: str(places.out / SAMPLES)}
+    local = {mounts.PLAN_DIR: str(plan_folder), mounts.OUTPUT_DIR: str(places.out / SAMPLES)}
     for claim, path in places.claims.items():
-        local[f"{claim}={jobs.SOURCE_DIR}/{claim}"] = f"{claim}={path}"
+        local[f"{claim}={mounts.SOURCE_DIR}/{claim}"] = f"{claim}={path}"
     for name, path in places.config_maps.items():
-        local[f"{name}={jobs.CONFIG_DIR}/{name}"] = f"{name}={path}"
+        local[f"{name}={mounts.CONFIG_DIR}/{name}"] = f"{name}={path}"
     for argument, ref in _api_keys(plan, partition).items():
         # What stands before `=` names a judge.
         name, sign, _ = argument.rpartition("=")

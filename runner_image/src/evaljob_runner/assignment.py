@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from evaljob.backends import PromptFormat
 from evaljob.fields import HUB_SCHEME
-from evaljob.jobs import ATTEMPT_FILE
 from evaljob.model import Frozen
+from evaljob.mounts import ATTEMPT_FILE
 from evaljob.names import Reason
 from evaljob.plan import RUN_KEY, Partition, PlannedDataset, RunPlan, dataset_key, model_key
 from evaljob.spec import Model, sources

@@ -31,7 +31,7 @@ from huggingface_hub.errors import (
 )
 
 from evaljob.fields import HUB_SCHEME
-from evaljob.jobs import HUB_ROOM
+from evaljob.mounts import HUB_ROOM
 from evaljob.names import Reason
 from evaljob_runner.errors import Fatal, Retry, Stop
 
