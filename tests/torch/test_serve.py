@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from evaljob.judges import Judge
 from evaljob.spec import Model
-from tests.runner_plans import TINY, tiny_dataset, tiny_model
+from tests.runner_plans import TINY, planned, tiny_dataset, tiny_model, tiny_task
 from tests.torch.processes import Ended, lines, run
 from tests.torch.servers import serving
 
@@ -64,6 +65,32 @@ def test_scores_of_the_served_model_equal_the_reference(url: str, tmp_path: Path
     first = next(iter(requests(tmp_path).values()))
     assert first["renderedBy"] == "Server"
     assert "\n\n" not in first["output"]
+
+
+def test_a_real_model_judges(url: str, tmp_path: Path) -> None:
+    """Asked what the model was asked, with its parameters, the judge says the same: its number is the score."""
+    rubric = {
+        "name": "same",
+        "prompt": "Question: {{ question }}\nAnswer:",
+        "extract": "final",
+        "scale": {"min": -1000, "max": 1000},
+    }
+    metrics = [{"name": "llm_judge", "primary": True, "judge": rubric}]
+    task = tiny_task("gsm", metrics=metrics)
+    generation = task.generation.model_dump(by_alias=True, exclude_none=True)
+    served = model(url, "Chat")
+    judge = Judge.model_validate({"name": "same", "openai": served.openai, "generation": generation})
+    dataset = planned(task, name="gsm", source="pvc://data/gsm.jsonl", limit=2)
+    ended = run(tmp_path, served, dataset.model_copy(update={"judges": (judge,)}))
+    assert ended.code == 0, ended.report
+    asked = requests(tmp_path)
+    scored = [line for line in map(json.loads, lines(tmp_path)) if line["kind"] == "score"]
+    assert len(scored) == len(asked) > 0
+    for line in scored:
+        score, said = line["scores"]["llm_judge"], asked[line["id"]]
+        assert score["judgement"]["output"] == said["output"]
+        assert score["judgement"]["promptTokens"] == said["promptTokens"]
+        assert score["value"] == float(said["output"].rpartition("#### ")[2])
 
 
 def test_another_model_name_is_refused_in_the_servers_words(url: str, tmp_path: Path) -> None:
