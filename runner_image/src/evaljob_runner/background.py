@@ -6,9 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
-from evaljob_runner.samples import AnswerKey, InferenceLine, ScoreLine, without_prompt
+from evaljob_runner.samples import AnswerKey, InferenceLine, Made, ScoreLine, without_prompt
 from evaljob_runner.sandbox import kernel, room
-from evaljob_runner.scoring import Made, Scorer
+from evaljob_runner.scoring import Scorer
 
 
 class Worker(Protocol):

@@ -26,15 +26,17 @@ from evaljob_runner.backends.base import (
     Unavailable,
 )
 from evaljob_runner.errors import Fatal
+from evaljob_runner.questions import Question
 from evaljob_runner.samples import (
     ERROR_MESSAGE_MAX,
     JUDGE_OUTPUT_MAX,
     InferenceLine,
     Judgement,
+    Made,
     Score,
     Unscored,
 )
-from evaljob_runner.scoring import Made, Question, Scorer
+from evaljob_runner.scoring import Scorer
 
 DEFAULTS = Generation(max_tokens=1024)
 """A judge explains itself before it decides."""
@@ -183,6 +185,8 @@ class Judges:
                     if score := case.score(said[-1]):
                         return score
                     message = case.problem(said[-1])
+                    if said[-1].finish_reason != Finish.STOP:
+                        break  # it would be cut again
                 case Unavailable(message=words):
                     self._unanswered[name] += 1
                     message = f"judge {name}: {words}"

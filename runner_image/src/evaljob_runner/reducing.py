@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import comb
+from math import comb, fsum
 from typing import NamedTuple
 
 from evaljob.metrics import KINDS, binary
@@ -94,3 +94,10 @@ def majority(repeats: Sequence[Score], floor: float) -> float:
         return floor
     ((winner, _),) = votes.most_common(1)
     return next(score.value for score in repeats if score.extracted == winner)
+
+
+def mean(turns: list[Score], *, weighted: bool) -> Score:
+    """The score of a conversation."""
+    items = sum(score.weight for score in turns)
+    value = fsum(score.value * score.weight for score in turns) / items
+    return Score(value=value, weight=items if weighted else 1, turns=turns)

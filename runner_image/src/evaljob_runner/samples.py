@@ -10,7 +10,7 @@ import io
 import logging
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
@@ -179,6 +179,10 @@ class Unscored(Frozen):
     kind: Literal["ScorerError"] = "ScorerError"
     message: Annotated[str, Field(max_length=ERROR_MESSAGE_MAX)]
     judgements: list[Judgement] = Field(default_factory=list)
+
+
+Made = Mapping[str, Score | Unscored]
+"""What was made of an answer beside the model, by metric."""
 
 
 class ScoreLine(Frozen):

@@ -1,15 +1,13 @@
 """Inference lines -> outcomes and scores. Needs the sample log only, so scores can be made again."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from evaljob.corpus import CORPORA
 from evaljob.metrics import KINDS
-from evaljob.rubric import Rubric
 from evaljob.scoring import Metric
 from evaljob.task import Task, Turns
 from evaljob_runner import extract, reducing
@@ -17,11 +15,11 @@ from evaljob_runner.data import Sample
 from evaljob_runner.extract import Json
 from evaljob_runner.metrics import REGISTRY, choices
 from evaljob_runner.metrics.base import Choice, Definition, Executes, Judges, Verdict, as_text
+from evaljob_runner.questions import Question
 from evaljob_runner.reducing import Reduced
 from evaljob_runner.samples import (
-    ERROR_MESSAGE_MAX,
     InferenceLine,
-    Judgement,
+    Made,
     Outcome,
     Score,
     ScoreLine,
@@ -35,61 +33,6 @@ class _Answer(NamedTuple):
     said: str | None
     """None where there is no answer."""
     accepted: list[str]
-
-
-Made = Mapping[str, Score | Unscored]
-"""What was made of an answer beside the model, by metric."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a judge is to be asked about a finished answer, or about each turn of a conversation."""
-
-    metric: Metric
-    judging: Judges
-    line: InferenceLine
-    answers: list[Json]
-    """What is judged, turn by turn; None where there is no answer."""
-    accepted: list[list[str]]
-
-    @property
-    def rubric(self) -> Rubric:
-        """How the judge scores."""
-        if self.metric.judge is None:
-            raise ValueError(f"metric {self.metric.key} has no judge")
-        return self.metric.judge
-
-    def messages(self, turn: int) -> tuple[Mapping[str, Any], ...]:
-        """What the judge is asked about one turn, in OpenAI's shape.
-
-        Raises:
-            Fatal: BadData.
-        """
-        said = ["" if answer is None else as_text(answer) for answer in self.answers[: turn + 1]]
-        own = {
-            "answer": said[-1],
-            "answers": said,
-            "turn": turn,
-            "target": self.accepted[turn][0],
-            "references": self.accepted[turn],
-        }
-        return self.judging.messages({**(self.line.doc or {}), **own}, f"sample {self.line.id}")
-
-    def score(self, turn: int, judgement: Judgement) -> Score | None:
-        """The score in a judgement, or None where there is none."""
-        verdict = self.judging.verdict(judgement.output)
-        if verdict is None:
-            return None
-        return Score(
-            extracted=as_text(self.answers[turn]) if self.metric.extract else None,
-            value=verdict.value,
-            explanation=(verdict.explanation or "")[:ERROR_MESSAGE_MAX],
-            judgement=judgement,
-        )
-
-    def whole(self, turns: list[Score]) -> Score:
-        """The score of the answer: that of its only turn, or the mean over all."""
-        return mean(turns, weighted=False) if self.line.turns else turns[0]
 
 
 class Scorer:
@@ -233,7 +176,7 @@ class Scorer:
         if self._weighs:
             return _of_choices(definition, line)
         scores = [self._of_answer(metric, definition, answer, line) for answer in _answers(line)]
-        return mean(scores, weighted=definition.weight is not None) if line.turns else scores[0]
+        return reducing.mean(scores, weighted=definition.weight is not None) if line.turns else scores[0]
 
     def _of_answer(
         self, metric: Metric, definition: Definition, answer: _Answer, line: InferenceLine
@@ -271,13 +214,6 @@ def _answers(line: InferenceLine) -> list[_Answer]:
         said[-1] = None  # that is what ended it
     accepted = [a.references or [a.target] for a in line.turns or (line,)]
     return [_Answer(*pair) for pair in zip_longest(said, accepted)]
-
-
-def mean(turns: list[Score], *, weighted: bool) -> Score:
-    """The score of a conversation."""
-    items = sum(score.weight for score in turns)
-    value = math.fsum(score.value * score.weight for score in turns) / items
-    return Score(value=value, weight=items if weighted else 1, turns=turns)
 
 
 def _of_text(definition: Definition, measure: Callable[[float], float], line: InferenceLine) -> Score:
