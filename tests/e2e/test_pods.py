@@ -13,7 +13,13 @@ from tests.e2e.world import NAMESPACE, World
 pytestmark = pytest.mark.cluster
 
 LOOK = """
-import json, os
+import json, os, subprocess
+def runs(folder):
+    path = folder + "/program"
+    with open(path, "w") as file:
+        file.write("#!/bin/sh\\nexit 7\\n")
+    os.chmod(path, 0o700)
+    return subprocess.call([path]) == 7
 def shown(path):
     found = os.stat(path)
     return {"text": open(path).read(), "group": found.st_gid, "writable": os.access(path, os.W_OK)}
@@ -21,7 +27,8 @@ shm = os.statvfs("/dev/shm")
 print(json.dumps({
     "user": os.getuid(), "group": os.getgid(), "groups": sorted(os.getgroups()),
     "shm": shm.f_blocks * shm.f_frsize, "note": shown("/mnt/own/note"), "secret": shown("/etc/ssl/own/token"),
-    "claim": os.listdir("/mnt/adapters"), "root": os.access("/", os.W_OK), "variable": os.environ["NETRC"],
+    "runs": [runs("/tmp"), runs("/dev/shm")], "claim": os.listdir("/mnt/adapters"),
+    "root": os.access("/", os.W_OK), "variable": os.environ["NETRC"],
 }))
 """
 OBJECTS: list[dict[str, Any]] = [
@@ -95,6 +102,7 @@ def test_a_pod_is_as_its_user_says(world: World, submit: Submit) -> None:
         "shm": 64 << 20,
         "note": {"text": "mine", "group": 2000, "writable": False},
         "secret": {"text": "secret", "group": 2000, "writable": False},
+        "runs": [True, True],  # caches of Triton and torch hold libraries
         "claim": ["nan", "tiny"],
         "root": False,
         "variable": "/etc/ssl/own/token",
