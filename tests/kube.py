@@ -1,6 +1,7 @@
 """kubectl for tests: typed, and unable to reach any cluster but those that tests make."""
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,4 +60,12 @@ class Kubectl:
 
     def wait(self, what: str, condition: str, *args: str, seconds: int = 60) -> None:
         """Block until `what` (`kind/name`) has the condition."""
-        self.run("wait", f"--for={condition}", what, f"--timeout={seconds}s", *args, timeout=seconds + 10)
+        wait = ("wait", f"--for={condition}", what, f"--timeout={seconds}s", *args)
+        try:
+            self.run(*wait, timeout=seconds + 10)
+        except CommandError as error:
+            # kubectl gives up on an object so new that it has no conditions at all.
+            if "accessor error" not in str(error):
+                raise
+            time.sleep(0.5)
+            self.run(*wait, timeout=seconds + 10)
