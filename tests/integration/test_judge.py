@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import re
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +21,7 @@ from evaljob.judges import Judge
 from evaljob.names import Reason
 from evaljob.plan import PlannedDataset
 from evaljob.result import PartitionResult
+from evaljob.spec import Model
 from evaljob_runner.backends.correspondent import OpenAICorrespondent
 from evaljob_runner.backends.scripted import ScriptedBackend
 from evaljob_runner.errors import Fatal, Retry
@@ -26,6 +30,8 @@ from evaljob_runner.judging import GIVE_UP_AFTER, TRIES
 from evaljob_runner.progress import Progress, Stopwatch
 from tests.runner_plans import assignment, planned, tiny_model
 from tests.stub_server import Script, serve
+from tests.torch.processes import end, run, start
+from tests.torch.processes import lines as samples
 from tests.unit.test_runner_data import lines, task
 
 PROMPT = "Question: {{ q }}\nanswer: {{ answer }}\ntarget: {{ target }}"
@@ -349,6 +355,40 @@ def test_messages_of_a_rubric_are_sent_as_they_are(tmp_path: Path) -> None:
         found = Partition(tmp_path, url, task=judged({"prompt": None, "messages": messages})).run()
     assert state(found) == (6, 3)
     assert [m["role"] for m in script.requests[0]["body"]["messages"]] == ["system", "user"]
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"), [(signal.SIGTERM, "Interrupted"), (signal.SIGALRM, "DeadlineExceeded")]
+)
+def test_a_process_that_waits_for_its_judge_ends_at_once_and_the_next_asks_only_the_rest(
+    tmp_path: Path, number: signal.Signals, reason: str
+) -> None:
+    """Also where the attempt has added nothing but judgements: a deadline then asks for another one."""
+    script = Script(answer="Hard to say.")
+    with serve(Script(answer="q0")) as answering, serve(script) as url:
+        openai = {"url": answering, "model": "m"}
+        served = Model.model_validate({"name": "m", "promptFormat": "Chat", "openai": openai})
+        dataset = Partition(tmp_path, url, openai={"maxConcurrency": 1}).dataset()
+        assert run(tmp_path, served, dataset).failure.reason == "SamplesLeft"
+        script.mode, script.answer, script.delay = "slow", "GRADE: C", 0.3
+        process = start(tmp_path, served, dataset, attempt="a-2")
+        while len(judgements(tmp_path)) < 2:
+            time.sleep(0.02)
+        os.kill(process.pid, number)
+        began = time.monotonic()
+        ended = end(process, tmp_path)
+        assert time.monotonic() - began < 5
+        assert (ended.code, ended.failure.reason) == (75, reason)
+        assert re.search(r"added 0 samples to the log and judged [2-5]", ended.failure.message)
+        script.mode, known = "ok", len(judgements(tmp_path))
+        before = len(script.requests)
+        again = run(tmp_path, served, dataset, attempt="a-3")
+    assert again.code == 0
+    assert len(script.requests) - before == 6 - known
+
+
+def judgements(folder: Path) -> list[str]:
+    return [text for text in samples(folder) if '"judgement"' in text]
 
 
 def test_every_turn_of_a_conversation_is_judged_with_what_was_said_before(tmp_path: Path) -> None:

@@ -84,6 +84,11 @@ class Background:
             part.add_done_callback(lambda _: self._ended.put(key))
         return None
 
+    @property
+    def waiting(self) -> int:
+        """Answers that were begun and have not ended."""
+        return len(self._begun)
+
     def ended(self, *, wait: bool = False) -> Iterator[tuple[InferenceLine, ScoreLine]]:
         """Answers whose scores have come since the last call, in any order.
 

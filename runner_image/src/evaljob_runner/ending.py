@@ -85,7 +85,7 @@ class Ending:
 
     def _too_late(self, _number: int, _frame: FrameType | None) -> NoReturn:
         """Another attempt helps only if it can go on where this one stopped."""
-        added = self._log is not None and self._log.written > 0
+        added = self._log is not None and self._log.written + self._log.judged > 0
         kind = Retry if self._durable and added else Fatal
         advice = "" if kind is Retry else "; raise partitionDeadlineSeconds, use more shards, or set output"
         self.leave(
@@ -93,7 +93,10 @@ class Ending:
         )
 
     def _added(self) -> str:
-        return f"this attempt added {self._log.written if self._log else 0} samples to the log"
+        answers, judged = (self._log.written, self._log.judged) if self._log else (0, 0)
+        return f"this attempt added {answers} samples to the log" + (
+            f" and judged {judged}" if judged else ""
+        )
 
     def leave(self, end: Stop) -> NoReturn:
         """Leave at once, from a signal handler or another thread: unwinding could wait for a forward pass."""

@@ -1,5 +1,6 @@
 """What becomes of an answer: its line in the sample log, its scores, and what people see of it."""
 
+import logging
 from collections import Counter, deque
 from collections.abc import Iterator
 
@@ -22,6 +23,7 @@ from evaljob_runner.samples import (
 )
 from evaljob_runner.tally import Scored
 
+_log = logging.getLogger(__name__)
 KEPT = 1024
 """Answers that are kept in memory."""
 AHEAD = 1024
@@ -124,6 +126,8 @@ class Recorder:
                     line, scores = self._kept[entry.id, n]
                     yield Scored(entry, line, line.outcome, scores, from_log=False)
             return
+        if waiting := self._background.waiting:
+            _log.info("%d answers wait for their scores", waiting)
         ahead: deque[tuple[Entry, InferenceLine]] = deque()
         room = AHEAD if self._prepared.scorer.takes_time else 0
         for pair in self._begun():

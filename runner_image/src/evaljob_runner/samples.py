@@ -239,6 +239,8 @@ class SampleLog:
         """What judges said to earlier attempts, by digest, without their requests."""
         self.written = 0
         """Final answers that this attempt added."""
+        self.judged = 0
+        """Answers that it added a judge's words about."""
         own = folder / f"{attempt}.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -335,6 +337,7 @@ class SampleLog:
             self._note(line, self._end, text)
             self._end += len(text)
             self.written += isinstance(line, InferenceLine) and line.outcome.final
+            self.judged += isinstance(line, ScoreLine) and next(line.judgements, None) is not None
 
     def close(self) -> None:
         """Close the files; everything is written already."""
