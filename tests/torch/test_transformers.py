@@ -1,5 +1,6 @@
 """The transformers backend: what all backends promise, and what only this one has."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,10 @@ from evaljob.backends import Device, Dtype
 from evaljob.names import Reason
 from evaljob_runner.backends.base import LogLikelihoodRequest, Sampling
 from evaljob_runner.errors import Fatal
-from tests.backend_contract import QUESTIONS, BackendContract, changed, generated, sampling
-from tests.runner_plans import DATE, TINY
+from evaljob_runner.samples import InferenceLine
+from evaljob_runner.scoring import Scorer
+from tests.backend_contract import QUESTIONS, BackendContract, changed, generated, run, sampling
+from tests.runner_plans import DATE, TINY, assignment, planned, tiny_model, tiny_task
 
 if TYPE_CHECKING:
     from evaljob_runner.backends.transformers import TransformersBackend
@@ -99,6 +102,36 @@ def test_a_stop_text_is_found_at_the_token_that_ends_it(open_tiny: Load, stops: 
     }
     assert watch.ends == found
     assert found or stops == ("é",)
+
+
+def test_functions_on_offer_go_through_the_template_and_the_calls_that_come_back_are_scored(
+    open_tiny: Load, tmp_path: Path
+) -> None:
+    """With arguments, against the document's own call; once as the model writes it, once in Hermes' form."""
+    plain = json.loads((TINY / "model" / "tokenizer_config.json").read_text())["chat_template"]
+    offer = "{% if tools %}<|im_start|>system\n{{ tools|tojson }}<|im_end|>\n{% endif %}"
+    backend = open_tiny(changed(tmp_path, tokenizer_config={"chat_template": offer + plain}))
+    functions = [{"type": "function", "function": {"name": name}} for name in ("add", "subtract")]
+    task = tiny_task(
+        "chat",
+        tools=f"{{{{ {functions} }}}}",
+        target="{{ call }}",
+        extract={"calls": [{"toolCalls": {}}]},
+        metrics=[{"name": "tool_call", "extract": "calls", "primary": True}],
+    )
+    dataset = planned(task, name="chat", source="pvc://data/chat.jsonl", limit=6)
+    work = assignment(tiny_model(promptFormat="Chat"), dataset, tmp_path / "run" / "out")
+    (tmp_path / "run").mkdir()
+    found = run(work, backend)
+    assert {(s.stats[0].total, s.stats[0].n) for s in found.subsets} == {(6, 6)}
+    (log,) = (tmp_path / "run").rglob("*.jsonl")
+    line = InferenceLine.model_validate_json(log.read_text().splitlines()[0])
+    assert '"name": "subtract"' in (line.requests[0].prompt or "").split("<|im_end|>")[0]
+    tagged = line.requests[0].model_copy(
+        update={"output": f"<tool_call>\n{line.requests[0].output}\n</tool_call>"}
+    )
+    scores = Scorer(task).scores(line.model_copy(update={"requests": [tagged]})).scores
+    assert scores["tool_call,calls"].value == 1
 
 
 def test_a_chat_model_without_a_template_is_refused(open_tiny: Load, tmp_path: Path) -> None:

@@ -76,6 +76,15 @@ def pipeline(*steps: dict[str, Any]) -> extract.Pipeline:
         ([{"json": {}}], "I (3 of us) know", None),
         ([{"json": {}}], '{"a": NaN}', None),
         ([{"json": {}}], "[" * 100_000, None),
+        ([{"toolCalls": {}}], '<tool_call>\n{"name": "f"}\n</tool_call>', [{"name": "f"}]),
+        (
+            [{"toolCalls": {}}],
+            'So:<tool_call>{"name": "f"}</tool_call>\n<tool_call>{"name": "g"}',
+            [{"name": "f"}, {"name": "g"}],
+        ),
+        ([{"toolCalls": {}}], '<tool_call>{"name": "f"}</tool_call><tool_call>g()</tool_call>', None),
+        ([{"toolCalls": {}}], '[{"name": "f"}]', [{"name": "f"}]),
+        ([{"toolCalls": {}}], "no call", None),
         ([{"json": {}}, {"regex": '"a": (\\d)'}], '{"a": 1}', "1"),
     ],
 )

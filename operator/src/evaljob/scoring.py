@@ -25,6 +25,7 @@ class Empty(Frozen):
 
 _OPERATIONS = (
     "regex", "remove", "strip", "last_number", "boxed", "code_fence", "first_capital", "json",
+    "tool_calls",
 )  # fmt: skip
 
 
@@ -58,6 +59,8 @@ class Step(Frozen):
     """The first capital letter A to Z."""
     json_value: Annotated[Empty | None, Field(alias="json")] = None
     """The first JSON value in the text, a code fence around it is ignored."""
+    tool_calls: Empty | None = None
+    """What each `<tool_call>` holds (Hermes, Qwen), as a list; without any the first JSON value, as a server's."""
 
     @field_validator("regex", "remove")
     @classmethod

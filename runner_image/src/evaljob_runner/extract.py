@@ -16,6 +16,7 @@ Pipeline = Callable[[str], Json]
 _NUMBER = re.compile(r"(?:(?<![\w.])-)?\d+(?:,\d{3})*(?:\.\d+)?")
 _FENCE = re.compile(r"```\w*\n(.*?)```", re.DOTALL)
 _CODE = re.compile(r"```[\w+-]*[^\S\n]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
+_TOOL_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
 _BRACE = re.compile(r"\\[{}\\]|[{}]")
 _STARTS_MAX = 1000
@@ -55,6 +56,7 @@ def _step(step: Step) -> Pipeline:
         (step.code_fence, _code_fence),
         (step.first_capital, _first_capital),
         (step.json_value, first_json),
+        (step.tool_calls, tool_calls),
     )
     return next(function for given, function in functions if given is not None)
 
@@ -106,6 +108,15 @@ def _code_fence(text: str) -> str:
 def _first_capital(text: str) -> str | None:
     found = re.search("[A-Z]", text)
     return found[0] if found else None
+
+
+def tool_calls(text: str) -> Json:
+    """The calls that a local model writes, in the form of a server's: a list; None where one of them is no JSON."""
+    blocks = _TOOL_CALL.findall(text)
+    if not blocks:
+        return first_json(text)
+    found = [first_json(block) for block in blocks]
+    return None if None in found else found
 
 
 def first_json(text: str) -> Json:

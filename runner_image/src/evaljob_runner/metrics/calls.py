@@ -1,9 +1,9 @@
 """Function calls: which, in which order, with which arguments.
 
 An answer is a JSON object or a list of them: `{"name": …, "arguments": {…}}`, also spelled `action` and `args`
-(T-Eval) or `parameters` (Llama), or OpenAI's tool call around it with arguments as JSON in a text. A target is a JSON
-list of such calls, or of BFCL's `{name: {argument: [accepted values]}}`, where the accepted value "" means that the
-argument may be absent.
+(T-Eval) or `parameters` (Llama), or OpenAI's tool call around it with arguments as JSON in a text, or each in a
+`<tool_call>`, as Hermes and Qwen write them. A target is a JSON list of such calls, or of BFCL's
+`{name: {argument: [accepted values]}}`, where the accepted value "" means that the argument may be absent.
 """
 
 import json
@@ -13,7 +13,7 @@ from itertools import permutations, zip_longest
 from typing import Any
 
 from evaljob.scoring import Metric
-from evaljob_runner.extract import Json, first_json
+from evaljob_runner.extract import Json, tool_calls
 from evaljob_runner.metrics.base import Compare, Definition, Verdict
 
 _ANY_ORDER_MAX = 6
@@ -64,7 +64,7 @@ def same(a: Json, b: Json) -> bool:
 
 def calls(value: Json) -> list[Call] | None:
     """The calls in an answer; None where it is malformed."""
-    found = first_json(value) if isinstance(value, str) else value
+    found = tool_calls(value) if isinstance(value, str) else value
     items = found if isinstance(found, list) else [found]
     read = [_call(item) for item in items]
     return [call for call in read if call] if all(read) else None
