@@ -16,6 +16,7 @@ import pytest
 from evaljob import corpus, stats
 from evaljob import result as results
 from evaljob.backends import PromptFormat
+from evaljob.judges import Judge
 from evaljob.names import Reason
 from evaljob.result import Failure, PartitionResult
 from evaljob.spec import Model
@@ -596,6 +597,25 @@ def test_render_shows_the_choices_that_a_server_weighs(tmp_path: Path) -> None:
     line = json.loads(out.getvalue())
     assert line["text"].endswith("Answer:")
     assert line["choices"] == [{"text": t} for t in ("purple", "pear", "peach", "goat")]
+
+
+def test_render_shows_what_a_judge_would_be_asked(tmp_path: Path) -> None:
+    rubric = {
+        "name": "gpt",
+        "prompt": "{{ q }}: {{ answer }} or {{ target }}?",
+        "extract": "x",
+        "labels": {"C": 1},
+    }
+    metrics = [{"name": "llm_judge", "primary": True, "judge": rubric}]
+    dataset = planned(
+        task(metrics=metrics, extract={"x": [{"strip": {}}]}), inline={"jsonl": lines(CAPITALS)}
+    )
+    judge = Judge.model_validate({"name": "gpt", "openai": {"url": "http://x/v1", "model": "m"}})
+    work = assignment(SERVED, dataset.model_copy(update={"judges": (judge,)}), tmp_path)
+    out = io.StringIO()
+    render(work, None, 1, out)
+    asked = {"role": "user", "content": "q0: <the answer> or a0?"}
+    assert json.loads(out.getvalue())["judges"] == {"llm_judge": [asked]}
 
 
 def test_a_task_that_cannot_score_is_refused_before_the_model_loads(tmp_path: Path) -> None:

@@ -103,6 +103,11 @@ def _prompt(line: Line, *, token_ids: bool) -> Iterator[str]:
     yield "---"
     yield from _choices(line, token_ids=token_ids)
     yield f"target: {printable(line['target'])}"
+    for key, messages in line.get("judges", {}).items():
+        yield f"--- asked of the judge, {printable(key)}"
+        for message in messages:
+            yield f"[{printable(message['role'])}] {_block(message['content'])}"
+        yield "---"
     if token_ids and "tokenIds" in line:
         yield f"token ids: {_ids(line['tokenIds'])}"
 

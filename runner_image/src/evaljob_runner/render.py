@@ -12,6 +12,9 @@ from evaljob_runner.preparing import refuse_unsupported
 from evaljob_runner.prompts import Prompt, Prompter
 from evaljob_runner.scoring import Scorer
 
+ANSWER = "<the answer>"
+"""Stands for what a model would say, where a judge's prompt is shown."""
+
 
 def render(work: Assignment, tokenizer: Tokenizer | None, count: int, out: TextIO) -> None:
     """Print one JSON line per prompt: text or messages, token ids, target and sampling with origins.
@@ -20,7 +23,7 @@ def render(work: Assignment, tokenizer: Tokenizer | None, count: int, out: TextI
         Fatal: for everything that an evaluation would refuse before its model loads.
     """
     refuse_unsupported(work)
-    Scorer(work.task)
+    scorer = Scorer(work.task)
     with TemporaryDirectory() as scratch:
         selection = data.select(work.planned.dataset, work.task, work.partition, work.places, Path(scratch))
         samples = selection.samples.first(count)
@@ -37,6 +40,10 @@ def render(work: Assignment, tokenizer: Tokenizer | None, count: int, out: TextI
         }
         if not prompt.choices:
             line["generation"] = sampling
+        own = {"answer": ANSWER, "answers": [ANSWER], "target": prompt.target}
+        own |= {"references": list(prompt.references) or [prompt.target]}
+        if asked := scorer.shown(sample.columns, own, sample.where):
+            line["judges"] = asked
         print(json.dumps(line, ensure_ascii=False), file=out)
 
 

@@ -1,7 +1,7 @@
 """Inference lines -> outcomes and scores. Needs the sample log only, so scores can be made again."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from evaljob.task import Task, Turns
 from evaljob_runner import extract, reducing
 from evaljob_runner.data import Sample
 from evaljob_runner.extract import Json
-from evaljob_runner.metrics import REGISTRY, choices
+from evaljob_runner.metrics import REGISTRY, choices, judged
 from evaljob_runner.metrics.base import Choice, Definition, Executes, Judges, Verdict, as_text
 from evaljob_runner.questions import Question
 from evaljob_runner.reducing import Reduced
@@ -93,6 +93,17 @@ class Scorer:
     def takes_time(self) -> bool:
         """Whether some scores are made beside the model."""
         return bool(self._executions or self._judged)
+
+    def shown(self, columns: Mapping[str, Any], own: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
+        """What judges would be asked about a document, by metric, for people.
+
+        Args:
+            columns: of the document.
+            own: what else templates see (`metrics.judged.OWN`).
+            where: names the document in messages.
+        """
+        seen = {**columns, **judged.OWN, **own}
+        return {key: list(judging.messages(seen, where)) for key, judging in self._judged.items()}
 
     def questions(self, line: InferenceLine) -> list[Question]:
         """What judges are to be asked about a finished answer, metric by metric."""
