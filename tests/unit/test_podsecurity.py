@@ -58,7 +58,7 @@ def pod_of(doc: dict[str, Any]) -> dict[str, Any]:
 PLAIN = template_of(document())
 
 
-@settings(max_examples=60)
+@settings(max_examples=max(60, settings().max_examples))
 @given(common=runners, own=runners, output=st.booleans(), key=st.booleans())
 def test_whatever_users_set_the_pod_is_restricted(
     common: dict[str, Any], own: dict[str, Any], output: bool, key: bool
