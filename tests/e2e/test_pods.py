@@ -88,7 +88,7 @@ def runner(node: str) -> dict[str, Any]:
 @pytest.mark.usefixtures("objects")
 def test_a_pod_is_as_its_user_says(world: World, submit: Submit) -> None:
     node = world.cluster.nodes[-1]
-    handle = submit(evaljob("pods", [endpoint("slow", SLOW)], [questions("q", 4)], runner=runner(node)))
+    handle = submit(evaljob("pods", [endpoint("slow", SLOW)], [questions("q", 12)], runner=runner(node)))
     handle.until(lambda: [p for p in handle.get("pods") if p["status"]["phase"] == "Running"])
     (pod,) = handle.get("pods")
     assert (pod["spec"]["nodeName"], pod["metadata"]["labels"]["example.com/team"]) == (node, "nlp")
