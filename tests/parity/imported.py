@@ -90,7 +90,7 @@ class Imported(Case):
     @property
     def kind(self) -> Kind:
         """What the model is asked for."""
-        return "generate" if self.theirs(self.folder)["output_type"] == "generate_until" else "choose"
+        return _KINDS[self.theirs(self.folder)["output_type"]]
 
     def ours(self) -> Task:
         """The imported task."""
@@ -103,11 +103,17 @@ class Imported(Case):
         return load_yaml(self.file)  # type: ignore[no-any-return]
 
 
+_KINDS: Mapping[str, Kind] = {
+    "generate_until": "generate",
+    "multiple_choice": "choose",
+    "loglikelihood_rolling": "weigh",
+}
 TASKS = Path(str(files("lm_eval"))) / "tasks"
 _GSM8K = {"test": _catalogue("gsm8k", "test"), "train": _catalogue("gsm8k", "train")}
 _MMLU = {"test": _catalogue("mmlu", "test"), "dev": _catalogue("mmlu", "dev")}
 _ARC = {split: _catalogue("arc", "data") for split in ("train", "validation", "test")}
 _QUESTIONS = dict.fromkeys(("train", "validation", "test"), QUESTIONS)
+_PAGES: Rows = [{"text": row["question"]} for row in _GSM8K["test"]]
 _FIRST = {"fewshot_config": {"sampler": "first_n"}}
 _WANTED: Sequence[tuple[str, str, int, Format, Mapping[str, Rows], Mapping[str, Any]]] = (
     ("arc", "arc/arc_easy.yaml", 0, "Text", _ARC, {}),
@@ -120,6 +126,7 @@ _WANTED: Sequence[tuple[str, str, int, Format, Mapping[str, Rows], Mapping[str, 
     ("openbookqa", "openbookqa/openbookqa.yaml", 0, "Text", _QUESTIONS, {}),
     ("blimp", "blimp/adjunct_island.yaml", 0, "Text", {"train": SENTENCES}, {}),
     ("mgsm", "mgsm/direct/mgsm_direct_en.yaml", 0, "Text", {"test": SUMS, "train": SUMS}, {}),
+    ("pile", "pile/pile_arxiv.yaml", 0, "Text", {"train": _PAGES}, {}),
     ("prefix", "llama3/instruct/mmlu/_continuation_template_yaml", 2, "Turns", _MMLU, {}),
     ("prefix-text", "llama3/instruct/mmlu/_continuation_template_yaml", 2, "Text", _MMLU, {}),
 )

@@ -10,9 +10,26 @@ from evaljob_cli.lm_eval.reading import Config, Function
 
 _TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 """Names of one field; the first that is there counts."""
-_CHOICE_METRICS = ("acc", "acc_norm", "acc_bytes")
+_METRICS = {
+    "multiple_choice": ("acc", "acc_norm", "acc_bytes"),
+    "generate_until": ("exact_match", "bleu", "chrf"),
+    "loglikelihood_rolling": ("word_perplexity", "byte_perplexity", "bits_per_byte"),
+}
+"""What is computed alike, by output type."""
+_AGGREGATIONS = {
+    "bleu": ("bleu",),
+    "chrf": ("chrf",),
+    "word_perplexity": ("weighted_perplexity",),
+    "byte_perplexity": ("weighted_perplexity",),
+    "bits_per_byte": ("bits_per_byte",),
+}
+"""Of metrics that are no means."""
 _FLAGS = ("ignore_case", "ignore_punctuation", "ignore_numbers")
-_DEFAULTS = {"multiple_choice": ("acc", "acc_norm"), "generate_until": ("exact_match",)}
+_DEFAULTS = {
+    **_METRICS,
+    "multiple_choice": ("acc", "acc_norm"),
+    "generate_until": ("exact_match",),
+}
 _DEFAULT_REGEX = r"#### (\-?[0-9\.\,]+)"
 
 
@@ -64,7 +81,7 @@ def scoring(config: Config, notes: Notes, *, weighs: bool) -> Document:
     Raises:
         Unfit: where no metric is left.
     """
-    kept = list(_metrics(config, notes, weighs=weighs))
+    kept = list(_metrics(config, notes))
     pipelines = dict(_pipelines(config, notes, weighs=weighs))
     found: list[Document] = []
     for name, steps in pipelines.items():
@@ -80,7 +97,7 @@ def scoring(config: Config, notes: Notes, *, weighs: bool) -> Document:
     return {**({"extract": extract} if extract else {}), "metrics": found}
 
 
-def _metrics(config: Config, notes: Notes, *, weighs: bool) -> Iterator[Document]:
+def _metrics(config: Config, notes: Notes) -> Iterator[Document]:
     listed = config.get("metric_list")
     if listed is None:
         names = _DEFAULTS[str(config.get("output_type", "generate_until"))]
@@ -88,24 +105,26 @@ def _metrics(config: Config, notes: Notes, *, weighs: bool) -> Iterator[Document
     for item in listed:
         name = item.get("metric")
         try:
-            yield _metric(item, weighs=weighs)
+            yield _metric(item, str(config.get("output_type", "generate_until")))
         except Unfit as why:
             notes.lost(f"metric_list: {name}", str(why))
 
 
-def _metric(item: Mapping[str, Any], *, weighs: bool) -> Document:
-    name, aggregation = item.get("metric"), item.get("aggregation", "mean")
+def _metric(item: Mapping[str, Any], kind: str) -> Document:
+    name = item.get("metric")
     if isinstance(name, Function):
         raise Unfit("Python")
-    if name not in (_CHOICE_METRICS if weighs else ("exact_match",)):
+    if name not in _METRICS[kind]:
         raise Unfit("no metric of ours")
-    if isinstance(aggregation, Function) or aggregation not in ("mean", "nanmean"):
-        raise Unfit(f"aggregation {aggregation}: not a mean")
+    known = _AGGREGATIONS.get(name, ("mean", "nanmean"))
+    aggregation = item.get("aggregation", known[0])
+    if isinstance(aggregation, Function) or aggregation not in known:
+        raise Unfit(f"aggregation {aggregation}: not {known[0]}")
     args: Document = {flag: "true" for flag in _FLAGS if item.get(flag)}
     if ignored := item.get("regexes_to_ignore"):
         patterns = [ignored] if isinstance(ignored, str) else ignored
         args["regexes_to_ignore"] = "\n".join(p.replace("\n", r"\n") for p in patterns)
-    return {"name": name, **({"args": args} if args and not weighs else {})}
+    return {"name": name, **({"args": args} if args and name == "exact_match" else {})}
 
 
 def _pipelines(config: Config, notes: Notes, *, weighs: bool) -> Iterator[tuple[str, list[Document]]]:

@@ -28,7 +28,23 @@ _PYTHON = {
     "doc_to_image": "images",
     "doc_to_audio": "sound",
 }
-_TYPES = {"multiple_choice": "LogLikelihood", "generate_until": "Generate"}
+_TYPES = {
+    "multiple_choice": "LogLikelihood",
+    "generate_until": "Generate",
+    "loglikelihood_rolling": "LogLikelihoodRolling",
+}
+_ASKING = (
+    "doc_to_text",
+    "description",
+    "target_delimiter",
+    "gen_prefix",
+    "num_fewshot",
+    "fewshot_config",
+    "fewshot_split",
+    "fewshot_delimiter",
+    "generation_kwargs",
+)
+"""What is not read where whole texts are weighed."""
 _READ = frozenset(
     [
         "output_type",
@@ -80,6 +96,7 @@ class _Converter:
     def __init__(self, config: Config, notes: Notes) -> None:
         self._config, self._notes = config, notes
         self._weighs = config.get("output_type") == "multiple_choice"
+        self._rolling = config.get("output_type") == "loglikelihood_rolling"
 
     def document(self) -> Document:
         """The task, as far as it has one; what prevents it stands in the notes."""
@@ -91,15 +108,10 @@ class _Converter:
             return {}
         notes.carried("output_type", _TYPES[kind])
         found: Document = {"version": self._version(), "requestType": _TYPES[kind], "splits": {}}
-        for part in (
-            self._prompt,
-            self._answer,
-            self._examples,
-            self._splits,
-            self._generation,
-            self._scoring,
-        ):
+        asking = (self._prompt, self._answer, self._examples, self._splits, self._generation)
+        for part in (self._text, self._splits) if self._rolling else asking:
             found |= part()
+        found |= self._scoring()
         self._rest()
         if not any(row.fate is Fate.ADAPTER for row in notes.rows):
             self._check(found)
@@ -158,6 +170,13 @@ class _Converter:
             found["assistantPrefix"] = begin
             self._told("gen_prefix")
         return found | {"prompt": joined(question)}
+
+    def _text(self) -> Document:
+        """The text that is weighed; nothing is asked."""
+        self._notes.dropped((n for n in _ASKING if n in self._config), "nothing stands before a text")
+        text = self._part("doc_to_target", lambda: joined(pieces(self._config.get("doc_to_target"))))
+        self._told("doc_to_target", _column_note(self._config.get("doc_to_target")))
+        return {"target": text}
 
     def _answer(self) -> Document:
         config, found = self._config, dict[str, Any]()
