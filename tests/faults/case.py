@@ -18,6 +18,7 @@ from tests.plane.client import Client, Json
 from tests.plane.kubelet import Kubelet
 from tests.plane.operatorprocess import OperatorProcess
 from tests.plane.plane import ADMIN, Plane
+from tests.plane.warm import WarmOperator, warm_up
 
 NAME = "run"
 LIMIT = 60.0
@@ -40,6 +41,7 @@ class Lab:
 @contextlib.asynccontextmanager
 async def lab(plane: Plane) -> AsyncIterator[Lab]:
     """Pods are played, and changes recorded, for the time of the block."""
+    await asyncio.to_thread(warm_up)
     async with Client(plane, ADMIN) as client:
         recorder, kubelet = Recorder(client), Kubelet(client, Fates())
         tasks = [asyncio.create_task(recorder.run()), asyncio.create_task(kubelet.run())]
@@ -158,7 +160,7 @@ class Case:
         """The operator runs behind the proxy for the time of the block."""
         async with self.proxy:
             made = [
-                OperatorProcess(self.lab.plane, [self.namespace], f"{self.namespace}-{i}", self.proxy.address)
+                WarmOperator(self.lab.plane, [self.namespace], f"{self.namespace}-{i}", self.proxy.address)
                 for i in range(replicas)
             ]
             self.operator = made[0]

@@ -26,6 +26,9 @@ class Program:
 
     def start(self) -> None:
         """Start it, or start it again."""
+        self._start()
+
+    def _start(self) -> None:
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 self._argv, env=self._env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
