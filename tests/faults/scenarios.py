@@ -14,7 +14,7 @@ from typing import Any
 
 from evaljob.names import ANNOTATION_RESULT, job_name, summary_name
 from evaljob_operator import vigil
-from tests.faults.case import NAME, QUIET, Case, evaljob
+from tests.faults.case import NAME, QUIET, Case, evaljob, turns
 from tests.faults.history import condition, owner_of, record_of, violations
 from tests.plane.client import MERGE, Json
 
@@ -40,12 +40,10 @@ async def until(case: Case, what: Callable[[], bool], seconds: float = 60) -> No
 
 async def job_when(case: Case, dataset: str, what: Callable[[Json], Any], seconds: float = 60) -> Json:
     """A dataset's Job, once it is as wanted."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    async for _ in turns(seconds):
         found = (await jobs(case)).get(dataset)
         if found and what(found):
             return found
-        await asyncio.sleep(0.1)
     raise AssertionError(f"the Job of {dataset} is not as wanted; status {json.dumps(status(case))}")
 
 
@@ -133,15 +131,15 @@ async def an_evaljob_deleted_in_mid_run_leaves_nothing(case: Case) -> None:
 
 async def until_nothing(case: Case) -> None:
     """Wait until neither Jobs nor pods nor our ConfigMaps are left."""
-    end = time.monotonic() + 60
-    left: list[str] = ["?"]
-    while left and time.monotonic() < end:
+    left: list[str] = []
+    async for _ in turns(60):
         left = []
         for kind in ("jobs", "pods", "configmaps"):
             found = await case.lab.client.request("GET", case.path(kind))
             left += [o["metadata"]["name"] for o in found["items"] if o["metadata"]["name"].startswith(NAME)]
-        await asyncio.sleep(0.3)
-    assert left == [], left
+        if not left:
+            return
+    raise AssertionError(f"left: {left}")
 
 
 async def deleted_and_made_again_under_the_same_name(case: Case) -> None:
@@ -158,12 +156,12 @@ async def deleted_and_made_again_under_the_same_name(case: Case) -> None:
 
 async def only_owned_by(case: Case, uid: str) -> None:
     """Wait until the garbage collector has taken the Jobs of all others."""
-    end = time.monotonic() + 60
     owners: set[str] = set()
-    while owners != {uid}:
-        assert time.monotonic() < end, f"owned by {owners}, not only {uid}"
-        await asyncio.sleep(0.3)
+    async for _ in turns(60):
         owners = {owner_of(j) for j in (await jobs(case)).values()}
+        if owners == {uid}:
+            return
+    raise AssertionError(f"owned by {owners}, not only {uid}")
 
 
 async def a_job_deleted_by_hand_is_run_again(case: Case) -> None:
@@ -276,10 +274,10 @@ async def a_namespace_can_go(case: Case) -> None:
         await job_when(case, "endless", running)
         namespace = f"/api/v1/namespaces/{case.namespace}"
         await case.lab.client.request("DELETE", namespace)
-        end = time.monotonic() + 60
-        while not emptied(found := await case.lab.client.get(namespace)):
-            assert time.monotonic() < end, f"the namespace is not empty: {found}"
-            await asyncio.sleep(0.3)
+        async for _ in turns(60):
+            if emptied(found := await case.lab.client.get(namespace)):
+                return
+        raise AssertionError(f"the namespace is not empty: {found}")
 
 
 def emptied(namespace: Json | None) -> bool:
@@ -304,15 +302,20 @@ async def an_edited_record_is_refused(case: Case) -> None:
         ]
 
 
+async def exists(case: Case, path: str) -> None:
+    """Wait until an object is there."""
+    async for _ in turns(60):
+        if await case.lab.client.get(path) is not None:
+            return
+    raise AssertionError(f"{path} does not come")
+
+
 async def a_deleted_summary_is_made_again(case: Case) -> None:
     """In mid-run the summary comes back from the Jobs."""
     async with case.running():
         await case.submit(evaljob(NAME, ["slow", "one"]))
         path = case.path("configmaps", summary_name(NAME))
-        end = time.monotonic() + 40
-        while await case.lab.client.get(path) is None:
-            assert time.monotonic() < end, "no summary"
-            await asyncio.sleep(0.1)
+        await exists(case, path)
         await case.lab.client.request("DELETE", path)
         await finish(case)
         assert (await case.end_state())["summary"]
@@ -384,13 +387,11 @@ async def a_small_evaljob_beside_a_giant_does_not_wait_for_it(case: Case) -> Non
 async def jobs_of(case: Case, name: str, at_least: int) -> list[Json]:
     """The Jobs of one EvalJob, once there are so many."""
     selector = {"labelSelector": f"evaljob.dev/name={name}"}
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
+    async for _ in turns(60):
         found = await case.lab.client.request("GET", case.path("jobs"), query=selector)
         items: list[Json] = found["items"]
         if len(items) >= at_least:
             return items
-        await asyncio.sleep(0.1)
     raise AssertionError(f"not {at_least} Jobs of {name} within a minute")
 
 
