@@ -175,5 +175,5 @@ async def until(what: Callable[[], object], seconds: float) -> None:
     end = time.monotonic() + seconds
     while not what():
         if time.monotonic() > end:
-            raise TimeoutError(f"not within {seconds:.0f} s")
+            raise TimeoutError(f"not within {max(seconds, 0):.0f} s")
         await asyncio.sleep(0.05)
