@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from evaljob.fields import Name, Template
-from evaljob.model import Frozen, cel, cel_rules
+from evaljob.model import Frozen, cel, cel_rules, exactly_one
 from evaljob.rubric import Rubric
 
 
@@ -34,7 +34,7 @@ class Step(Frozen):
 
     model_config = cel_rules(
         cel(
-            f"[{', '.join(f'has(self.{to_camel(n)})' for n in _OPERATIONS)}].filter(x, x).size() == 1",
+            exactly_one(*map(to_camel, _OPERATIONS)),
             f"a step has exactly one operation: {', '.join(map(to_camel, _OPERATIONS))}",
         ),
         cel("!has(self.take) || has(self.regex)", "take belongs to regex", fieldPath=".take"),

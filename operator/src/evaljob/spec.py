@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 from evaljob.backends import BACKENDS, VLLM, OpenAI, PromptFormat, Transformers
 from evaljob.fields import REVISION_RULE, DataSource, DisplayName, DnsLabel40, ObjectName, SecretKeyRef
 from evaljob.judges import Judge
-from evaljob.model import Frozen, cel, cel_rules, list_map
+from evaljob.model import Frozen, cel, cel_rules, exactly_one, list_map
 from evaljob.names import API_VERSION, KIND, Reason
 from evaljob.podfields import RunnerPod
 from evaljob.status import Status
@@ -45,7 +45,7 @@ class Model(Frozen):
 
     model_config = cel_rules(
         cel(
-            "[has(self.vllm), has(self.transformers), has(self.openai)].filter(x, x).size() == 1",
+            exactly_one("vllm", "transformers", "openai"),
             "a model has exactly one backend: vllm, transformers or openai",
         )
     )

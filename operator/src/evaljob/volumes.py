@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import StringConstraints, model_validator
 
 from evaljob.fields import DnsLabel40, LocalObjectReference, ObjectName
-from evaljob.model import Frozen, cel, cel_rules
+from evaljob.model import Frozen, cel, cel_rules, exactly_one
 
 _SOURCES = "exactly one of persistentVolumeClaim, configMap and secret"
 _ROOTS = ("/dev", "/etc", "/mnt", "/proc", "/sys", "/tmp")  # noqa: S108 - a mount of the pod
@@ -33,7 +33,7 @@ class Volume(Frozen):
 
     model_config = cel_rules(
         cel(
-            "[has(self.persistentVolumeClaim), has(self.configMap), has(self.secret)].filter(x, x).size() == 1",
+            exactly_one("persistentVolumeClaim", "configMap", "secret"),
             _SOURCES,
         ),
         cel(
