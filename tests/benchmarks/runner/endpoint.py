@@ -26,9 +26,10 @@ from evaljob_runner.progress import Progress, Stopwatch
 from tests.runner_plans import assignment, planned, tiny_task
 
 CONCURRENCY = (1, 8, 32, 128)
-DELAY = 0.02
-"""Seconds: 50 requests per second and connection, more than any model gives."""
-REQUESTS = 400
+DELAY = 0.2
+"""Seconds, as of a short answer of a fast server: 640 requests per second at 128 in flight."""
+SECONDS = 2
+"""That the server takes for a round."""
 ROUNDS = 3
 _CONTEXT = multiprocessing.get_context("spawn")
 _BODY = json.dumps(
@@ -84,8 +85,8 @@ def serving() -> Iterator[str]:
         process.join()
 
 
-def bare(url: str, texts: list[str], concurrency: int) -> None:
-    """As many workers as requests may be in flight; each asks, reads the answer, asks again."""
+def bare(url: str, texts: list[str], concurrency: int) -> float:
+    """Seconds of as many workers as requests may be in flight; each asks, reads the answer, asks again."""
     plain = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     async def worker(waiting: Iterator[str]) -> None:
@@ -100,11 +101,13 @@ def bare(url: str, texts: list[str], concurrency: int) -> None:
         waiting = iter(texts)
         await asyncio.gather(*(worker(waiting) for _ in range(concurrency)))
 
+    begin = time.perf_counter()
     asyncio.run(run())
+    return time.perf_counter() - begin
 
 
-def ours(url: str, folder: Path, concurrency: int) -> None:
-    """The runner, with all that it does for a sample: prompt, log, scores."""
+def ours(url: str, folder: Path, concurrency: int) -> float:
+    """Seconds of the runner, with all that it does for a sample: prompt, log, scores."""
     model = Model.model_validate(
         {
             "name": "m",
@@ -116,28 +119,27 @@ def ours(url: str, folder: Path, concurrency: int) -> None:
     backend = OpenAIBackend(model.openai, None)
     dataset = planned(tiny_task("gsm", subsets=None), source="pvc://data/rows.jsonl")
     with tempfile.TemporaryDirectory() as out:
-        work = assignment(model, dataset, Path(out), data=folder)
-        evaluate(work, Shell(lambda *_: backend, Progress(io.StringIO()), Stopwatch(), lambda _: None))
+        work, watch = assignment(model, dataset, Path(out), data=folder), Stopwatch()
+        evaluate(work, Shell(lambda *_: backend, Progress(io.StringIO()), watch, lambda _: None))
+    return float(watch.seconds["infer"])
 
 
-def fastest(sides: Mapping[str, Callable[[], None]]) -> dict[str, float]:
-    """Wall seconds of each side's fastest round, in turn."""
+def fastest(sides: Mapping[str, Callable[[], float]]) -> dict[str, float]:
+    """Seconds of each side's fastest round, in turn."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(ROUNDS):
         for name, side in sides.items():
-            begin = time.perf_counter()
-            side()
-            found[name].append(time.perf_counter() - begin)
+            found[name].append(side())
     return {name: min(seconds) for name, seconds in found.items()}
 
 
 def measured() -> dict[int, dict[str, float]]:
-    """By concurrency: seconds of both sides for `REQUESTS` requests at most."""
+    """By requests in flight: requests per second of both sides."""
     found = {}
     with tempfile.TemporaryDirectory() as scratch, serving() as url:
         folder = Path(scratch)
         for concurrency in CONCURRENCY:
-            number = min(REQUESTS, 100 * concurrency)
+            number = int(concurrency * SECONDS / DELAY)
             texts = [f"What is {i} plus {i}?" for i in range(number)]
             rows = [json.dumps({"question": text, "answer": "7"}) + "\n" for text in texts]
             (folder / "rows.jsonl").write_text("".join(rows))

@@ -23,6 +23,8 @@ from evaljob_runner.errors import Fatal
 ATTEMPTS = 6
 """Per request. With waits of 0.5, 1, 2, 4 and 8 seconds: about 16 seconds."""
 WORDS_MAX = 200
+CONNECTIONS = 8
+"""Of one client. A client takes milliseconds to make, and looks at all its connections for each request."""
 _CONTEXT = re.compile(
     r"context_length_exceeded|context (length|window|size)|maximum sequence length|inputs.{0,40}max_new_tokens",
     re.IGNORECASE,
@@ -131,9 +133,9 @@ class Endpoint:
             return Unavailable(request.key, f"{self.spec.url}: {str(error) or type(error).__name__}")
 
     def http(self) -> httpx.AsyncClient:
-        """One connection."""
+        """A few connections."""
         timeout = float(self.spec.request_timeout_seconds)
-        limits = httpx.Limits(max_connections=1)
+        limits = httpx.Limits(max_connections=CONNECTIONS)
         return httpx.AsyncClient(limits=limits, timeout=timeout, verify=self._tls)
 
     @cached_property
@@ -159,7 +161,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Client:
-    """A connection to an endpoint."""
+    """Some connections to an endpoint."""
 
     endpoint: Endpoint
     http: httpx.AsyncClient
@@ -203,7 +205,7 @@ class Client:
 
 
 class Clients:
-    """A client for each request that is in flight.
+    """Clients for the requests in flight, some to each.
 
     One pool for all of them looks at every connection for every request and, to close idle ones, at every other one
     beside each: with 128 connections that took longer than all the rest.
@@ -216,13 +218,14 @@ class Clients:
     def __init__(self, endpoint: Endpoint, opened: AsyncExitStack) -> None:
         self._endpoint, self._opened = endpoint, opened
         self._idle: list[Client] = []
+        """Each as often as it may take another request."""
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator["Client"]:
-        """One that nobody uses."""
+        """One that has a connection free."""
         if not self._idle:
             http = await self._opened.enter_async_context(self._endpoint.http())
-            self._idle.append(Client(self._endpoint, http))
+            self._idle += CONNECTIONS * [Client(self._endpoint, http)]
         client = self._idle.pop()
         try:
             yield client
