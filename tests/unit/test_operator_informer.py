@@ -105,7 +105,7 @@ async def test_a_list_of_several_pages_is_one_store(run: Run) -> None:
     informer, api = await run([page(10, obj("a", 5), more="next"), page(10, obj("b", 7))], [])
     assert set(informer.of("nightly")) == {"a", "b"}
     assert [q.get("continue") for q in api.asked] == [None, "next"]
-    assert all(q["limit"] == "200" for q in api.asked)
+    assert all(q["limit"] == "100" for q in api.asked)
     assert api.watched_from == ["10"]
     assert informer.ready.is_set()
 

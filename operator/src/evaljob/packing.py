@@ -6,6 +6,7 @@ made of, and 10,000 partitions take about a tenth of their size.
 
 import base64
 import gzip
+import io
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
@@ -16,6 +17,7 @@ BYTES_MAX = 900 * 1024
 """The rest of a ConfigMap's 1 MiB is for its metadata."""
 FORMAT_KEY = "format"
 GZIP_KEY = f"{SUMMARY_JSON}.gz"
+_PIECE = 1 << 16
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -43,17 +45,32 @@ def pack(files: Mapping[str, str]) -> Packed:
     Raises:
         SummaryTooLargeError: beyond 900 KiB even compressed.
     """
-    size = sum(len(text.encode()) for text in files.values())
+    size = sum(map(_size, files.values()))
     if size <= BYTES_MAX:
         return Packed({**files, FORMAT_KEY: Format.FILES}, {})
-    # Without a time, so that the same summary has the same bytes and is not written again.
-    small = gzip.compress(files[SUMMARY_JSON].encode(), mtime=0)
+    small = _compressed(files[SUMMARY_JSON])
     if len(small) > BYTES_MAX:
         raise SummaryTooLargeError(
             f"the summary has {size} bytes, compressed {len(small)}, a ConfigMap holds {BYTES_MAX}: "
             "split the EvalJob; its Jobs keep their results"
         )
     return Packed({FORMAT_KEY: Format.GZIP}, {GZIP_KEY: base64.b64encode(small).decode()})
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _compressed(text: str) -> bytes:
+    """By pieces: encoded as a whole it would be there twice.
+
+    Without a time, so that the same summary has the same bytes and is not written again.
+    """
+    out = io.BytesIO()
+    with gzip.GzipFile(filename="", fileobj=out, mode="wb", mtime=0) as archive:
+        for start in range(0, len(text), _PIECE):
+            archive.write(text[start : start + _PIECE].encode())
+    return out.getvalue()
 
 
 def unpack(content: bytes) -> bytes:

@@ -454,6 +454,13 @@ def to_data(plan: Plan) -> dict[str, str]:
     }
 
 
+def _planned(text: str) -> PlannedDataset:
+    """A dataset with a task of its own holds that once: 500 of them are two megabytes."""
+    found = PlannedDataset.model_validate_json(text)
+    own = found.dataset.task_spec
+    return found.model_copy(update={"task": own}) if own == found.task else found
+
+
 def from_data(data: Mapping[str, str]) -> Plan:
     """The plan back from its ConfigMap.
 
@@ -461,7 +468,7 @@ def from_data(data: Mapping[str, str]) -> Plan:
         pydantic.ValidationError, KeyError: when the ConfigMap is not a plan of this version.
     """
     found = _Partitions.model_validate_json(data[PARTITIONS_KEY])
-    datasets = tuple(PlannedDataset.model_validate_json(data[dataset_key(name)]) for name in found.datasets)
+    datasets = tuple(_planned(data[dataset_key(name)]) for name in found.datasets)
     partitions = (
         Partition(
             model=found.models[m], dataset=found.datasets[d], shard=k, shards=datasets[d].dataset.shards

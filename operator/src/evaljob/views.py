@@ -73,8 +73,14 @@ class PodView:
         return self.phase in ("Succeeded", "Failed")
 
 
+@functools.lru_cache(maxsize=1024)
+def _moment(text: str) -> datetime:
+    """Equal times as one object: Kubernetes' have whole seconds, and many Jobs share them."""
+    return datetime.fromisoformat(text)
+
+
 def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+    return _moment(text) if text else None
 
 
 @functools.lru_cache(maxsize=1024)
@@ -94,7 +100,7 @@ def job_view(job: Mapping[str, Any]) -> JobView:
         uid=meta["uid"],
         version=meta.get("resourceVersion") or "",
         owner=_same(owners[0]) if owners else None,
-        created=datetime.fromisoformat(meta["creationTimestamp"]),
+        created=_moment(meta["creationTimestamp"]),
         # After a suspension the old start time stays until the Job controller has resumed the Job.
         started_at=_time(status.get("startTime")) if "Suspended" not in true else None,
         counted_at=_status_written(meta.get("managedFields") or ()),
@@ -116,7 +122,7 @@ def job_view(job: Mapping[str, Any]) -> JobView:
 def _status_written(fields: Iterable[Mapping[str, Any]]) -> datetime | None:
     """A Job says when it started and when it ended; of all between only the field manager's entry tells."""
     times = (f.get("time") for f in fields if f.get("subresource") == "status")
-    return max((datetime.fromisoformat(t) for t in times if t), default=None)
+    return max((_moment(t) for t in times if t), default=None)
 
 
 def _podless(status: Mapping[str, Any]) -> bool:
@@ -141,7 +147,7 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         phase=status.get("phase") or "",
         reason=status.get("reason") or "",
         status_message=status.get("message") or "",
-        created=datetime.fromisoformat(meta["creationTimestamp"]),
+        created=_moment(meta["creationTimestamp"]),
         ends_by=_time(meta.get("deletionTimestamp")),
         disrupted=("DisruptionTarget", "True") in conditions,
         memory_limit=str(limits.get("memory") or ""),

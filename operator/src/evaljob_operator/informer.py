@@ -21,7 +21,7 @@ V = TypeVar("V")
 
 OURS = {"labelSelector": f"{LABEL_MANAGED_BY}={MANAGED_BY}"}
 TERMINAL = {"fieldSelector": "status.phase!=Pending,status.phase!=Running"}
-PAGE = 200
+PAGE = 100
 """Objects per list: all of a list are in memory at once, and several lists may be."""
 SERVER_TIMEOUT = 300
 """Seconds after which the API server ends a watch, so that no connection lives for ever."""
