@@ -128,7 +128,7 @@ async def run(count: int, number: int) -> Report:
                     report.good_s.append(await _good(case, answers))
                 await submitting
                 report.good_s.append(await _good(case, answers))
-                report.problems += _problems(case, report)
+                report.problems += _problems(case)
     said = [(name, s.get(Condition.ACCEPTED)) for name, s in answers.all().items()]
     report.unanswered = sorted(name for name, accepted in said if not accepted)
     report.run = sum(accepted == "True" and not name.startswith(GOOD) for name, accepted in said)
@@ -168,19 +168,23 @@ async def _good(case: Case, answers: Answers) -> float:
     return round(time.monotonic() - started, 1)
 
 
-def _problems(case: Case, report: Report) -> list[str]:
+def _problems(case: Case) -> list[str]:
     assert case.operator is not None
     log = case.operator.log.read_text(errors="replace")
     restarts = [f"the process was started {case.operator.starts} times"] if case.operator.starts > 1 else []
     leaks = ["the log holds the operator's token"] if case.lab.plane.token(OPERATOR) in log else []
-    slow = [f"a good EvalJob took {s} s" for s in report.good_s if s > LIMIT / 2]
-    return [
-        *map(_strange, filter(_strange, log.splitlines())),
-        *restarts,
-        *leaks,
-        *slow,
-        *violations(case.history),
-    ]
+    strange = [said for line in log.splitlines() if (said := _strange(line))]
+    return [*strange, *_loose(case), *restarts, *leaks, *violations(case.history)]
+
+
+def _loose(case: Case) -> list[str]:
+    """What the admission policy refuses, as the conditions of EvalJobs tell it."""
+    said = {
+        c["message"]
+        for change in case.history.of("EvalJob")
+        for c in change.obj.get("status", {}).get("conditions", ())
+    }
+    return sorted(message for message in said if POLICY in message)
 
 
 def _strange(line: str) -> str:
