@@ -125,7 +125,9 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, _completion(request, script))
 
     def _send(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
-        self._send_bytes(status, json.dumps(body).encode(), headers)
+        self._send_bytes(
+            status, json.dumps(body).encode(), {"Content-Type": "application/json", **(headers or {})}
+        )
 
     def _send_bytes(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)

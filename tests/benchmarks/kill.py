@@ -169,18 +169,16 @@ def _attempt(arguments: list[str], said: Path) -> None:
 def killed(
     partition: Partition, dataset: PlannedDataset, kills: int, rng: random.Random
 ) -> tuple[PartitionResult, int]:
-    """Kill attempts until there were so many kills, then let one end; its result and the kills.
-
-    When nothing is left to do, attempts end before their moment has come: there are three for each kill at most.
-    """
-    done = attempt = 0
-    while done < kills and attempt < 3 * kills:
+    """Kill attempts until there were so many kills or nothing is left to do, then let one end; its result."""
+    done, attempt, ended = 0, 0, False
+    while done < kills and not ended:
         attempt += 1
         process = partition.start(dataset, f"a-{attempt}")
         wait_for_the_moment(process, partition, f"a-{attempt}", kills, rng)
         process.kill()
         process.join()
         done += process.exitcode == -signal.SIGKILL
+        ended = process.exitcode == 0
         if attempt % 10 == 0:
             say(f"    attempt {attempt}: {done} kills, {sum(1 for _ in partition.lines())} lines")
     return partition.finish(dataset, f"a-{attempt + 1}"), done

@@ -93,7 +93,7 @@ def test_without_namespaces_its_own_is_watched(render: Render, tmp_path: Path) -
 def test_values_reach_the_operator(render: Render, tmp_path: Path) -> None:
     found = settings(
         render(
-            'runner.images={"vllm":"r/v:3","transformers":"r/t@sha256:1","openai":"r/o:2"}',
+            'runner.images={"vllm":"r/v:3","transformers":"r/t@sha256:1","openai":"r/o:2","lmEval":"r/l:4"}',
             'runner.resources={"requests":{"cpu":2},"limits":{"memory":"8Gi","nvidia.com/gpu":1}}',
             'runner.env=[{"name":"HF_ENDPOINT","value":"https://mirror.example.com"}]',
             'runner.secretPrefix="team-"',
@@ -102,7 +102,8 @@ def test_values_reach_the_operator(render: Render, tmp_path: Path) -> None:
         ),
         tmp_path,
     )
-    assert found.plan.images == {"vllm": "r/v:3", "transformers": "r/t@sha256:1", "openai": "r/o:2"}
+    images = {"vllm": "r/v:3", "transformers": "r/t@sha256:1", "openai": "r/o:2", "lmEval": "r/l:4"}
+    assert found.plan.images == images
     assert found.plan.runner.resources.limits == {"memory": "8Gi", "nvidia.com/gpu": 1}
     # Helm merges maps: what is not named keeps its default.
     assert found.plan.runner.resources.requests == {"cpu": 2, "memory": "2Gi"}

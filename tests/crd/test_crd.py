@@ -85,6 +85,7 @@ def judged(*judges: str, rubric: Manifest | None = None, name: str = "llm_judge"
 
 ENGINE = {"source": "pvc://models/m", "dtype": "bfloat16"}
 ENDPOINT = {"url": "https://llm.example.com/v1", "model": "x"}
+LM_EVAL = {"task": "mine", "metric": "exact_match,strict-match"}
 ACCEPTED: dict[str, Manifest] = {
     "the smallest": {},
     "an endpoint with a key": {
@@ -146,6 +147,18 @@ ACCEPTED: dict[str, Manifest] = {
         references="{{ r }}",
         metrics=[{"name": "mc2", "primary": True}],
     ),
+    "a task of lm-eval on its own documents": {
+        "datasets": [dataset(task=None, source=None, lmEval={"task": "arc_easy", "metric": "acc_norm"})]
+    },
+    "a task of one's own for lm-eval on documents of a claim": {
+        "datasets": [
+            dataset(
+                task=None,
+                limit=10,
+                lmEval={**LM_EVAL, "numFewshot": 5, "includePath": "configmap://tasks/mine.yaml"},
+            )
+        ]
+    },
     "inline samples": {"datasets": [dataset(source=None, inline={"jsonl": '{"q": 1}'})]},
     "any display name": {"models": [model(displayName="[basene][chat-128k] Qwen2-72B-Instruct 模型 🦙")]},
     "253 characters of display name": {"datasets": [dataset(displayName="名" * 253)]},
@@ -248,9 +261,26 @@ REFUSED: dict[str, tuple[Manifest, tuple[str, ...]]] = {
         {"runner": {"env": [{"name": "HF_TOKEN", "value": "x"}]}},
         ("spec.runner.env[0].name", "spec.hub.tokenSecretRef"),
     ),
-    "task and taskSpec": ({"datasets": [dataset(taskSpec=TASK)]}, ("exactly one of task and taskSpec",)),
-    "neither task nor taskSpec": ({"datasets": [dataset(task=None)]}, ("exactly one of task and taskSpec",)),
+    "task and taskSpec": ({"datasets": [dataset(taskSpec=TASK)]}, ("exactly one of task, taskSpec and lmEval",)),
+    "task and lmEval": ({"datasets": [dataset(lmEval=LM_EVAL)]}, ("exactly one of task, taskSpec and lmEval",)),
+    "no task": ({"datasets": [dataset(task=None)]}, ("exactly one of task, taskSpec and lmEval",)),
     "source and inline": ({"datasets": [dataset(inline={"jsonl": "{}"})]}, ("exactly one of source and inline",)),
+    "inline documents for lm-eval": (
+        {"datasets": [dataset(task=None, source=None, lmEval=LM_EVAL, inline={"jsonl": "{}"})]},
+        ("with lmEval at most source",),
+    ),
+    "lm-eval in shards": (
+        {"datasets": [dataset(task=None, lmEval=LM_EVAL, shards=2)]},
+        ("spec.datasets[0]", "shards and repeats must be 1"),
+    ),
+    "lm-eval without the metric that counts": (
+        {"datasets": [dataset(task=None, lmEval={"task": "mine"})]},
+        ("spec.datasets[0].lmEval.metric", "Required value"),
+    ),
+    "tasks for lm-eval out of a hub": (
+        {"datasets": [dataset(task=None, lmEval={**LM_EVAL, "includePath": "hf://a/b@c"})]},
+        ("spec.datasets[0].lmEval.includePath", "should match"),
+    ),
     "zero as limit": ({"datasets": [dataset(limit=0)]}, ("spec.datasets[0].limit", "greater than or equal to 1")),
     "zero shards": ({"datasets": [dataset(shards=0)]}, ("spec.datasets[0].shards", "greater than or equal to 1")),
     "more than 10,000 partitions": (

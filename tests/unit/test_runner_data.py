@@ -36,6 +36,7 @@ def select(
     dataset: PlannedDataset, shard: tuple[int, int] = (0, 1), places: Places | None = None
 ) -> Selection:
     partition = Partition(model="m", dataset="set", shard=shard[0], shards=shard[1])
+    assert dataset.task
     return data.select(dataset.dataset, dataset.task, partition, places or Places({}, {}, NOWHERE), NOWHERE)
 
 

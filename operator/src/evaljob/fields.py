@@ -42,6 +42,10 @@ Source = Annotated[
 ]
 """`pvc://<claim>/<path>` or `configmap://<name>/<key>` in the EvalJob's own namespace, or a repository of a Hugging
 Face hub, `hf://<org>/<name>@<revision>[/<path>]`."""
+MountedSource = Annotated[
+    str, StringConstraints(pattern=f"^{_MOUNTED}$", max_length=1024), AfterValidator(_stays_inside)
+]
+"""`pvc://<claim>/<path>` or `configmap://<name>/<key>` in the EvalJob's own namespace."""
 DataSource = Annotated[
     str,
     StringConstraints(pattern=f"^({_MOUNTED}|{_REPOSITORY}|{_OBJECT})$", max_length=1024),

@@ -55,13 +55,13 @@ def headed(plan: Plan, *, state: str, succeeded: int, failed: int, disagreed: bo
 
 
 def _row(planned: PlannedDataset) -> Row:
-    d, task = planned.dataset, planned.task
+    d = planned.dataset
     return Row(
         name=d.name,
         display_name=d.display_name or d.name,
         task=planned.task_name,
-        task_version=task.version,
-        primary=task.primary.result_keys[0],
+        task_version=planned.task.version if planned.task else None,
+        primary=planned.primary,
     )
 
 
@@ -128,7 +128,11 @@ def _complete_cell(model: str, planned: PlannedDataset, results: Sequence[Partit
         outcomes=Outcomes(**_summed(r.outcomes for r in results)),
         inference_digest=first.inference_digest,
         parts=_parts(
-            _merged_subsets(results), first.metrics, planned, limited=any(r.limited for r in results)
+            _merged_subsets(results),
+            first.metrics,
+            planned.dataset.name,
+            planned.groups or first.groups,
+            limited=any(r.limited for r in results),
         ),
         tokens=Tokens(**_summed(r.tokens for r in results)),
         seconds=Seconds(**_summed(r.seconds for r in results)),
@@ -195,10 +199,14 @@ class _Weighed(NamedTuple):
 
 
 def _parts(
-    subsets: Mapping[str, _Merged], metrics: Sequence[MetricInfo], planned: PlannedDataset, *, limited: bool
+    subsets: Mapping[str, _Merged],
+    metrics: Sequence[MetricInfo],
+    dataset: str,
+    groups: Sequence[Group],
+    *,
+    limited: bool,
 ) -> tuple[Part, ...]:
     """The whole, the groups (outermost first) and the subsets of a complete cell."""
-    groups = planned.task.groups
     by_subset = [_leaves(subsets, i, m) for i, m in enumerate(metrics)]
     by_group = [
         _weigh(leaves, m, groups, limited=limited) for leaves, m in zip(by_subset, metrics, strict=True)
@@ -211,7 +219,7 @@ def _parts(
     expected = sum(s.expected for s in subsets.values())
     size = sum(s.size for s in subsets.values())
     parts = [
-        Part(kind="dataset", name=planned.dataset.name, size=size, scores=_scores(metrics, wholes, expected)),
+        Part(kind="dataset", name=dataset, size=size, scores=_scores(metrics, wholes, expected)),
         *(_group_part(g, depth, by_group, metrics, subsets, groups) for g, depth in _ordered(groups)),
     ]
     if set(subsets) != {""}:

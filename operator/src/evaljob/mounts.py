@@ -71,7 +71,8 @@ def judge_keys(plan: Plan, partition: Partition) -> dict[str, SecretKeyRef]:
 
 def uses_hub(plan: Plan, partition: Partition) -> bool:
     """Whether anything that the partition reads is of a hub."""
-    return any(scheme == "hf" for scheme, _ in _sources(plan, partition))
+    dataset = plan.dataset(partition.dataset).dataset
+    return dataset.uses_hub or any(scheme == "hf" for scheme, _ in _sources(plan, partition))
 
 
 def bucket_secret(plan: Plan, partition: Partition) -> SecretKeyRef | None:

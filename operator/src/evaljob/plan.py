@@ -13,13 +13,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from evaljob import judges, metrics
+from evaljob import judges, lmeval, metrics
 from evaljob.backends import PromptFormat
 from evaljob.judges import Judge
 from evaljob.model import Frozen
 from evaljob.names import Reason, job_name
 from evaljob.podfields import Resources, RunnerPod, merged
 from evaljob.requests import RequestType
+from evaljob.scoring import Group
 from evaljob.spec import S3, Dataset, EvalJob, Hub, InvalidSpecError, Model, ModelCache, Output, Spec
 from evaljob.task import Task, Truncate
 
@@ -34,7 +35,7 @@ class Settings(Frozen):
     """What an installation decides: chart values, or the defaults for a local run."""
 
     images: dict[str, str] = Field(default_factory=dict)
-    """The runner image per backend (`vllm`, `transformers`, `openai`)."""
+    """The runner image per backend (`vllm`, `transformers`, `openai`), and `lmEval` for datasets of lm-eval."""
     runner: RunnerPod = RunnerPod(
         resources=Resources(requests={"cpu": "1", "memory": "2Gi"}, limits={"memory": "4Gi"})
     )
@@ -75,9 +76,23 @@ class PlannedDataset(Frozen):
 
     dataset: Dataset
     task_name: str
-    task: Task
+    task: Task | None = None
+    """None for a task that lm-eval runs (`dataset.lmEval`)."""
     judges: tuple[Judge, ...] = ()
     """Those that its metrics name."""
+    image: str | None = None
+    """Of the runner, where it is not the model's."""
+
+    @property
+    def primary(self) -> str:
+        """The key of the metric that stands in the summary's cell."""
+        own = self.dataset.lm_eval
+        return self.task.primary.result_keys[0] if self.task else own.metric if own else ""
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The task's averages over subsets; of lm-eval's tasks only results know them."""
+        return self.task.groups if self.task else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +166,7 @@ def make_plan(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Setting
     if spec.s3:
         name = spec.s3.credentials_secret_ref.name
         _refuse_foreign_secret("spec.s3.credentialsSecretRef.name", name, settings)
-    datasets = tuple(_resolve(d, catalogue, spec.judges) for d in spec.datasets)
+    datasets = tuple(_resolve(d, catalogue, spec.judges, settings) for d in spec.datasets)
     models = tuple(_complete(m, spec.runner, settings) for m in spec.models)
     _refuse_unknown_pairs(spec)
     excluded = {(p.model, p.dataset) for p in spec.exclude}
@@ -191,7 +206,12 @@ def make_plan(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Setting
     return plan
 
 
-def _resolve(dataset: Dataset, catalogue: Mapping[str, Task], offered: tuple[Judge, ...]) -> PlannedDataset:
+def _resolve(
+    dataset: Dataset, catalogue: Mapping[str, Task], offered: tuple[Judge, ...], settings: Settings
+) -> PlannedDataset:
+    if dataset.lm_eval is not None:
+        image = settings.images.get(lmeval.IMAGE)
+        return PlannedDataset(dataset=dataset, task_name=dataset.lm_eval.task, image=image)
     name, task = _task_of(dataset, catalogue)
     return PlannedDataset(dataset=dataset, task_name=name, task=task, judges=judges.named(task, offered))
 
@@ -289,7 +309,8 @@ def _refuse_unknown_pairs(spec: Spec) -> None:
 
 def _refuse_metrics(datasets: Iterable[PlannedDataset], offered: tuple[Judge, ...]) -> None:
     for planned in datasets:
-        if why := metrics.problem(planned.task) or judges.problem(planned.task, offered):
+        task = planned.task
+        if task and (why := metrics.problem(task) or judges.problem(task, offered)):
             where = "task" if planned.dataset.task else "taskSpec"
             raise InvalidSpecError(f"spec.datasets[{planned.dataset.name}].{where}.{why}")
 
@@ -317,7 +338,7 @@ def _refuse_programs(datasets: Iterable[PlannedDataset]) -> None:
 
 def programs_problem(planned: PlannedDataset) -> str | None:
     """Why a dataset may not be scored as its task says, or None."""
-    if not planned.task.executes or planned.dataset.allow_code_execution:
+    if not planned.task or not planned.task.executes or planned.dataset.allow_code_execution:
         return None
     metrics = ", ".join(planned.task.executes)
     return f"metric {metrics} of task {planned.task_name} runs programs that the model writes"
@@ -326,7 +347,7 @@ def programs_problem(planned: PlannedDataset) -> str | None:
 def _refuse_repeats(pairs: list[tuple[Model, PlannedDataset]]) -> None:
     """Repeats that would all be equal, or too few for what a metric estimates from them."""
     for model, planned in pairs:
-        if why := repeats_problem(planned.dataset, planned.task, model):
+        if planned.task and (why := repeats_problem(planned.dataset, planned.task, model)):
             raise InvalidSpecError(f"spec.datasets[{planned.dataset.name}].repeats: {why}")
 
 
@@ -351,12 +372,27 @@ def repeats_problem(dataset: Dataset, task: Task, model: Model) -> str | None:
 
 
 def _refuse_incompatible(pairs: list[tuple[Model, PlannedDataset]]) -> None:
-    problems = [(m, d, why) for m, d in pairs if (why := incompatible(m, d.task))]
+    problems = [(m, d, why) for m, d in pairs if (why := _unsuitable(m, d))]
     if problems:
         lines = ", ".join(f"{{model: {m.name}, dataset: {d.dataset.name}}}" for m, d, _ in problems)
         raise InvalidSpecError(
             f"{problems[0][2]}; add to the spec: exclude: [{lines}]", Reason.INCOMPATIBLE_PAIR
         )
+
+
+def _unsuitable(model: Model, planned: PlannedDataset) -> str | None:
+    return incompatible(model, planned.task) if planned.task else lm_eval_problem(model)
+
+
+def lm_eval_problem(model: Model) -> str | None:
+    """Why lm-eval cannot run its tasks on a model as the model says, or None."""
+    if model.reasoning is not None:
+        return f"lmEval scores thoughts as answers, model {model.name} has reasoning"
+    if model.generation.stop:
+        return f"generation.stop of model {model.name} would replace the stop texts of lmEval's tasks"
+    if model.openai and model.chat_template_args:
+        return f"chatTemplateArgs of model {model.name}: lm-eval sends none to a server"
+    return None
 
 
 def incompatible(model: Model, task: Task) -> str | None:

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from evaljob.corpus import CORPORA, CORPUS_MAX, valid
 from evaljob.model import Frozen
 from evaljob.plan import Partition
+from evaljob.scoring import Group
 from evaljob.stats import (
     NATS_MAX,
     UNIT_BINARY,
@@ -174,6 +175,8 @@ class PartitionResult(Frozen):
     limited: bool = False
     metrics: tuple[MetricInfo, ...]
     subsets: tuple[SubsetResult, ...]
+    groups: tuple[Group, ...] = ()
+    """Averages over subsets, where only the runner knows them: those of lm-eval's tasks."""
     lint: tuple[Lint, ...] = ()
     tokens: Tokens = Tokens()
     seconds: Seconds = Seconds()

@@ -18,8 +18,17 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from evaljob.backends import BACKENDS, VLLM, OpenAI, PromptFormat, Transformers
-from evaljob.fields import REVISION_RULE, DataSource, DisplayName, DnsLabel40, ObjectName, SecretKeyRef
+from evaljob.fields import (
+    HUB_SCHEME,
+    REVISION_RULE,
+    DataSource,
+    DisplayName,
+    DnsLabel40,
+    ObjectName,
+    SecretKeyRef,
+)
 from evaljob.judges import Judge
+from evaljob.lmeval import LmEval
 from evaljob.model import Frozen, cel, cel_rules, exactly_one, list_map
 from evaljob.names import API_VERSION, KIND, Reason
 from evaljob.podfields import RunnerPod
@@ -100,8 +109,18 @@ class Dataset(Frozen):
     """One dataset: a task, and the samples it is applied to."""
 
     model_config = cel_rules(
-        cel("has(self.task) != has(self.taskSpec)", "exactly one of task and taskSpec"),
-        cel("has(self.source) != has(self.inline)", "exactly one of source and inline"),
+        cel(
+            exactly_one("task", "taskSpec", "lmEval"),
+            "exactly one of task, taskSpec and lmEval",
+        ),
+        cel(
+            "has(self.lmEval) ? !has(self.inline) : has(self.source) != has(self.inline)",
+            "exactly one of source and inline; with lmEval at most source",
+        ),
+        cel(
+            "!has(self.lmEval) || (self.shards == 1 && self.repeats == 1)",
+            "lmEval runs in one partition and asks as often as its task says: shards and repeats must be 1",
+        ),
         REVISION_RULE,
         cel(
             "!has(self.taskSpec) || (has(self.allowCodeExecution) && self.allowCodeExecution)"
@@ -119,6 +138,7 @@ class Dataset(Frozen):
     """A task of the catalogue."""
     task_spec: Task | None = None
     """A task written here."""
+    lm_eval: LmEval | None = None
     source: DataSource | None = None
     """A file of JSON lines or Parquet, or a folder with files by split (docs/sources.md)."""
     inline: Inline | None = None
@@ -135,16 +155,27 @@ class Dataset(Frozen):
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
-        if (self.task is None) == (self.task_spec is None):
-            raise ValueError(f"dataset {self.name}: exactly one of task and taskSpec")
-        if (self.source is None) == (self.inline is None):
-            raise ValueError(f"dataset {self.name}: exactly one of source and inline")
+        if sum(given is not None for given in (self.task, self.task_spec, self.lm_eval)) != 1:
+            raise ValueError(f"dataset {self.name}: exactly one of task, taskSpec and lmEval")
+        if self.lm_eval and (self.shards, self.repeats) != (1, 1):
+            raise ValueError(f"dataset {self.name}: with lmEval shards and repeats must be 1")
+        sources = (self.source is not None) + (self.inline is not None)
+        if (sources != 1 and not self.lm_eval) or (self.lm_eval and self.inline):
+            raise ValueError(
+                f"dataset {self.name}: exactly one of source and inline; with lmEval at most source"
+            )
         return self
+
+    @property
+    def uses_hub(self) -> bool:
+        """Whether its documents may come from a hub: a task of lm-eval names one itself."""
+        return self.source.startswith(HUB_SCHEME) if self.source else self.lm_eval is not None
 
 
 def sources(model: Model, dataset: Dataset) -> list[str]:
     """The URIs that a pair reads."""
-    return [uri for uri in (model.local and model.local.source, dataset.source) if uri]
+    include = dataset.lm_eval and dataset.lm_eval.include_path
+    return [uri for uri in (model.local and model.local.source, dataset.source, include) if uri]
 
 
 class Pair(Frozen):

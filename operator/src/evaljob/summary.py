@@ -87,7 +87,8 @@ class Row(Frozen):
     name: str
     display_name: str
     task: str
-    task_version: int
+    task_version: int | None = None
+    """None for a task of lm-eval."""
     primary: str
 
 

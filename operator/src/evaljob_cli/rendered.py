@@ -77,8 +77,10 @@ def text(plan: Plan, partition: Partition, lines: list[Line], *, token_ids: bool
 def _configuration(plan: Plan, partition: Partition) -> Iterator[str]:
     model, planned = plan.model(partition.model), plan.dataset(partition.dataset)
     fields = model.model_dump(mode="json", by_alias=True, exclude_none=True)[model.backend]
-    yield f"{partition}: prompt format {model.prompt_format}, request type {planned.task.request_type}"
-    yield f"task: {planned.task_name}, version {planned.task.version}"
+    task = planned.task
+    request = f", request type {task.request_type}" if task else ""
+    yield f"{partition}: prompt format {model.prompt_format}{request}"
+    yield f"task: {planned.task_name}" + (f", version {task.version}" if task else " of lm-eval")
     yield f"{model.backend}: " + ", ".join(f"{name} {value}" for name, value in fields.items())
     yield f"seed {plan.run.seed}, date {plan.run.date}"
 

@@ -20,6 +20,7 @@ from evaljob_runner.ending import Ending
 from evaljob_runner.errors import Fatal, Stop
 from evaljob_runner.evaluate import Shell, evaluate
 from evaljob_runner.gpu import gpu_fault
+from evaljob_runner.lmeval.partition import evaluate as by_lm_eval
 from evaljob_runner.opening import open_backend, open_tokenizer
 from evaljob_runner.progress import Progress, Stopwatch
 from evaljob_runner.render import render
@@ -113,6 +114,10 @@ def _run(args: argparse.Namespace, ending: Ending) -> int:
         # Models are local folders: no library may ask a hub about them.
         os.environ["HF_HUB_OFFLINE"] = "1"
     if args.render is not None:
+        if work.planned.task is None:
+            raise Fatal(
+                Reason.UNSUPPORTED_REQUEST, "lm-eval makes its prompts while it runs: see the sample log"
+            )
         render(work, open_tokenizer(work), args.render, sys.stdout)
         return 0
     return _evaluate(work, ending, score_only=args.score_only)
@@ -131,7 +136,8 @@ def _evaluate(work: Assignment, ending: Ending, *, score_only: bool) -> int:
         watch=ending.watch,
         score_only=score_only,
     )
-    return ending.complete(evaluate(work, shell))
+    spec = work.planned.dataset.lm_eval
+    return ending.complete(by_lm_eval(work, spec, shell) if spec else evaluate(work, shell))
 
 
 def _places(args: argparse.Namespace) -> Places:

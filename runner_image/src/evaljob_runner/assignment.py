@@ -48,7 +48,13 @@ class Assignment:
 
     @property
     def task(self) -> Task:
-        """The task that turns documents into prompts and answers into scores."""
+        """The task that turns documents into prompts and answers into scores.
+
+        Raises:
+            ValueError: for a dataset whose task lm-eval runs.
+        """
+        if self.planned.task is None:
+            raise ValueError(f"dataset {self.partition.dataset} has a task of lm-eval")
         return self.planned.task
 
     @property
@@ -59,7 +65,8 @@ class Assignment:
     @property
     def uses_hub(self) -> bool:
         """Whether a hub has to be asked for the model or the data."""
-        return any(uri.startswith(HUB_SCHEME) for uri in sources(self.model, self.planned.dataset))
+        dataset = self.planned.dataset
+        return dataset.uses_hub or any(uri.startswith(HUB_SCHEME) for uri in sources(self.model, dataset))
 
     @property
     def template_args(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def inference(work: Assignment, sampling: Sampling, model: Checkpoint | None, da
     parts = {
         "weights": model.digest if model else "",
         "data": data,
-        "engine": _engine(work),
+        "engine": engine(work),
         "promptFormat": work.model.prompt_format,
         "task": work.task.model_dump(mode="json", by_alias=True, exclude=SCORING_FIELDS),
         "reasoning": work.model.reasoning.model_dump(mode="json") if work.model.reasoning else None,
@@ -43,7 +43,7 @@ def inference(work: Assignment, sampling: Sampling, model: Checkpoint | None, da
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _engine(work: Assignment) -> dict[str, Any]:
+def engine(work: Assignment) -> dict[str, Any]:
     """What of a backend's settings can change a token."""
     match work.model:
         case Model(vllm=VLLM() as own):

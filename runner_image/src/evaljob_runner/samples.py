@@ -68,7 +68,8 @@ class Choice(Frozen):
     text: str
     """"" for a text, which is the line's target."""
     sum: float
-    tokens: int
+    tokens: int | None = None
+    """None where lm-eval weighed it."""
     characters: int
     bytes: int
     greedy: bool

@@ -1,9 +1,9 @@
 """What happens to an answer: sampling, filters, metrics."""
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from evaljob.lmeval import slug
 from evaljob_cli.lm_eval.notes import Notes, Unfit
 from evaljob_cli.lm_eval.prompts import Document
 from evaljob_cli.lm_eval.reading import Config, Function
@@ -146,11 +146,6 @@ def _pipelines(config: Config, notes: Notes, *, weighs: bool) -> Iterator[tuple[
 
 def _repeats(config: Config) -> int:
     return int(config.get("repeats") or 1)
-
-
-def slug(name: str) -> str:
-    """A name as ours are."""
-    return re.sub(r"[^a-zA-Z0-9._-]+", "-", name).strip("-._") or "filter"
 
 
 def _steps(functions: list[Mapping[str, Any]], *, weighs: bool, repeats: int) -> Iterator[Document]:

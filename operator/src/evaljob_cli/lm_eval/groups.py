@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from evaljob.lmeval import slug
 from evaljob_cli.inputs import InputError
 from evaljob_cli.lm_eval import convert as tasks
-from evaljob_cli.lm_eval.answers import slug
 from evaljob_cli.lm_eval.convert import Conversion
 from evaljob_cli.lm_eval.notes import Notes, Unfit
 from evaljob_cli.lm_eval.prompts import Document

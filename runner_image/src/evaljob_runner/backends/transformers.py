@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     GenerationConfig,
     LogitsProcessorList,
@@ -73,7 +74,7 @@ class TransformersBackend:
     def __init__(self, folder: Path, options: Options) -> None:
         if options.threads:
             torch.set_num_threads(options.threads)
-        self._device = _device(options)
+        self._device = chosen_device(options.device, gpu_expected=options.gpu_expected)
         self._batch_size = options.batch_size
         self.tokenizer = HuggingFaceTokenizer(folder)
         self.model = _load(folder, options.dtype, self._device)
@@ -91,7 +92,7 @@ class TransformersBackend:
     @property
     def device(self) -> str:
         """`cpu`, or the GPU's name."""
-        return torch.cuda.get_device_name(self._device) if self._device == "cuda" else "cpu"
+        return device_name(self._device)
 
     def generate(self, requests: Iterable[GenerateRequest]) -> Iterator[Reply]:
         """Answers, batch by batch."""
@@ -222,19 +223,25 @@ def _within_memory(compute: Callable[[], _T]) -> _T:
         ) from error
 
 
-def _device(options: Options) -> str:
+def chosen_device(wanted: Device, *, gpu_expected: bool) -> str:
     """`cuda` or `cpu`; never a silent CPU run where a GPU was asked for."""
-    visible = options.device is not Device.CPU and torch.cuda.is_available()
-    if options.device is Device.CUDA and not visible:
+    visible = wanted is not Device.CPU and torch.cuda.is_available()
+    if wanted is Device.CUDA and not visible:
         raise Fatal(
             Reason.DEVICE_UNAVAILABLE, "device CUDA, but torch sees no GPU: ask for one in runner.resources"
         )
-    if options.device is Device.AUTO and options.gpu_expected and not visible:
+    if wanted is Device.AUTO and gpu_expected and not visible:
         raise Fatal(
             Reason.DEVICE_UNAVAILABLE,
             "runner.resources asks for a GPU, but torch sees none: mend the node, or set device: CPU",
         )
     return "cuda" if visible else "cpu"
+
+
+def device_name(device: str) -> str:
+    """The GPU's name, or `cpu`."""
+    name: str = torch.cuda.get_device_name(device) if device == "cuda" else "cpu"
+    return name
 
 
 def _load(folder: Path, dtype: Dtype, device: str) -> Any:  # noqa: ANN401 - torch is not typed here
@@ -260,3 +267,10 @@ def _window(config: Any, tokenizer_limit: int | None) -> int | None:  # noqa: AN
     names = ("n_positions", "max_position_embeddings", "n_ctx")
     found: int | None = next((v for n in names if (v := getattr(text, n, None))), tokenizer_limit)
     return found
+
+
+def window_in(folder: Path) -> int | None:
+    """The longest sequence of a checkpoint that is not loaded."""
+    return _window(
+        AutoConfig.from_pretrained(folder, local_files_only=True), HuggingFaceTokenizer(folder).window
+    )

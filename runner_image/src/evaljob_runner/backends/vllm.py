@@ -101,7 +101,7 @@ class VLLMBackend:
     @property
     def device(self) -> str:
         """`cpu`, or the GPUs' name."""
-        name: str = current_platform.get_device_name()
+        name = device_name()
         return name if self._gpus == 1 else f"{self._gpus} x {name}"
 
     def generate(self, requests: Iterable[GenerateRequest]) -> Iterator[Reply]:
@@ -251,6 +251,22 @@ def _weight(output: RequestOutput, continuation: TokenIds) -> Weight:
     return Weight(total, len(continuation), greedy)
 
 
+def device_name() -> str:
+    """`cpu`, or the GPU's name."""
+    name: str = current_platform.get_device_name()
+    return name
+
+
+def limits() -> dict[str, Any]:
+    """What an engine may take of this machine, beside the fields of the EvalJob."""
+    on_cpu = current_platform.is_cpu()
+    return {
+        "kv_cache_memory_bytes": CPU_KV_CACHE_BYTES if on_cpu else None,
+        "max_num_seqs": MAX_NUM_SEQS,
+        "enforce_eager": on_cpu,  # there it compiles for longer than most partitions run
+    }
+
+
 def _refuse_missing_gpu(options: Options) -> None:
     if options.gpu_expected and current_platform.is_cpu():
         raise Fatal(
@@ -284,7 +300,6 @@ def _refuse_missing_weights(folder: Path) -> None:
 
 def _arguments(folder: Path, options: Options) -> EngineArgs:
     """The engine's configuration: fixed but for the fields of the EvalJob."""
-    on_cpu = current_platform.is_cpu()
     return EngineArgs(
         model=str(folder),
         dtype=options.dtype.value,
@@ -293,11 +308,9 @@ def _arguments(folder: Path, options: Options) -> EngineArgs:
         tensor_parallel_size=options.tensor_parallel_size,
         distributed_executor_backend="mp" if options.tensor_parallel_size > 1 else "uni",
         gpu_memory_utilization=options.gpu_memory_utilization,
-        kv_cache_memory_bytes=CPU_KV_CACHE_BYTES if on_cpu else None,
-        max_num_seqs=MAX_NUM_SEQS,
         max_num_batched_tokens=MAX_NUM_BATCHED_TOKENS,
         enable_prefix_caching=True,
-        enforce_eager=on_cpu,  # there it compiles for longer than most partitions run
+        **limits(),
         generation_config="vllm",  # not the checkpoint's
         logprobs_mode="raw_logprobs",
         disable_log_stats=True,
