@@ -18,8 +18,8 @@ def name_of(context: str) -> str:
     name = context.removeprefix(_PREFIX)
     if name in ("", context):
         raise ClusterError(
-            f"CONTEXT={context}: not the context of a kind cluster; give kind-NAME, or leave CONTEXT out for a "
-            "cluster that is made for you"
+            f"CONTEXT={context}: not the context of a kind cluster; give kind-NAME, or for any other cluster IMAGES "
+            "and DATA_CLAIM too, or leave CONTEXT out for a cluster that is made for you"
         )
     return name
 

@@ -22,19 +22,27 @@ _WANTED = {
 
 def ensure(image: NodeImage, cache: Cache, timeline: Timeline) -> Path:
     """The folder to put before PATH, so that kubectl, helm and kind are there and new enough."""
-    usable = {name for name in _WANTED if new_enough(name, _version(name, cache))}
+    # Our own links, which an earlier call may have put on PATH, do not count.
+    folders = os.environ.get("PATH", "").split(":")
+    path = ":".join(folder for folder in folders if folder != str(cache.tools))
+    found = {name for name in _WANTED if usable(name, path)}
     if image.own:
-        usable.discard("kind")
+        found.discard("kind")
     cache.tools.mkdir(exist_ok=True)
-    for name in usable:
+    for name in found:
         (cache.tools / name).unlink(missing_ok=True)
-    missing = _WANTED.keys() - usable
+    missing = _WANTED.keys() - found
     if missing:
         folder = binaries.ensure(cache, timeline)
         for name in missing:
             (cache.tools / name).unlink(missing_ok=True)
             (cache.tools / name).symlink_to(folder / name)
     return cache.tools
+
+
+def usable(tool: str, path: str) -> bool:
+    """Whether kubectl, helm or kind is on a PATH and new enough."""
+    return new_enough(tool, _version(tool, path))
 
 
 def path_with(tools: Path, environ: Mapping[str, str]) -> str:
@@ -53,11 +61,9 @@ def new_enough(tool: str, output: str) -> bool:
     return found is not None and (int(found[1]), int(found[2])) >= _WANTED[tool][0]
 
 
-def _version(tool: str, cache: Cache) -> str:
-    """Our own links, which an earlier call may have put on PATH, do not count."""
-    folders = os.environ.get("PATH", "").split(":")
-    path = shutil.which(tool, path=":".join(folder for folder in folders if folder != str(cache.tools)))
+def _version(tool: str, path: str) -> str:
+    program = shutil.which(tool, path=path)
     try:
-        return run(path, *_WANTED[tool][1]) if path else ""
+        return run(program, *_WANTED[tool][1]) if program else ""
     except CommandError:
         return ""
