@@ -1,9 +1,10 @@
 """Speaks just enough of S3's protocol to list and read objects, standard library only.
 
 The first segment of a path is the bucket, a folder below the root. Every request must name the one access key;
-signatures are not checked.
+signatures are not checked. One file: `python s3_server.py --port N ROOT` also runs as a pod in the runner's image.
 """
 
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
@@ -11,8 +12,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
-
-from tests.serving import serving
 
 KEY = "AKIATEST"
 CREDENTIALS = f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = very-secret\n"
@@ -109,5 +108,20 @@ class Server(ThreadingHTTPServer):
 @contextmanager
 def serve(root: Path) -> Iterator[str]:
     """A server on a free port of this machine; yields its address."""
+    from tests.serving import serving
+
     with serving(Server(("127.0.0.1", 0), root)) as address:
         yield address
+
+
+def main() -> None:
+    """Serve until killed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("root", type=Path, help="the folder of buckets")
+    args = parser.parse_args()
+    Server(("", args.port), args.root).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

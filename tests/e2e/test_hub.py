@@ -1,4 +1,4 @@
-"""Sources of a hub, from a pod that speaks its protocol: a token from a Secret, one cache for all pods."""
+"""Sources of a hub and of a bucket, from pods that speak their protocols: keys from Secrets, one cache for all."""
 
 from collections.abc import Iterator
 
@@ -9,42 +9,49 @@ from tests.e2e.conftest import Submit
 from tests.e2e.evaljobs import dataset, evaljob, tiny
 from tests.e2e.world import NAMESPACE, World
 from tests.hub_server import TOKEN, Hub
+from tests.s3_server import CREDENTIALS
 
 pytestmark = pytest.mark.cluster
 
-SECRET = {
-    "apiVersion": "v1",
-    "kind": "Secret",
-    "metadata": {"name": "eval-hub", "namespace": NAMESPACE},
-    "stringData": {"token": TOKEN},
-}
+SECRETS = {"hub": {"token": TOKEN}, "s3": {"credentials": CREDENTIALS}}
+ROOTS = {"hub": "/srv", "s3": "/srv/buckets"}
 
 
 @pytest.fixture
-def hub(world: World) -> Iterator[str]:
-    """The address of a hub that holds the tiny model, private, and the tiny datasets."""
-    command = ["python", "/srv/hub_server.py", "--port", str(servers.PORT), "/srv"]
+def addresses(world: World) -> Iterator[dict[str, str]]:
+    """A hub that holds the tiny model, private, and the tiny datasets; a bucket that holds these too."""
     volume = {"persistentVolumeClaim": {"claimName": "hub", "readOnly": True}}
-    made = [SECRET, *servers.server("hub", world.images["runner"], command, volume)]
-    for manifest in made:
-        world.kubectl.apply(manifest)
-    servers.wait(world.kubectl, "hub")
-    yield servers.address("hub")
-    for kind in ("pod/hub", "service/hub", "secret/eval-hub"):
-        world.kubectl.run("-n", NAMESPACE, "delete", kind, "--wait=false")
+    for name, root in ROOTS.items():
+        command = ["python", f"/srv/{name}_server.py", "--port", str(servers.PORT), root]
+        meta = {"name": f"eval-{name}", "namespace": NAMESPACE}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": SECRETS[name]}
+        for manifest in (secret, *servers.server(name, world.images["runner"], command, volume)):
+            world.kubectl.apply(manifest)
+    for name in ROOTS:
+        servers.wait(world.kubectl, name)
+    yield {name: servers.address(name) for name in ROOTS}
+    for name in ROOTS:
+        for kind in (f"pod/{name}", f"service/{name}", f"secret/eval-{name}"):
+            world.kubectl.run("-n", NAMESPACE, "delete", kind, "--wait=false")
 
 
-def test_pods_share_what_comes_from_a_hub(world: World, hub: str, submit: Submit) -> None:
+def test_pods_share_what_comes_from_a_hub_and_read_a_bucket(
+    world: World, addresses: dict[str, str], submit: Submit
+) -> None:
     """Two pods at once: the scores of the files, the commits on record, the weights fetched once."""
     model = tiny("tiny", "Text", world.torch_node)
     model["transformers"]["source"] = "hf://private/tiny@main"
-    model["runner"]["env"] = [{"name": "HF_ENDPOINT", "value": hub}]
+    reached = {"HF_ENDPOINT": addresses["hub"], "AWS_ENDPOINT_URL": addresses["s3"]}
+    model["runner"]["env"] = [{"name": name, "value": value} for name, value in reached.items()]
     datasets = [dataset(name, source=f"hf://org/tiny@main/{name}.jsonl") for name in ("kind", "mc")]
+    datasets.append(dataset("gsm", source="s3://evals/tiny/gsm.jsonl"))
     manifest = evaljob("hub", [model], datasets, parallelism=2, modelCache={"claimName": "cache"})
     manifest["spec"]["hub"] = {"tokenSecretRef": {"name": "eval-hub", "key": "token"}}
+    manifest["spec"]["s3"] = {"credentialsSecretRef": {"name": "eval-s3", "key": "credentials"}}
     handle = submit(manifest)
     status = handle.finished()
-    assert (status["state"], status["progress"]) == ("Complete", "2/2")
+    assert (status["state"], status["progress"]) == ("Complete", "3/3")
+    handle.matches_reference("tiny", "gsm/Text")
     served = Hub(world.data / "hub")
     commits = {kind: served.repository(*where).commit() for kind, where in _SERVED.items()}
     for name in ("kind", "mc"):

@@ -227,7 +227,7 @@ def test_under_a_queue_label_kueue_alone_says_when_jobs_run(world: World, submit
     handle.until(lambda: len(_waits(handle)) == 2)
     assert {w["reason"] for w in _waits(handle)} == {"QueuedByKueue"}
     told = f"waiting: suspended by Kueue in queue gpu: {kueue.LACKS}"
-    assert {w["message"] for w in _waits(handle)} == {told}
+    handle.until(lambda: {w["message"] for w in _waits(handle)} == {told}, 40)
     assert all(j["spec"]["suspend"] for j in handle.get("jobs"))
     _set_suspend(world, first, suspend=False)
     handle.until(lambda: _ready(handle, first))

@@ -91,7 +91,9 @@ def _fill(folder: Path) -> None:
     spoil(broken / "model.safetensors")
     shutil.copytree(TINY / "model", folder / "hub" / "models" / "private" / "tiny")
     shutil.copytree(TINY / "data", folder / "hub" / "datasets" / "org" / "tiny")
-    shutil.copy(REPOSITORY / "tests" / "hub_server.py", folder / "hub")
+    shutil.copytree(TINY / "data", folder / "hub" / "buckets" / "evals" / "tiny")
+    for server in ("hub_server.py", "s3_server.py"):
+        shutil.copy(REPOSITORY / "tests" / server, folder / "hub")
     for name in ("cache", "output"):
         written = folder / name
         written.mkdir()

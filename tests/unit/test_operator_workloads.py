@@ -79,13 +79,26 @@ def workloads(api: FakeApi, clock: Clock | None = None, *, enabled: bool = True)
 async def test_what_kueue_holds_is_looked_at_once_a_minute_in_the_version_it_prefers() -> None:
     api, clock = kueue(), Clock()
     found = workloads(api, clock)
-    assert await found.refresh([HELD]) == 60
+    await found.refresh([HELD])
     assert found.words == {"job-1": LACKS}
     clock.now = 59.0
     assert await found.refresh([HELD]) == 1
     clock.now = 60.0
     await found.refresh([HELD])
     assert api.reads == ["GET /apis/kueue.x-k8s.io", f"GET {PATH}", f"GET {PATH}"]
+
+
+async def test_one_of_which_nothing_is_told_yet_is_looked_at_earlier() -> None:
+    api, clock = kueue(), Clock()
+    found = workloads(api, clock)
+    await found.refresh([HELD])
+    second = dataclasses.replace(HELD, uid="job-2")
+    clock.now = 14.0
+    assert await found.refresh([HELD, second]) == 1
+    api.put(f"{PATH}/job-y", workload({"conditions": [reserved("False", "later")]}, "job-2"))
+    clock.now = 15.0
+    await found.refresh([HELD, second])
+    assert found.words == {"job-1": LACKS, "job-2": "later"}
 
 
 async def test_at_most_five_are_looked_at() -> None:
@@ -111,10 +124,10 @@ async def test_otherwise_nothing_is_asked(job: Any, enabled: bool) -> None:  # n
 
 async def test_without_kueue_or_the_right_the_reason_is_only_less_precise() -> None:
     found = workloads(FakeApi())
-    assert await found.refresh([HELD]) == 60
+    assert await found.refresh([HELD]) == 15
     assert found.words == {}
     api = kueue()
     api.faults = [(f"GET {PATH}", ForbiddenError(403, "Forbidden", "no"))]
     found = workloads(api)
-    assert await found.refresh([HELD]) == 60
+    assert await found.refresh([HELD]) == 15
     assert found.words == {}

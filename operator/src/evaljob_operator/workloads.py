@@ -32,19 +32,22 @@ class Workloads:
         Returns:
             Seconds until the next look is due, None while there is nothing to look at.
         """
-        held = [job.uid for job in jobs if job.queue and job.suspended and job.finished is None]
+        held = [job.uid for job in jobs if job.queue and job.suspended and job.finished is None][:ASKED_MAX]
         if not held or not self._world.kueue:
             return None
-        interval, now = self._world.timing.between_workload_lists, self._world.monotonic()
+        timing, now = self._world.timing, self._world.monotonic()
+        # Of some of them nothing has been told yet: they were not held, or Kueue had no words, at the last look.
+        known = self.words.keys() >= set(held)
+        interval = timing.between_workload_lists if known else timing.between_pending_lists
         if (due := self._looked_at + interval - now) > 0:
             return due
         self._looked_at = now
         try:
-            self.words = {uid: said for uid in held[:ASKED_MAX] if (said := await self._why(uid))}
+            self.words = {uid: said for uid in held if (said := await self._why(uid))}
         except ApiError as error:
             # They make a reason more precise; nothing depends on them.
             log.info("workloads of %s: %s", self._namespace, error)
-        return interval
+        return timing.between_pending_lists
 
     async def _why(self, job: str) -> str:
         if not self._version:
