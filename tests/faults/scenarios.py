@@ -313,7 +313,7 @@ async def exists(case: Case, path: str) -> None:
 async def a_deleted_summary_is_made_again(case: Case) -> None:
     """In mid-run the summary comes back from the Jobs."""
     async with case.running():
-        await case.submit(evaljob(NAME, ["slow", "one"]))
+        await case.submit(evaljob(NAME, ["long", "one"]))
         path = case.path("configmaps", summary_name(NAME))
         await exists(case, path)
         await case.lab.client.request("DELETE", path)
@@ -380,7 +380,7 @@ async def a_small_evaljob_beside_a_giant_does_not_wait_for_it(case: Case) -> Non
         await case.submit(evaljob(NAME, ["one"]))
         await jobs_of(case, NAME, at_least=1)
         assert len(await jobs_of(case, "giant", at_least=20)) < 500
-        await until(case, lambda: NAME in finished_names(case))
+        await until(case, lambda: NAME in finished_names(case), 120)
         await case.lab.client.request("DELETE", case.path("evaljobs", "giant"))
 
 
