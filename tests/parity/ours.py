@@ -69,7 +69,11 @@ def load(folder: Path, backend: str, window: int) -> Any:  # noqa: ANN401 - any 
         )
     from evaljob_runner.backends.transformers import Options, TransformersBackend
 
-    return TransformersBackend(folder, Options(Dtype.FLOAT32, Device.CPU, 16, gpu_expected=False, threads=1))
+    loaded = TransformersBackend(
+        folder, Options(Dtype.FLOAT32, Device.CPU, 16, gpu_expected=False, threads=1)
+    )
+    loaded.window = window  # the checkpoint's own may be longer than what lm-eval is given
+    return loaded
 
 
 def evaluated(case: Case, engine: Any, backend: str, data: Path, out: Path) -> PartitionResult:  # noqa: ANN401 - as above
