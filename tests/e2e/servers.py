@@ -7,7 +7,7 @@ from tests.kube import CommandError, Kubectl
 
 NAMESPACE = "e2e"
 PORT = 8000
-STUB_MODES = ("slow", "401")
+STUB_MODES = ("slow", "401", "judge")
 SERVED_MODEL = "/srv/tiny"
 """What `transformers serve` calls the tiny model: its path."""
 
