@@ -46,7 +46,7 @@ integration: .venv/.synced  ## real processes and real HTTP: no cluster, no torc
 faults-test: .venv/.synced  ## the operator under faults, thinned: a real API server without nodes, two minutes
 	.venv/bin/pytest -q tests/faults
 
-faults: .venv/.synced  ## the operator under faults, all of them: 20 minutes; the last line is JSON
+faults: .venv/.synced  ## the operator under faults, all of them: eight minutes; the last line is JSON
 	.venv/bin/python -m tests.faults
 
 chaos: .venv/.synced  ## the operator killed at random moments in runs of 20 partitions; the last line is JSON
