@@ -422,6 +422,21 @@ async def test_a_denied_operator_says_so_once(stage: Stage) -> None:
     assert sum("/status" in write for write in stage.api.writes) == 1
 
 
+async def test_a_right_that_is_missing_after_the_end_changes_nothing_that_was_told(stage: Stage) -> None:
+    stage.submit()
+    await stage.start()
+    await stage.to_the_end()
+    await stage.settle()
+    told = stage.status()
+    stage.api.faults = [(f"DELETE {JOBS}", forbidden())]
+    stage.now = later(2 * 3600)
+    stage.wake()
+    await stage.until(lambda: not stage.api.faults)
+    await stage.settle()
+    assert stage.status() == told
+    await stage.until(lambda: not stage.api.of("jobs"))
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

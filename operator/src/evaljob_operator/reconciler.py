@@ -158,6 +158,9 @@ class Reconciler:
 
     async def _tell_denial(self, error: ApiError) -> None:
         evaljob = known(self._body)
+        if is_over(evaljob):
+            # What cannot be deleted afterwards is no news about a run; it stands in the log.
+            return
         try:
             await self._conclude(evaljob, Decision(status=evaljob.status), self._now(), error)
         except ApiError as second:
@@ -171,7 +174,7 @@ class Reconciler:
             self._refusals = Refusals()
         elif evaljob.spec.suspend:
             self._refusals.forget_waits()
-        if not retry_asked(evaljob) and evaljob.status.is_true(Condition.FINISHED):
+        if is_over(evaljob):
             return await self._after_the_end(now)
         await self._resync()
         evaljob = known(self._body)
@@ -305,6 +308,11 @@ class Reconciler:
             raise
         self._body = body or self._body
         return 0.0 if over else left
+
+
+def is_over(evaljob: EvalJob) -> bool:
+    """Whether its end is told, and no retry is asked for."""
+    return evaljob.status.is_true(Condition.FINISHED) and not retry_asked(evaljob)
 
 
 def all_recorded(decision: Decision) -> bool:
