@@ -3,7 +3,8 @@
 import datetime as dt
 from typing import Any
 
-from evaljob.plan import Plan, Settings
+from evaljob.plan import Plan
+from evaljob.planning import Settings
 from evaljob.spec import EvalJob, parse_evaljob
 from evaljob_cli.inputs import durable, identified, resolve
 

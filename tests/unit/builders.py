@@ -5,7 +5,8 @@ import datetime as dt
 from typing import Any
 
 from evaljob import result
-from evaljob.plan import Partition, Plan, Settings, make_plan
+from evaljob.plan import Partition, Plan
+from evaljob.planning import Settings, make_plan
 from evaljob.result import MetricInfo, Outcomes, PartitionResult, SubsetResult
 from evaljob.spec import EvalJob, parse_evaljob
 from evaljob.stats import Stat

@@ -10,7 +10,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from evaljob.merge import summarize
-from evaljob.plan import Partition, Plan, Settings, make_plan
+from evaljob.plan import Partition, Plan
+from evaljob.planning import Settings, make_plan
 from evaljob.result import Failure, Lint, MetricInfo, Outcomes, PartitionResult, SubsetResult
 from evaljob.spec import parse_evaljob
 from evaljob.stats import Stat

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import evaljob
-from evaljob.plan import Settings, make_plan
+from evaljob.planning import Settings, make_plan
 from evaljob.spec import EvalJob, parse_evaljob
 from evaljob.task import Task
 from examples.prepare import bfcl, capitals, humaneval, mmlu

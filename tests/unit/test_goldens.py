@@ -15,7 +15,8 @@ from evaljob import jobs, podsecurity
 from evaljob.merge import summarize
 from evaljob.names import State
 from evaljob.observe import Outcome
-from evaljob.plan import Partition, Plan, from_data, make_plan, to_data
+from evaljob.plan import Partition, Plan, from_data, to_data
+from evaljob.planning import make_plan
 from evaljob.result import Failure, PartitionResult, decode, encode
 from evaljob.spec import EvalJob, parse_evaljob
 from evaljob.tables import files

@@ -11,7 +11,8 @@ from evaljob import jobs
 from evaljob.lmeval import LmEval, slug
 from evaljob.merge import summarize
 from evaljob.names import Reason, State
-from evaljob.plan import PlannedDataset, Settings
+from evaljob.plan import PlannedDataset
+from evaljob.planning import Settings
 from evaljob.result import MetricInfo, PartitionResult, SubsetResult, decode, encode
 from evaljob.scoring import Group, Weighting
 from evaljob.spec import Dataset, InvalidSpecError, Model

@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 
 from evaljob import plan, result
 from evaljob.names import ANNOTATION_RESULT, ANNOTATION_RETRY, job_name, plan_name
-from evaljob.plan import Settings
+from evaljob.planning import Settings
 from evaljob.status import PartitionCounts
 from evaljob.views import PodView
 from evaljob_operator.api import (

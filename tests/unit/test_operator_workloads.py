@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from evaljob.plan import Settings
+from evaljob.planning import Settings
 from evaljob_operator.api import ForbiddenError
 from evaljob_operator.workloads import Workloads, held_back
 from evaljob_operator.world import World

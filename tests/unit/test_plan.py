@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from evaljob import plan as plans
 from evaljob.names import Reason
-from evaljob.plan import PLAN_BYTES_MAX, Partition, Settings, from_data, make_plan, to_data
+from evaljob.plan import Partition, from_data, to_data
+from evaljob.planning import PLAN_BYTES_MAX, Settings, make_plan
 from evaljob.podfields import RunnerPod
 from evaljob.spec import InvalidSpecError, parse_evaljob
 from evaljob.task import Task

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from evaljob.plan import incompatible
+from evaljob.pairs import incompatible
 from evaljob.spec import Model, Reasoning
 from evaljob.task import Task
 from evaljob_runner.backends.base import Answer, Finish

@@ -14,7 +14,7 @@ from rich.console import Console
 from evaljob.merge import summarize
 from evaljob.names import State
 from evaljob.packing import unpack
-from evaljob.plan import Settings
+from evaljob.planning import Settings
 from evaljob.result import Failure
 from evaljob.summary import Summary
 from evaljob_cli import importing, planned, previewed, rendered, table

@@ -8,7 +8,8 @@ from pathlib import Path
 import yaml
 
 from evaljob.names import KIND
-from evaljob.plan import Plan, Settings, make_plan
+from evaljob.plan import Plan
+from evaljob.planning import Settings, make_plan
 from evaljob.spec import CHANGEABLE, EvalJob, InvalidSpecError, Output, parse_evaljob
 from evaljob.task import SCORING_FIELDS
 from evaljob_cli.catalogue import catalogue

@@ -8,7 +8,8 @@ import yaml
 
 from evaljob import jobs
 from evaljob.backends import BACKENDS
-from evaljob.plan import Plan, Settings
+from evaljob.plan import Plan
+from evaljob.planning import Settings
 from evaljob.spec import EvalJob
 from evaljob_cli.inputs import resolve
 

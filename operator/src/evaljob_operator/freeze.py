@@ -6,10 +6,11 @@ from enum import Enum
 
 from pydantic import ValidationError
 
-from evaljob import __version__, plan
+from evaljob import __version__
 from evaljob.jobs import plan_config_map
 from evaljob.names import KIND, Reason, plan_name, summary_name
-from evaljob.plan import Plan, Settings
+from evaljob.plan import Plan, from_data
+from evaljob.planning import Settings, make_plan
 from evaljob.spec import EvalJob, InvalidSpecError, Metadata
 from evaljob.task import Task
 from evaljob_operator.api import AlreadyExistsError, Api, Json, NotFoundError, core_path
@@ -67,7 +68,7 @@ async def read(api: Api, evaljob: EvalJob) -> Plan | None:
         return None
     _require_ours(found, meta)
     try:
-        return plan.from_data(found["data"])
+        return from_data(found["data"])
     except (KeyError, ValidationError) as error:
         raise UnreadablePlanError(
             f"ConfigMap {found['metadata']['name']} is no plan that evaljob {__version__} can read; "
@@ -84,7 +85,7 @@ def make(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Settings) ->
     created = evaljob.metadata.creation_timestamp
     if created is None:
         raise InvalidSpecError("metadata.creationTimestamp: missing; the API server always sets it")
-    return plan.make_plan(evaljob, catalogue, settings, created.astimezone(UTC).date())
+    return make_plan(evaljob, catalogue, settings, created.astimezone(UTC).date())
 
 
 async def freeze(api: Api, evaljob: EvalJob, made: Plan) -> Plan:
@@ -107,7 +108,7 @@ async def freeze(api: Api, evaljob: EvalJob, made: Plan) -> Plan:
         if (frozen := await read(api, evaljob)) is not None:
             return frozen
         raise PredecessorError(f"ConfigMap {plan_name(meta.name, meta.uid)}") from None
-    return plan.from_data(found["data"])
+    return from_data(found["data"])
 
 
 def _require_ours(obj: Json, meta: Metadata) -> None:

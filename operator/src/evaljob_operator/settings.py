@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from evaljob.model import Frozen
-from evaljob.plan import Settings as PlanSettings
+from evaljob.planning import Settings as PlanSettings
 from evaljob.task import Task
 
 

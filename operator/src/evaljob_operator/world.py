@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from evaljob.plan import Settings
+from evaljob.planning import Settings
 from evaljob.task import Task
 from evaljob_operator.api import Api
 from evaljob_operator.informer import Informers

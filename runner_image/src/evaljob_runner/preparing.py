@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evaljob import judges, metrics
 from evaljob.names import Reason
-from evaljob.plan import incompatible, programs_problem, repeats_problem
+from evaljob.pairs import incompatible, programs_problem, repeats_problem
 from evaljob.result import ENCODED_MAX, worst_case_bytes
 from evaljob_runner import checkpoints, data, digest, generation, lint
 from evaljob_runner.asking import Asker

@@ -22,7 +22,7 @@ from typing import Any
 from evaljob import jobs
 from evaljob.decide import decide
 from evaljob.observe import failure_on, observe
-from evaljob.plan import Settings, make_plan
+from evaljob.planning import Settings, make_plan
 from evaljob.spec import parse_evaljob
 from evaljob.views import job_view
 from tests.benchmarks.control import pieces

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from evaljob.lmeval import LmEval
 from evaljob.names import Reason
-from evaljob.plan import lm_eval_problem
+from evaljob.pairs import lm_eval_problem
 from evaljob.result import Outcomes, PartitionResult, Seconds
 from evaljob_runner import checkpoints, digest, report
 from evaljob_runner.assignment import Assignment
