@@ -31,8 +31,9 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from evaljob.framing import decode
 from evaljob.plan import PlannedDataset
-from evaljob.result import PartitionResult, decode
+from evaljob.result import PartitionResult
 from evaljob.spec import Model
 from evaljob_runner import __main__ as runner
 from tests.cluster.shell import say

@@ -25,8 +25,9 @@ from typing import Any
 
 import yaml
 
+from evaljob.framing import decode
 from evaljob.names import ANNOTATION_RESULT
-from evaljob.result import PartitionResult, decode
+from evaljob.result import PartitionResult
 from tests.cluster import kind
 from tests.cluster.machine import prepare
 from tests.cluster.paths import REPOSITORY, Cache

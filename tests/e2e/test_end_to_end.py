@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from evaljob.framing import decode
 from evaljob.names import plan_name
-from evaljob.result import PartitionResult, decode
+from evaljob.result import PartitionResult
 from tests.cluster.paths import REPOSITORY
 from tests.e2e.conftest import Submit
 from tests.e2e.evaljobs import Handle, Manifest, dataset, evaljob, tiny

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from evaljob import podsecurity
-from evaljob.result import PartitionResult, decode
+from evaljob.framing import decode
+from evaljob.result import PartitionResult
 from tests import attacks
 from tests.cluster.paths import REPOSITORY
 from tests.cluster.shell import CommandError

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from evaljob import result
+from evaljob import framing
+from evaljob.framing import InvalidResultError
 from evaljob.names import summary_name
-from evaljob.result import InvalidResultError
 from tests.faults.fates import Fates
 from tests.faults.history import Recorder, condition, partition_key, record_of, violations
 from tests.faults.proxy import Proxy, RequestPlan, WatchPlan
@@ -279,7 +279,7 @@ def _job(job: Json) -> Json:
     if text is None:
         return {"ends": ends, "record": None}
     try:
-        record = result.decode(text).model_dump(mode="json", exclude={"attempt"})
+        record = framing.decode(text).model_dump(mode="json", exclude={"attempt"})
     except InvalidResultError as error:
         return {"ends": ends, "record": str(error)}
     return {"ends": ends, "record": record}

@@ -6,7 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 
-from evaljob import result
+from evaljob import framing
 from evaljob.plan import Partition
 from tests.plane.client import Json
 from tests.plane.kubelet import Fate, at_once, partition_of, scores
@@ -35,7 +35,7 @@ def nan(pod: Json) -> str:
 def wrong(pod: Json) -> str:
     """A valid result of another partition."""
     other = Partition(model="m0", dataset="other", shard=0, shards=1)
-    return result.encode(scores(other, pod["metadata"]["uid"]))
+    return framing.encode(scores(other, pod["metadata"]["uid"]))
 
 
 def bomb() -> str:
@@ -71,7 +71,7 @@ class Fates:
         }
 
     def _good(self, pod: Json, seconds: float) -> Fate:
-        return Fate(0.05, seconds, 0, result.encode(scores(partition_of(pod), pod["metadata"]["uid"])))
+        return Fate(0.05, seconds, 0, framing.encode(scores(partition_of(pod), pod["metadata"]["uid"])))
 
     def _evicted(self, pod: Json) -> Fate:
         """The first pod is drained from its node, the second one succeeds."""

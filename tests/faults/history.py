@@ -8,7 +8,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from evaljob import result
+from evaljob import framing
+from evaljob.framing import InvalidResultError
 from evaljob.names import (
     ANNOTATION_RESULT,
     LABEL_DATASET,
@@ -17,7 +18,7 @@ from evaljob.names import (
     LABEL_SHARD,
     MANAGED_BY,
 )
-from evaljob.result import InvalidResultError, PartitionResult
+from evaljob.result import PartitionResult
 from tests.plane.client import Change, Client, Json
 
 _WATCHED = {
@@ -113,7 +114,7 @@ def condition(obj: Json, kind: str) -> bool:
 def is_result(text: str) -> bool:
     """Whether a record holds numbers, not a failure."""
     try:
-        return isinstance(result.decode(text), PartitionResult)
+        return isinstance(framing.decode(text), PartitionResult)
     except InvalidResultError:
         return False
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evaljob import result as results
+from evaljob import framing
 from evaljob.backends import PromptFormat
 from evaljob.corpus import CORPORA
 from evaljob.requests import RequestType
@@ -23,7 +23,7 @@ CHAT = tiny_model(promptFormat="Chat")
 
 def evaluated(on: Assignment, backend: ScriptedBackend) -> PartitionResult:
     found = run(on, backend)
-    assert results.decode(results.encode(found)) == found
+    assert framing.decode(framing.encode(found)) == found
     return found
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from evaljob import result as results
+from evaljob import framing
 from evaljob.judges import Judge
 from evaljob.names import Reason
 from evaljob.plan import PlannedDataset
@@ -107,7 +107,7 @@ def test_a_judge_scores_and_the_log_holds_what_it_was_asked_and_said(tmp_path: P
     with serve(script) as url:
         partition = Partition(tmp_path, url)
         found = partition.run()
-    assert results.decode(results.encode(found)) == found
+    assert framing.decode(framing.encode(found)) == found
     assert state(found) == (6, 3)
     assert (found.metrics[0].key, found.metrics[0].binary) == ("llm_judge", False)
     assert found.provenance["judge:llm_judge"].startswith("judge-1 sha256:")
@@ -129,7 +129,7 @@ def test_a_number_is_the_score_itself(tmp_path: Path) -> None:
         partition = Partition(tmp_path, url, task=judged(scale, [{"regex": "\\[\\[(\\d+)\\]\\]"}]))
         found = partition.run()
     assert state(found) == (6, 6 * 8)
-    assert results.decode(results.encode(found)) == found
+    assert framing.decode(framing.encode(found)) == found
 
 
 def test_a_sample_without_an_answer_has_the_lowest_score_and_is_not_asked_about(tmp_path: Path) -> None:

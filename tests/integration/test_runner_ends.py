@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from evaljob.result import Failure, decode
+from evaljob.framing import decode
+from evaljob.result import Failure
 
 PROGRAM = """
 import sys

@@ -11,7 +11,7 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from evaljob import result
+from evaljob import framing, result
 from evaljob.names import LABEL_DATASET, LABEL_MANAGED_BY, LABEL_MODEL, LABEL_SHARD, MANAGED_BY
 from evaljob.plan import Partition
 from evaljob.result import MetricInfo, Outcomes, PartitionResult, Seconds, SubsetResult
@@ -69,8 +69,8 @@ def at_once(pod: Json) -> Fate:
     """All succeed within moments, but datasets called `bad...` say that no retry will help."""
     partition, uid = partition_of(pod), pod["metadata"]["uid"]
     if partition.dataset.startswith("bad"):
-        return Fate(0.05, 0.1, 78, result.encode(result.failure("BadData", "line 3 is broken", uid)))
-    return Fate(0.05, 0.1, 0, result.encode(scores(partition, uid)))
+        return Fate(0.05, 0.1, 78, framing.encode(result.failure("BadData", "line 3 is broken", uid)))
+    return Fate(0.05, 0.1, 0, framing.encode(scores(partition, uid)))
 
 
 class Kubelet:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaljob.framing import decode
 from evaljob.plan import PlannedDataset, RunPlan
-from evaljob.result import Failure, PartitionResult, decode
+from evaljob.result import Failure, PartitionResult
 from evaljob.spec import Model
 from tests.runner_plans import TINY, write_plan
 

@@ -4,7 +4,7 @@ import dataclasses
 import datetime as dt
 from typing import Any
 
-from evaljob import result
+from evaljob import framing, result
 from evaljob.plan import Partition, Plan
 from evaljob.planning import Settings, make_plan
 from evaljob.result import MetricInfo, Outcomes, PartitionResult, SubsetResult
@@ -166,4 +166,4 @@ def pod_view(**more: Any) -> PodView:  # noqa: ANN401 - fields of a PodView
 
 
 def failure_text(reason: str = "BadData", message: str = "line 3") -> str:
-    return result.encode(result.failure(reason, message))
+    return framing.encode(result.failure(reason, message))

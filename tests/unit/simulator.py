@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from evaljob import result
+from evaljob import framing, result
 from evaljob.names import LABEL_QUEUE
 from evaljob.plan import Partition, Plan
 from tests.unit.builders import UID, later, scored
@@ -286,10 +286,10 @@ class Cluster:
         good = pod.fate in ("ok", "garbage", "lost")
         pod.phase, pod.ready = ("Succeeded" if good else "Failed"), False
         text = {
-            "ok": result.encode(scored(job.partition, attempt=pod.uid)),
-            "lost": result.encode(scored(job.partition, attempt=pod.uid)),
+            "ok": framing.encode(scored(job.partition, attempt=pod.uid)),
+            "lost": framing.encode(scored(job.partition, attempt=pod.uid)),
             "garbage": "Segmentation fault",
-            "never": result.encode(result.failure("BadData", "line 3 is broken", pod.uid)),
+            "never": framing.encode(result.failure("BadData", "line 3 is broken", pod.uid)),
         }.get(pod.fate, "")
         pod.terminated = {
             "exitCode": {"never": 78, "oom": 137}.get(pod.fate, 0 if good else 1),

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from evaljob import result
+from evaljob import framing
 from evaljob.plan import Partition
 from evaljob.result import Seconds
 from tests.benchmarks.control.audit import AuditLog
@@ -16,7 +16,7 @@ PARTITION = Partition(model="m", dataset="d", shard=0, shards=1)
 
 def test_a_partitions_phases_come_from_its_job_its_pod_and_its_result() -> None:
     seconds = Seconds(start=3.0, load=0.5, infer=0.25, score=0.25)
-    record = result.encode(scored(PARTITION, seconds=seconds))
+    record = framing.encode(scored(PARTITION, seconds=seconds))
     job = {
         "metadata": {
             "uid": "u",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evaljob import result
+from evaljob import framing
 from evaljob.decide import Decision, decide, refused
 from evaljob.names import Reason
 from evaljob.observe import Observation, Observed, Phase, observe
@@ -25,8 +25,8 @@ from tests.unit.builders import NOW, UID, dataset, failure_text, job_view, later
 EVALJOB = builders.evaljob([model("a"), model("b")], pendingDeadlineSeconds=600)
 PLAN = builders.plan(EVALJOB)
 FIRST, SECOND = PLAN.partitions
-DONE = job_view(finished="Complete", finished_at=NOW, record=result.encode(scored(FIRST)))
-DONE_TOO = job_view(finished="Complete", finished_at=NOW, record=result.encode(scored(SECOND)))
+DONE = job_view(finished="Complete", finished_at=NOW, record=framing.encode(scored(FIRST)))
+DONE_TOO = job_view(finished="Complete", finished_at=NOW, record=framing.encode(scored(SECOND)))
 
 
 def see(*jobs: Any, pods: tuple[PodView, ...] = (), listed: bool = False, plan: Plan = PLAN) -> Observed:  # noqa: ANN401
@@ -74,7 +74,7 @@ def test_a_pod_beyond_its_pending_deadline_stops_its_job_with_the_reason_on_reco
     decision = next_step(see(job_view("j"), pods=(pod,)), later(600))
     (record,) = decision.records
     assert (record.job, record.uid, record.stop_at) == ("j", "job-1", "7")
-    failure = result.decode(record.text)
+    failure = framing.decode(record.text)
     assert failure == Failure(reason="ImagePullBackOff", message="not started within 600 s: no such image")
 
 
@@ -93,7 +93,7 @@ def test_a_waiting_pod_shows_in_status_before_it_fails() -> None:
 
 
 def test_an_ended_job_is_recorded_once_its_pod_is_seen() -> None:
-    pod = pod_view(phase="Succeeded", exit_code=0, message=result.encode(scored(FIRST)))
+    pod = pod_view(phase="Succeeded", exit_code=0, message=framing.encode(scored(FIRST)))
     decision = next_step(see(job_view("j", finished="Complete", finished_at=NOW), pods=(pod,)))
     assert [(r.job, r.text, r.stop_at) for r in decision.records] == [("j", pod.message, "")]
     assert decision.status.partitions.running == 1
@@ -123,7 +123,7 @@ class TestLost:
     ) -> None:
         decision = next_step(see(dataclasses.replace(self.ENDED, **fields), listed=True), later(6))
         (record,) = decision.records
-        failure = result.decode(record.text)
+        failure = framing.decode(record.text)
         assert isinstance(failure, Failure)
         assert failure.reason == reason
         assert words in failure.message
@@ -160,7 +160,7 @@ class TestEnd:
         evaljob = builders.evaljob(datasets=[dataset(shards=2)])
         plan = builders.plan(evaljob)
         records = (scored(p, inference_digest=str(p.shard)) for p in plan.partitions)
-        jobs = [job_view(finished="Complete", record=result.encode(r)) for r in records]
+        jobs = [job_view(finished="Complete", record=framing.encode(r)) for r in records]
         decision = next_step(see(*jobs, plan=plan), of=evaljob, plan=plan)
         assert (decision.status.state, decision.status.failed) == ("Failed", 0)
         assert [(f.partition, f.reason) for f in decision.status.failures] == [("m/d", "ShardsDisagree")]
@@ -243,7 +243,7 @@ class TestDeadline:
         )
 
     def test_a_result_that_came_in_time_is_recorded_after_it(self) -> None:
-        pod = pod_view(phase="Succeeded", exit_code=0, message=result.encode(scored(FIRST)))
+        pod = pod_view(phase="Succeeded", exit_code=0, message=framing.encode(scored(FIRST)))
         ended = job_view("j", finished="Complete", finished_at=NOW)
         (record,) = next_step(see(ended, DONE_TOO, pods=(pod,)), later(99), of=self.OF).records
         assert record.text == pod.message
@@ -462,7 +462,7 @@ def test_each_phase_is_counted_once() -> None:
 def test_a_summary_of_a_running_evaljob_covers_what_has_ended() -> None:
     evaljob = builders.evaljob(datasets=[dataset(shards=2)])
     plan = builders.plan(evaljob)
-    done = job_view(finished="Complete", record=result.encode(scored(plan.partitions[0])))
+    done = job_view(finished="Complete", record=framing.encode(scored(plan.partitions[0])))
     decision = next_step(see(done, job_view(ready=1), plan=plan), of=evaljob, plan=plan)
     assert decision.status.summary == "nightly-summary"
     assert decision.summary is not None
@@ -473,7 +473,7 @@ def test_a_result_whose_numbers_are_real_counts_in_units() -> None:
     stat = Stat(2, 10**12, 10**24)
     metric = builders.BINARY.model_copy(update={"binary": False})
     report = scored(FIRST, SubsetResult(name="", size=2, expected=2, stats=(stat,)), metrics=(metric,))
-    done = dataclasses.replace(DONE, record=result.encode(report))
+    done = dataclasses.replace(DONE, record=framing.encode(report))
     found = next_step(see(done, DONE_TOO)).report
     assert found is not None
     assert json.loads(found.files["summary.json"])["cells"][0]["parts"][0]["scores"][0]["value"] == 0.5

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evaljob import result
+from evaljob import framing
 from evaljob.names import ANNOTATION_RESULT, LABEL_DATASET, LABEL_MODEL, LABEL_SHARD
 from evaljob.plan import Partition
 from tests.faults.history import History, Step, violations
@@ -12,7 +12,7 @@ from tests.plane.client import Change, Json
 from tests.unit.builders import failure_text, scored
 
 PARTITION = Partition(model="m", dataset="d", shard=0, shards=1)
-RESULT = result.encode(scored(PARTITION))
+RESULT = framing.encode(scored(PARTITION))
 COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}]}
 FINISHED = {"type": "Finished", "status": "True"}
 COUNTS = {"total": 2, "pending": 0, "running": 0, "succeeded": 2, "failed": 0}

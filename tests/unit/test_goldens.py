@@ -12,12 +12,13 @@ import yaml
 
 import evaljob
 from evaljob import jobs, podsecurity
+from evaljob.framing import decode, encode
 from evaljob.merge import summarize
 from evaljob.names import State
 from evaljob.observe import Outcome
 from evaljob.plan import Partition, Plan, from_data, to_data
 from evaljob.planning import make_plan
-from evaljob.result import Failure, PartitionResult, decode, encode
+from evaljob.result import Failure, PartitionResult
 from evaljob.spec import EvalJob, parse_evaljob
 from evaljob.tables import files
 from evaljob.task import Task

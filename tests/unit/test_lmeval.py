@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from evaljob import jobs
+from evaljob.framing import decode, encode
 from evaljob.lmeval import LmEval, slug
 from evaljob.merge import summarize
 from evaljob.names import Reason, State
 from evaljob.plan import PlannedDataset
 from evaljob.planning import Settings
-from evaljob.result import MetricInfo, PartitionResult, SubsetResult, decode, encode
+from evaljob.result import MetricInfo, PartitionResult, SubsetResult
 from evaljob.scoring import Group, Weighting
 from evaljob.spec import Dataset, InvalidSpecError, Model
 from evaljob.stats import Stat

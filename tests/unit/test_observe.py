@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evaljob import result
+from evaljob import framing
 from evaljob.observe import Observation, Phase, observe, pod_failure, read_record
 from evaljob.plan import Partition
 from evaljob.result import Failure, PartitionResult
@@ -15,7 +15,7 @@ from tests.unit.builders import NOW, UID, failure_text, later, scored
 
 PLAN = builders.plan()
 PARTITION = PLAN.partitions[0]
-GOOD = result.encode(scored(PARTITION))
+GOOD = framing.encode(scored(PARTITION))
 TIME = "2026-03-01T12:00:00Z"
 
 
@@ -76,7 +76,7 @@ def test_a_job_that_is_being_deleted_is_run_again_once_it_is_gone() -> None:
         (GOOD[:-3], "cut or edited"),
         ("", "not a report"),
         (
-            result.encode(scored(dataclasses.replace(PARTITION, model="other"))),
+            framing.encode(scored(dataclasses.replace(PARTITION, model="other"))),
             "a result of other/d, not of m/d",
         ),
     ],

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import pytest
 from prometheus_client import generate_latest
 
-from evaljob import plan, result
+from evaljob import framing, plan
 from evaljob.names import ANNOTATION_RESULT, ANNOTATION_RETRY, job_name, plan_name
 from evaljob.planning import Settings
 from evaljob.status import PartitionCounts
@@ -147,7 +147,7 @@ class Stage:
             shard=shard,
             shards=shards,
         )
-        self._end_job(name, "Succeeded", 0, result.encode(scored(part, attempt=f"pod-{name}")))
+        self._end_job(name, "Succeeded", 0, framing.encode(scored(part, attempt=f"pod-{name}")))
 
     def fail_job(self, name: str) -> None:
         """Its one pod says that there is no use in trying again."""

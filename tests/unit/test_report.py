@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from evaljob import result
+from evaljob import framing, result
 from evaljob.merge import summarize
 from evaljob.names import State
 from evaljob.observe import Observation, observe
@@ -20,9 +20,9 @@ KIB = 1024.0
 
 def ended(plan: Plan, *, failed: bool = False) -> tuple[Observation, ...]:
     """All partitions on record; the last one as a failure, if wanted."""
-    texts = [result.encode(scored(p)) for p in plan.partitions]
+    texts = [framing.encode(scored(p)) for p in plan.partitions]
     if failed:
-        texts[-1] = result.encode(result.failure("OOMKilled", "4Gi"))
+        texts[-1] = framing.encode(result.failure("OOMKilled", "4Gi"))
     jobs = {
         name: job_view(name, uid=f"job-{i}", finished="Complete", record=text)
         for i, ((name, _), text) in enumerate(zip(plan.named, texts, strict=True))

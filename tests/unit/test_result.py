@@ -10,13 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaljob.plan import Partition
-from evaljob.result import (
+from evaljob.framing import (
     DECODED_MAX,
     ENCODED_MAX,
     PLAIN_MAX,
-    Failure,
     InvalidResultError,
+    TooLargeError,
+    decode,
+    encode,
+)
+from evaljob.plan import Partition
+from evaljob.result import (
+    Failure,
     Lint,
     MetricInfo,
     Outcomes,
@@ -24,12 +29,9 @@ from evaljob.result import (
     Seconds,
     SubsetResult,
     Tokens,
-    TooLargeError,
-    decode,
-    encode,
     failure,
-    worst_case_bytes,
 )
+from evaljob.sizing import worst_case_bytes
 from evaljob.stats import Clusters, Stat, accumulate
 from tests.unit.builders import BINARY, scored
 

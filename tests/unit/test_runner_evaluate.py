@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from evaljob import corpus, stats
-from evaljob import result as results
+from evaljob import corpus, framing, stats
 from evaljob.backends import PromptFormat
 from evaljob.judges import Judge
 from evaljob.names import Reason
@@ -80,7 +79,7 @@ def logged(out: Path) -> list[dict[str, Any]]:
 
 def test_a_partition_ends_with_a_valid_result_and_a_line_of_each_kind(tmp_path: Path) -> None:
     found = run(capitals(tmp_path), answers(lambda q: q.replace("q", "It is a")))
-    assert results.decode(results.encode(found)) == found
+    assert framing.decode(framing.encode(found)) == found
     assert found.subsets[0].stats[0] == (6, 6, 6, None)
     assert found.samples == "test/tiny/set"
     by_kind = defaultdict(list)
@@ -124,7 +123,7 @@ def test_an_empty_shard_is_complete_before_any_model_loads(tmp_path: Path) -> No
     found = outside.run(capitals(tmp_path, rows=CAPITALS[:1], shard=(0, 2)))
     assert outside.opened == 0
     assert found.outcomes.expected == 0
-    assert results.decode(results.encode(found)) == found
+    assert framing.decode(framing.encode(found)) == found
     other = run(capitals(tmp_path, rows=CAPITALS[:1], shard=(1, 2)))
     assert (other.outcomes.expected, other.inference_digest) == (1, found.inference_digest)
 
@@ -326,7 +325,7 @@ def test_each_repeat_is_a_request_with_a_seed_of_its_own(tmp_path: Path) -> None
 def test_repeats_are_reduced_per_sample_and_errors_count_samples(tmp_path: Path) -> None:
     """Of four answers two are right; the wrong ones differ, so that the vote is won; one more has no answer."""
     found = run(repeated(tmp_path), turn_by_turn("a9", "*", "none", "*"))
-    assert results.decode(results.encode(found)) == found
+    assert framing.decode(framing.encode(found)) == found
     assert [m.key for m in found.metrics] == ["contains", "pass@1,a", "pass@2,a", "pass@4,a", "majority,a"]
     assert [m.binary for m in found.metrics] == [False, False, False, True, True]
     values = [s.value(m.unit) for s, m in zip(found.subsets[0].stats, found.metrics, strict=True)]
@@ -369,7 +368,7 @@ def test_macro_f1_is_made_of_counts_that_any_number_of_shards_adds_up(tmp_path: 
             )
             for k in range(n)
         ]
-        assert [results.decode(results.encode(part)) for part in parts] == parts
+        assert [framing.decode(framing.encode(part)) for part in parts] == parts
         counts: dict[str, stats.LabelCount] = {}
         for part in parts:
             counts = stats.merge_labels(counts, part.subsets[0].labels["f1_macro,a"])
@@ -426,7 +425,7 @@ def test_counts_of_the_corpus_are_those_of_any_number_of_shards(tmp_path: Path) 
             )
             for k in range(n)
         ]
-        assert [results.decode(results.encode(part)) for part in parts] == parts
+        assert [framing.decode(framing.encode(part)) for part in parts] == parts
         counts: corpus.Counts = ()
         for part in parts:
             counts = corpus.added(counts, part.subsets[0].ngrams["chrf"])
@@ -491,7 +490,7 @@ def test_texts_are_weighed_whole_and_the_sums_of_shards_add_up(tmp_path: Path) -
             run(assignment(tiny_model(), dataset, tmp_path / f"{n}", shard=(k, n), attempt=f"a-{k}"), backend)
             for k in range(n)
         ]
-        assert [results.decode(results.encode(part)) for part in parts] == parts
+        assert [framing.decode(framing.encode(part)) for part in parts] == parts
         totals[n] = [
             sum(states, stats.EMPTY) for states in zip(*(p.subsets[0].stats for p in parts), strict=True)
         ]
@@ -627,7 +626,7 @@ def test_a_task_that_cannot_score_is_refused_before_the_model_loads(tmp_path: Pa
 
 
 def reported(path: Path) -> PartitionResult | Failure:
-    return results.decode(path.read_text())
+    return framing.decode(path.read_text())
 
 
 def test_reports_are_written_into_the_file_that_is_there(tmp_path: Path) -> None:
@@ -676,7 +675,7 @@ def test_each_turn_is_asked_behind_the_answers_before_it(tmp_path: Path, turns: 
     ]
     assert [r.key for r in backend.asked] == ["0#0", "0#0#1"]
     assert found.subsets[0].stats[0][:2] == (1, stats.UNIT_REAL // 2)  # the mean of 1 and 0
-    assert results.decode(results.encode(found)) == found
+    assert framing.decode(framing.encode(found)) == found
     line, scores = logged(tmp_path)
     assert [r["output"] for r in line["requests"]] == ["a0!", "none"]
     assert line["turns"] == [{"target": "a0"}, {"target": "a1"}]

@@ -10,21 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaljob.corpus import chrf
+from evaljob.framing import InvalidResultError, decode, encode
 from evaljob.merge import summarize
 from evaljob.plan import Partition, Plan
-from evaljob.result import (
-    Failure,
-    InvalidResultError,
-    Lint,
-    MetricInfo,
-    Outcomes,
-    PartitionResult,
-    Seconds,
-    SubsetResult,
-    Tokens,
-    decode,
-    encode,
-)
+from evaljob.result import Failure, Lint, MetricInfo, Outcomes, PartitionResult, Seconds, SubsetResult, Tokens
 from evaljob.stats import (
     EMPTY,
     UNIT_REAL,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from evaljob import packing, policies, result, standing
+from evaljob import framing, packing, policies, result, standing
 from evaljob.names import ANNOTATION_RETRY, Condition, Reason, State, summary_name
 from evaljob.observe import Observation, Observed, Phase
 from evaljob.packing import Packed
@@ -200,7 +200,7 @@ def _losses(overdue: Iterable[Observation]) -> Iterable[Record]:
             message = (
                 o.job.message if failed else "the Job completed, but its pod was gone before it was read"
             )
-            text = result.encode(result.failure(reason, message))
+            text = framing.encode(result.failure(reason, message))
             yield Record(o.partition, o.job.name, o.job.uid, text, reason)
 
 
@@ -216,7 +216,7 @@ def _stops(
             why = result.failure(o.waiting.reason, message)
         if o.job and why:
             # Its pod may have started, or ended, and we have not been told yet.
-            text = result.encode(why)
+            text = framing.encode(why)
             yield Record(o.partition, o.job.name, o.job.uid, text, why.reason, stop_at=o.job.version)
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from evaljob import result
+from evaljob import framing, result
+from evaljob.framing import InvalidResultError
 from evaljob.names import Reason
 from evaljob.plan import Partition, Plan
-from evaljob.result import Failure, InvalidResultError, PartitionResult
+from evaljob.result import Failure, PartitionResult
 from evaljob.views import JobView, PodView
 from evaljob.waiting import Waiting, waiting
 
@@ -76,7 +77,7 @@ class Observed:
 def read_record(partition: Partition, text: str) -> Outcome:
     """What a record says; a record that is damaged or of another partition is a failure `InvalidResult`."""
     try:
-        outcome = result.decode(text)
+        outcome = framing.decode(text)
     except InvalidResultError as error:
         return result.failure(Reason.INVALID_RESULT, str(error))
     if isinstance(outcome, PartitionResult) and outcome.partition != partition:
@@ -170,7 +171,7 @@ def _outcome(
     pod = max(told.values(), key=lambda p: (p.created, p.uid))
     outcome = _success(partition, pod) if job.finished == "Complete" else pod_failure(pod)
     # A valid result is copied byte for byte: its checksum stays the runner's.
-    return outcome, pod.message.strip() if isinstance(outcome, PartitionResult) else result.encode(outcome)
+    return outcome, pod.message.strip() if isinstance(outcome, PartitionResult) else framing.encode(outcome)
 
 
 def _success(partition: Partition, pod: PodView) -> Outcome:
@@ -194,7 +195,7 @@ def pod_failure(pod: PodView) -> Failure:
     if pod.reason == "Evicted" and re.search("ephemeral|EmptyDir", pod.status_message):
         return result.failure(Reason.EPHEMERAL_STORAGE, pod.status_message.strip(), pod.uid)
     try:
-        said = result.decode(pod.message)
+        said = framing.decode(pod.message)
     except InvalidResultError:
         said = None
     if isinstance(said, Failure):

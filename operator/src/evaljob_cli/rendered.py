@@ -7,8 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from evaljob.framing import InvalidResultError, decode
 from evaljob.plan import Partition, Plan
-from evaljob.result import Failure, InvalidResultError, decode
+from evaljob.result import Failure
 from evaljob_cli.display import printable
 from evaljob_cli.inputs import InputError
 from evaljob_cli.launch import REPORT, Launch, environment, write_plan

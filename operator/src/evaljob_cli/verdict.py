@@ -4,12 +4,13 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaljob import result
+from evaljob import framing, result
+from evaljob.framing import InvalidResultError
 from evaljob.jobs import EXIT_NEVER_AGAIN
 from evaljob.names import Reason
 from evaljob.observe import Outcome, read_record
 from evaljob.plan import Partition
-from evaljob.result import Failure, InvalidResultError
+from evaljob.result import Failure
 from evaljob_cli.launch import LOG, REPORT
 
 _LOG_TAIL = 2000
@@ -50,7 +51,7 @@ def _success(partition: Partition, attempt: str, text: str) -> Outcome:
 def _failure(attempt: str, code: int, text: str, folder: Path) -> Failure:
     """The runner's own words, else its exit code and the last line of its log."""
     try:
-        said = result.decode(text)
+        said = framing.decode(text)
     except InvalidResultError:
         said = None
     if isinstance(said, Failure):

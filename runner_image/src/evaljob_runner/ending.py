@@ -10,9 +10,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from evaljob.framing import TooLargeError, encode
 from evaljob.jobs import EXIT_NEVER_AGAIN
 from evaljob.names import Reason
-from evaljob.result import PartitionResult, TooLargeError, encode, failure
+from evaljob.result import PartitionResult, failure
 from evaljob_runner.errors import Fatal, Retry, Stop
 from evaljob_runner.samples import SampleLog
 

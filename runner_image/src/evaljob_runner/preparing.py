@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaljob import judges, metrics
+from evaljob.framing import ENCODED_MAX
 from evaljob.names import Reason
 from evaljob.pairs import incompatible, programs_problem, repeats_problem
-from evaljob.result import ENCODED_MAX, worst_case_bytes
+from evaljob.sizing import worst_case_bytes
 from evaljob_runner import checkpoints, data, digest, generation, lint
 from evaljob_runner.asking import Asker
 from evaljob_runner.assignment import Assignment

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from evaljob import result
+from evaljob import framing
 from evaljob.names import LABEL_NAME
 from tests.faults.case import evaljob
 from tests.faults.history import condition
@@ -36,7 +36,7 @@ class RunTimes:
         if rng.random() < FAILING and job not in self._failed:
             self._failed.add(job)
             return Fate(0.1, seconds, 75, "")
-        return Fate(0.1, seconds, 0, result.encode(scores(partition, pod["metadata"]["uid"])))
+        return Fate(0.1, seconds, 0, framing.encode(scores(partition, pod["metadata"]["uid"])))
 
 
 def shape(partitions: int) -> tuple[int, int]:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import yaml
 
-from evaljob.result import PartitionResult, decode
+from evaljob.framing import decode
+from evaljob.result import PartitionResult
 from tests.parity import ours
 from tests.parity.cases import Case
 from tests.runner_plans import planned, write_plan
