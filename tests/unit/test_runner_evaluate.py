@@ -30,7 +30,7 @@ from evaljob_runner.metrics import choices
 from evaljob_runner.metrics.base import Choice
 from evaljob_runner.progress import Progress, Stopwatch
 from evaljob_runner.render import render
-from evaljob_runner.samples import SampleLog
+from evaljob_runner.samplelog import SampleLog
 from tests.runner_plans import assignment, planned, tiny_dataset, tiny_model, tiny_task
 from tests.unit.test_runner_data import lines, task
 

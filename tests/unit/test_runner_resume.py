@@ -17,7 +17,8 @@ from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.errors import Fatal
 from evaljob_runner.evaluate import Shell, evaluate
 from evaljob_runner.progress import Progress, Stopwatch
-from evaljob_runner.samples import SampleLog, ScoreLine
+from evaljob_runner.samplelog import SampleLog
+from evaljob_runner.samples import ScoreLine
 from tests.runner_plans import assignment, planned, tiny_model
 from tests.unit.test_runner_data import lines, task
 from tests.unit.test_runner_evaluate import Outside, answers, capitals, logged, run

@@ -8,7 +8,8 @@ import pytest
 
 from evaljob.names import Reason
 from evaljob_runner.errors import Retry
-from evaljob_runner.samples import Error, InferenceLine, Outcome, Request, SampleLog, Score, ScoreLine
+from evaljob_runner.samplelog import SampleLog
+from evaljob_runner.samples import Error, InferenceLine, Outcome, Request, Score, ScoreLine
 
 
 def line(name: str, *, digest: str = "i", outcome: Outcome = Outcome.ANSWERED) -> InferenceLine:

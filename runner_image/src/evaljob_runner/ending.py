@@ -15,7 +15,7 @@ from evaljob.jobs import EXIT_NEVER_AGAIN
 from evaljob.names import Reason
 from evaljob.result import PartitionResult, failure
 from evaljob_runner.errors import Fatal, Retry, Stop
-from evaljob_runner.samples import SampleLog
+from evaljob_runner.samplelog import SampleLog
 
 EXIT_COMPLETE = 0
 EXIT_FAILED = 1

@@ -21,7 +21,7 @@ from evaljob_runner.opening import open_judge
 from evaljob_runner.preparing import Prepared, prepare
 from evaljob_runner.progress import Progress, Stopwatch
 from evaljob_runner.recording import Recorder
-from evaljob_runner.samples import SampleLog
+from evaljob_runner.samplelog import SampleLog
 from evaljob_runner.tally import Tally
 
 GIVE_UP_AFTER = 10

@@ -12,10 +12,10 @@ from evaljob_runner.errors import Retry
 from evaljob_runner.preparing import Prepared
 from evaljob_runner.preview import Preview
 from evaljob_runner.progress import Progress
+from evaljob_runner.samplelog import SampleLog
 from evaljob_runner.samples import (
     AnswerKey,
     InferenceLine,
-    SampleLog,
     ScoreLine,
     Unscored,
     without_prompt,

@@ -17,14 +17,7 @@ from evaljob_runner.metrics import REGISTRY, choices, judged
 from evaljob_runner.metrics.base import Choice, Definition, Executes, Judges, Verdict, as_text
 from evaljob_runner.questions import Question
 from evaljob_runner.reducing import Reduced
-from evaljob_runner.samples import (
-    InferenceLine,
-    Made,
-    Outcome,
-    Score,
-    ScoreLine,
-    Unscored,
-)
+from evaljob_runner.samples import InferenceLine, Made, Outcome, Score, ScoreLine, Unscored
 
 
 class _Answer(NamedTuple):

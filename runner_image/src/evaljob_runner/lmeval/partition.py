@@ -27,7 +27,7 @@ from evaljob_runner.lmeval import arguments, documents, reading
 from evaljob_runner.lmeval.documents import Documents
 from evaljob_runner.lmeval.reading import Names, Read
 from evaljob_runner.opening import machine
-from evaljob_runner.samples import SampleLog
+from evaljob_runner.samplelog import SampleLog
 from evaljob_runner.sources import uris
 
 if TYPE_CHECKING:
