@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from evaljob import spec
 from evaljob.fields import SecretKeyRef
 from evaljob.names import plan_name
 from evaljob.plan import RUN_KEY, Partition, Plan, dataset_key, model_key
@@ -71,8 +72,7 @@ def judge_keys(plan: Plan, partition: Partition) -> dict[str, SecretKeyRef]:
 
 def uses_hub(plan: Plan, partition: Partition) -> bool:
     """Whether anything that the partition reads is of a hub."""
-    dataset = plan.dataset(partition.dataset).dataset
-    return dataset.uses_hub or any(scheme == "hf" for scheme, _ in _sources(plan, partition))
+    return spec.uses_hub(plan.model(partition.model), plan.dataset(partition.dataset).dataset)
 
 
 def bucket_secret(plan: Plan, partition: Partition) -> SecretKeyRef | None:

@@ -158,6 +158,11 @@ def retry_asked(evaljob: EvalJob) -> bool:
     return asked is not None and asked != evaljob.status.retried
 
 
+def is_over(evaljob: EvalJob) -> bool:
+    """Whether its end is told, and no retry is asked for."""
+    return evaljob.status.is_true(Condition.FINISHED) and not retry_asked(evaljob)
+
+
 def overdue(observation: Observation, now: datetime) -> bool:
     """Whether an ended Job's pod should have been seen by now."""
     if observation.job is None or observation.phase is not Phase.ENDED or observation.outcome is not None:

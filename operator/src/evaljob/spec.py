@@ -178,6 +178,11 @@ def sources(model: Model, dataset: Dataset) -> list[str]:
     return [uri for uri in (model.local and model.local.source, dataset.source, include) if uri]
 
 
+def uses_hub(model: Model, dataset: Dataset) -> bool:
+    """Whether a hub has to be asked for the model or the data of a pair."""
+    return dataset.uses_hub or any(uri.startswith(HUB_SCHEME) for uri in sources(model, dataset))
+
+
 class Pair(Frozen):
     """A (model, dataset) pair that is not run."""
 

@@ -12,7 +12,7 @@ from evaljob.decide import Decision, decide, refused
 from evaljob.names import Condition, Reason
 from evaljob.observe import Observed, failure_on, observe
 from evaljob.plan import Plan
-from evaljob.policies import expires_at, retry_asked
+from evaljob.policies import expires_at, is_over, retry_asked
 from evaljob.spec import EvalJob, InvalidSpecError, parse_evaljob
 from evaljob.standing import Event
 from evaljob.status import PartitionCounts
@@ -308,11 +308,6 @@ class Reconciler:
             raise
         self._body = body or self._body
         return 0.0 if over else left
-
-
-def is_over(evaljob: EvalJob) -> bool:
-    """Whether its end is told, and no retry is asked for."""
-    return evaljob.status.is_true(Condition.FINISHED) and not retry_asked(evaljob)
 
 
 def all_recorded(decision: Decision) -> bool:

@@ -4,8 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from evaljob.names import Condition
-from evaljob.policies import expires_at, retry_asked
+from evaljob.policies import expires_at, is_over
 from evaljob.status import PartitionCounts
 from evaljob_operator.api import Api, Json, evaljob_path
 from evaljob_operator.informer import pages
@@ -92,8 +91,7 @@ class Registry:
             return False
         evaljob = known(body)
         jobs = self._world.informers[evaljob.metadata.namespace].jobs.of(evaljob.metadata.name)
-        over = evaljob.status.is_true(Condition.FINISHED)
-        return bool(jobs) or not over or retry_asked(evaljob) or expires_at(evaljob) is not None
+        return bool(jobs) or not is_over(evaljob) or expires_at(evaljob) is not None
 
     def _start(self, key: Key, body: Json) -> None:
         if self._world is None:

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from evaljob import spec
 from evaljob.backends import PromptFormat
-from evaljob.fields import HUB_SCHEME
 from evaljob.model import Frozen
 from evaljob.mounts import ATTEMPT_FILE
 from evaljob.names import Reason
 from evaljob.plan import RUN_KEY, Partition, PlannedDataset, RunPlan, dataset_key, model_key
-from evaljob.spec import Model, sources
+from evaljob.spec import Model
 from evaljob.task import Generation, Task
 from evaljob_runner.errors import Fatal
 
@@ -63,10 +63,19 @@ class Assignment:
         return self.task.generation_of(chat=self.chat)
 
     @property
+    def folder(self) -> str:
+        """Of the sample logs, below the output folder."""
+        return f"{self.partition.model}/{self.partition.dataset}"
+
+    @property
+    def samples(self) -> str | None:
+        """The sample logs, relative to the output claim; None where nothing keeps them."""
+        return f"{self.run.name}/{self.folder}" if self.run.output else None
+
+    @property
     def uses_hub(self) -> bool:
         """Whether a hub has to be asked for the model or the data."""
-        dataset = self.planned.dataset
-        return dataset.uses_hub or any(uri.startswith(HUB_SCHEME) for uri in sources(self.model, dataset))
+        return spec.uses_hub(self.model, self.planned.dataset)
 
     @property
     def template_args(self) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def _infer(asker: Asker, recorder: Recorder) -> None:
 def _recorder(prepared: Prepared, shell: Shell) -> Iterator[Recorder]:
     work, scorer = prepared.work, prepared.scorer
     with (
-        closing(SampleLog(work.places.out / prepared.folder, work.attempt, prepared.digest)) as log,
+        closing(SampleLog(work.places.out / work.folder, work.attempt, prepared.digest)) as log,
         closing(Programs(scorer)) as programs,
         closing(Judges(work, scorer, log.judgements, shell.open_judge)) as judges,
     ):

@@ -85,7 +85,7 @@ def _vllm(
     *,
     gpu_expected: bool,
 ) -> Backend:
-    os.environ |= {k: v for k, v in VLLM_ENVIRONMENT.items() if k not in os.environ}
+    _set_vllm_environment()
     with stopwatch.phase("start"):
         from evaljob_runner.backends.vllm import Options, VLLMBackend
     options = Options(
@@ -97,6 +97,11 @@ def _vllm(
     )
     with stopwatch.phase("load"):
         return VLLMBackend(checkpoint.load(), options, leave)
+
+
+def _set_vllm_environment() -> None:
+    """Before vLLM is imported. What an installation has set stays."""
+    os.environ |= {k: v for k, v in VLLM_ENVIRONMENT.items() if k not in os.environ}
 
 
 def open_judge(judge: Judge, key_file: Path | None) -> Correspondent:
@@ -132,7 +137,7 @@ def machine(work: Assignment, folder: Path | None) -> Machine:
         window = transformers.window_in(folder)
         more = {"max_length": window} if window else {}
         return Machine(transformers.device_name(device), {"device": device, **more})
-    os.environ |= {k: v for k, v in VLLM_ENVIRONMENT.items() if k not in os.environ}
+    _set_vllm_environment()
     from evaljob_runner.backends import vllm
 
     return Machine(vllm.device_name(), vllm.limits())

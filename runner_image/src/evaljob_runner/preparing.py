@@ -44,11 +44,6 @@ class Prepared:
         """Of each sample."""
         return range(self.work.planned.dataset.repeats)
 
-    @property
-    def folder(self) -> str:
-        """Of the sample logs, below the output folder."""
-        return f"{self.work.partition.model}/{self.work.partition.dataset}"
-
     def asker(self, backend: Backend) -> Asker:
         """What asks a backend."""
         return Asker(self.work, self.prompter, self.sampling, self.digest, backend, self.scorer.document)

@@ -9,6 +9,7 @@ from evaljob.names import Reason
 from evaljob.result import Lint, MetricInfo, PartitionResult, Seconds, SubsetResult
 from evaljob.stats import NATS_MAX, Stat
 from evaljob.task import Task
+from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.data import Count
 from evaljob_runner.errors import Fatal
 from evaljob_runner.judging import identity
@@ -40,10 +41,10 @@ def result(
         subsets=tuple(_subset(n, c, tally, scorer.info) for n, c in selection.counts.items()),
         lint=lint,
         tokens=tally.tokens,
-        seconds=Seconds(**{phase: round(value, 3) for phase, value in seconds.items()}),
+        seconds=rounded(seconds),
         device=device,
         provenance=_provenance(prepared),
-        samples=f"{work.run.name}/{prepared.folder}" if work.run.output else None,
+        samples=work.samples,
     )
 
 
@@ -71,7 +72,7 @@ def _refuse_infinite(metrics: Sequence[MetricInfo], states: Sequence[Stat], subs
 def _provenance(prepared: Prepared) -> dict[str, str]:
     selection, confined_by = prepared.selection, prepared.confined_by
     return {
-        "weights": str(prepared.checkpoint) if prepared.checkpoint else "served",
+        "weights": weights(prepared.checkpoint),
         "data": f"commit:{selection.commit}" if selection.commit else selection.digest,
         **({"sandbox": confined_by} if confined_by else {}),
         **_judges(prepared.work.planned.judges, prepared.work.task),
@@ -88,6 +89,16 @@ def _judges(judges: Sequence[Judge], task: Task) -> dict[str, str]:
         for key, rubric in judged
         if rubric and (judge := known[rubric.name])
     }
+
+
+def rounded(seconds: Mapping[str, float]) -> Seconds:
+    """Seconds by phase, to the millisecond."""
+    return Seconds(**{phase: round(value, 3) for phase, value in seconds.items()})
+
+
+def weights(checkpoint: Checkpoint | None) -> str:
+    """What is said of a model's weights; a server's are not ours to see."""
+    return str(checkpoint) if checkpoint else "served"
 
 
 def versions() -> dict[str, str]:

@@ -40,7 +40,7 @@ class OpenAICorrespondent:
         Args:
             talk: is given what asks the model; runs in this object's thread.
         """
-        return self._submit(self._talk(talk))
+        return asyncio.run_coroutine_threadsafe(self._talk(talk), self._loop)
 
     async def _talk(self, talk: Callable[[Ask], Awaitable[_T]]) -> _T:
         async with self._room:
@@ -49,15 +49,9 @@ class OpenAICorrespondent:
     async def _ask(self, request: GenerateRequest) -> Reply:
         return await self._endpoint.reply(self._clients, request, generate)
 
-    def _submit(self, awaitable: Awaitable[_T]) -> Future[_T]:
-        async def run() -> _T:
-            return await awaitable
-
-        return asyncio.run_coroutine_threadsafe(run(), self._loop)
-
     def close(self) -> None:
         """Leave what is not answered yet."""
-        self._submit(self._ended()).result()
+        asyncio.run_coroutine_threadsafe(self._ended(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

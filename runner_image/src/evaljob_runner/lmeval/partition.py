@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from evaljob.lmeval import LmEval
 from evaljob.names import Reason
 from evaljob.pairs import lm_eval_problem
-from evaljob.result import Outcomes, PartitionResult, Seconds
+from evaljob.result import Outcomes, PartitionResult
 from evaljob_runner import checkpoints, digest, report
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.checkpoints import Checkpoint
@@ -179,7 +179,7 @@ def _digest(work: Assignment, spec: LmEval, checkpoint: Checkpoint | None, data:
 
 
 def _kept(work: Assignment, identity: str) -> Path:
-    return work.places.out / work.partition.model / work.partition.dataset / f"lm-eval-{identity[:16]}.json"
+    return work.places.out / work.folder / f"lm-eval-{identity[:16]}.json"
 
 
 def _keep(kept: Path, result: PartitionResult) -> None:
@@ -223,10 +223,8 @@ def _result(
         metrics=read.metrics,
         subsets=read.subsets,
         groups=read.groups,
-        seconds=Seconds(**{phase: round(value, 3) for phase, value in shell.stopwatch.seconds.items()}),
+        seconds=report.rounded(shell.stopwatch.seconds),
         device=device,
-        provenance={"weights": str(checkpoint) if checkpoint else "served", **report.versions()},
-        samples=f"{work.run.name}/{work.partition.model}/{work.partition.dataset}"
-        if work.run.output
-        else None,
+        provenance={"weights": report.weights(checkpoint), **report.versions()},
+        samples=work.samples,
     )
