@@ -14,7 +14,7 @@ from evaljob_runner.errors import Fatal
 from evaljob_runner.samples import InferenceLine
 from evaljob_runner.scoring import Scorer
 from tests.backend_contract import QUESTIONS, BackendContract, changed, generated, run, sampling
-from tests.runner_plans import DATE, TINY, assignment, planned, tiny_model, tiny_task
+from tests.runner_plans import DATE, TINY, assignment, planned, tiny_dataset, tiny_model, tiny_task
 
 if TYPE_CHECKING:
     from evaljob_runner.backends.transformers import TransformersBackend
@@ -159,6 +159,21 @@ def test_a_gpu_that_is_not_there_is_never_replaced_by_the_cpu(device: Device, ex
     with pytest.raises(Fatal) as caught:
         TransformersBackend(TINY / "model", options)
     assert caught.value.reason is Reason.DEVICE_UNAVAILABLE
+
+
+def test_a_slice_of_a_gpu_that_is_not_there_is_not_replaced_either(tmp_path: Path) -> None:
+    import torch
+
+    from evaljob_runner.opening import machine
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    slices = {"resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}}
+    work = assignment(
+        tiny_model(transformers={"device": "Auto"}, runner=slices), tiny_dataset("kind"), tmp_path
+    )
+    with pytest.raises(Fatal, match="torch sees none"):
+        machine(work, TINY / "model")
 
 
 def test_a_gpu_that_is_full_says_what_to_change(open_tiny: Load) -> None:

@@ -48,10 +48,18 @@ def test_by_default_as_many_at_once_as_the_cpus_carry(wanted: int, cpus: int, ex
     assert default_parallelism(plan, wanted, cpus) == expected
 
 
-@pytest.mark.parametrize(("device", "expected"), [("CPU", 8), ("Auto", 1), ("CUDA", 1)])
-def test_by_default_one_at_a_time_on_a_gpu(device: str, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("device", "resource", "expected"),
+    [
+        ("CPU", "nvidia.com/gpu", 8),
+        ("Auto", "nvidia.com/gpu", 1),
+        ("CUDA", "nvidia.com/gpu", 1),
+        ("Auto", "nvidia.com/mig-1g.5gb", 1),
+    ],
+)
+def test_by_default_one_at_a_time_on_a_gpu(device: str, resource: str, expected: int) -> None:
     transformers = {"source": "pvc://models/m", "dtype": "float32", "device": device}
-    gpu = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+    gpu = {"resources": {"limits": {resource: 1}}}
     plan = plan_of(evaljob("good", models=[model(transformers=transformers, runner=gpu)]))
     assert default_parallelism(plan, 8, 8) == expected
 

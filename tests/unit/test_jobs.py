@@ -295,6 +295,7 @@ def test_users_and_groups_are_the_user_s_and_the_rest_is_forced() -> None:
     [
         ("nvidia.com/gpu", "nvidia.com/gpu"),
         ("nvidia.com/mig-1g.10gb", "nvidia.com/gpu"),
+        ("nvidia.com/gpu.shared", "nvidia.com/gpu"),
         ("amd.com/gpu", "amd.com/gpu"),
         ("rdma/hca_shared_devices_a", "rdma/hca_shared_devices_a"),
     ],

@@ -3,7 +3,6 @@
 import pytest
 from prometheus_client import generate_latest
 
-from evaljob.podfields import gpus
 from evaljob.result import Seconds
 from evaljob.status import PartitionCounts
 from evaljob_operator.metrics import Metrics, verb_and_resource
@@ -64,20 +63,6 @@ def test_gpu_seconds_say_where_they_went() -> None:
         'evaljob_gpu_seconds_total{phase="infer"} 800.0',
         'evaljob_gpu_seconds_total{phase="score"} 16.0',
     }
-
-
-@pytest.mark.parametrize(
-    ("limits", "count"),
-    [
-        ({"nvidia.com/gpu": "8", "memory": "4Gi"}, 8),
-        ({"amd.com/gpu": 2}, 2),
-        ({"nvidia.com/mig-1g.10gb": 1}, 1),
-        ({"nvidia.com/gpu": "1k"}, 0),
-        ({"cpu": 4, "rdma/hca": 1}, 0),
-    ],
-)
-def test_gpus_are_counted_by_their_limits(limits: dict[str, int | str], count: int) -> None:
-    assert gpus(limits) == count
 
 
 def test_a_runner_cannot_make_up_labels() -> None:

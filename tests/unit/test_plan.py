@@ -226,8 +226,8 @@ class TestRefusals:
             make_plan(of, CATALOGUE, settings, DATE)
 
     def test_more_ranks_than_gpus(self) -> None:
-        def limits(gpus: object) -> dict[str, Any]:
-            return {"resources": {"limits": {"nvidia.com/gpu": gpus}}}
+        def limits(gpus: object, resource: str = "nvidia.com/gpu") -> dict[str, Any]:
+            return {"resources": {"limits": {resource: gpus}}}
 
         eight = {"tensorParallelSize": 8}
         error = refusal([vllm("v", eight, runner=limits("4"))])
@@ -235,8 +235,19 @@ class TestRefusals:
             "spec.models[v].vllm.tensorParallelSize: 8 ranks need as many GPUs, but "
             "runner.resources.limits has nvidia.com/gpu: 4"
         )
+        with pytest.raises(InvalidSpecError, match=r"has nvidia\.com/mig-1g\.5gb: 2$"):
+            make_plan(
+                evaljob([vllm("v", eight, runner=limits(2, "nvidia.com/mig-1g.5gb"))]),
+                CATALOGUE,
+                SETTINGS,
+                DATE,
+            )
         # Without a limit nothing is known: another key, a CPU build.
-        for model_ in (vllm("v", eight, runner=limits(8)), vllm("v", eight)):
+        for model_ in (
+            vllm("v", eight, runner=limits(8)),
+            vllm("v", eight, runner=limits(0)),
+            vllm("v", eight),
+        ):
             assert make_plan(evaljob([model_]), CATALOGUE, SETTINGS, DATE).partitions
 
     def test_a_plan_that_does_not_fit_a_config_map(self) -> None:

@@ -18,6 +18,7 @@ from evaljob_runner.backends.base import GenerateRequest, LogLikelihoodRequest, 
 from evaljob_runner.errors import Fatal, Retry, Stop
 from tests.backend_contract import QUESTIONS, BackendContract, generated, sampling
 from tests.isolation import Seen, leaks
+from tests.runner_plans import TINY, assignment, tiny_dataset, tiny_vllm
 
 if TYPE_CHECKING:
     from evaljob_runner.backends.vllm import VLLMBackend
@@ -177,6 +178,15 @@ def test_a_gpu_that_is_not_there_is_never_replaced_by_the_cpu(open_tiny: Load) -
     with pytest.raises(Fatal, match="this image holds vLLM's CPU build") as caught:
         open_tiny(gpu_expected=True)
     assert caught.value.reason is Reason.DEVICE_UNAVAILABLE
+
+
+def test_nor_where_lm_eval_computes(tmp_path: Path) -> None:
+    from evaljob_runner.opening import machine
+
+    slices = {"resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}}
+    work = assignment(tiny_vllm(runner=slices), tiny_dataset("kind"), tmp_path)
+    with pytest.raises(Fatal, match="this image holds vLLM's CPU build"):
+        machine(work, TINY / "model")
 
 
 def test_the_share_of_the_gpus_memory_reaches_the_engine(open_tiny: Load) -> None:

@@ -11,7 +11,7 @@ from evaljob.model import Frozen
 from evaljob.names import Reason
 from evaljob.pairs import incompatible, lm_eval_problem, programs_problem, repeats_problem
 from evaljob.plan import Partition, Plan, PlannedDataset, RunPlan, to_data
-from evaljob.podfields import Resources, RunnerPod, merged
+from evaljob.podfields import Resources, RunnerPod, gpus, is_gpu, merged
 from evaljob.spec import Dataset, EvalJob, InvalidSpecError, Model, Spec
 from evaljob.task import Task
 
@@ -163,13 +163,12 @@ def _allowed(key: str, names: Iterable[str]) -> bool:
 def _refuse_few_gpus(model: Model, resources: Resources) -> None:
     """A rank without a GPU would show only when the model loads."""
     ranks = model.vllm.tensor_parallel_size if model.vllm else 0
-    gpus = {k: v for k, v in resources.limits.items() if k.endswith("/gpu") and str(v).isdecimal()}
-    for key, value in gpus.items():
-        if int(value) < ranks:
-            raise InvalidSpecError(
-                f"spec.models[{model.name}].vllm.tensorParallelSize: {ranks} ranks need as many GPUs, but "
-                f"runner.resources.limits has {key}: {value}"
-            )
+    if 0 < gpus(resources.limits) < ranks:
+        found = ", ".join(f"{k}: {v}" for k, v in resources.limits.items() if is_gpu(k))
+        raise InvalidSpecError(
+            f"spec.models[{model.name}].vllm.tensorParallelSize: {ranks} ranks need as many GPUs, but "
+            f"runner.resources.limits has {found}"
+        )
 
 
 def _with_defaults(user: Resources, default: Resources) -> Resources:

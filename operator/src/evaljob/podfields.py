@@ -3,6 +3,7 @@
 A field that Kubernetes has under the same name is one line in `RunnerPod` and one word in `AS_THEY_ARE`.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -14,7 +15,8 @@ from evaljob.placement import Affinity, LabelKey, LabelValue, TopologySpreadCons
 from evaljob.volumes import Volume
 
 FrozenT = TypeVar("FrozenT", bound=Frozen)
-_MIG = "nvidia.com/mig-"
+_NVIDIA_SLICE = re.compile(r"nvidia\.com/(mig-.+|gpu\.shared)")
+_OTHER_GPU = re.compile(r"[^/]+/gpu|amd\.com/[cdqs]px_nps\d|gpu\.intel\.com/(i915|xe)|habana\.ai/gaudi")
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _NO_TOKEN = "a token is no plain variable: name its Secret in spec.hub.tokenSecretRef"  # noqa: S105 - advice
 
@@ -161,14 +163,27 @@ def _tolerations(runner: RunnerPod) -> tuple[Toleration, ...]:
     the same nodes.
     """
     asked = dict.fromkeys((*runner.resources.limits, *runner.resources.requests))
-    taints = dict.fromkeys("nvidia.com/gpu" if r.startswith(_MIG) else r for r in asked if "/" in r)
+    taints = dict.fromkeys("nvidia.com/gpu" if _NVIDIA_SLICE.fullmatch(r) else r for r in asked if "/" in r)
     own = [Toleration(key=taint, operator="Exists", effect="NoSchedule") for taint in taints]
     return (*runner.tolerations, *(t for t in own if t not in runner.tolerations))
 
 
+def is_gpu(resource: str) -> bool:
+    """Whether a resource is a GPU or a slice of one, by the names that the vendors' device plugins give.
+
+    Among them NVIDIA's MIG and time slices, AMD's partitions, Intel's GPUs (not their monitoring) and Gaudi.
+    """
+    return bool(_NVIDIA_SLICE.fullmatch(resource) or _OTHER_GPU.fullmatch(resource))
+
+
+def wants_gpu(limits: Mapping[str, int | str]) -> bool:
+    """Whether resource limits ask for a GPU, or a slice of one."""
+    return any(is_gpu(resource) and str(amount) != "0" for resource, amount in limits.items())
+
+
 def gpus(limits: Mapping[str, int | str]) -> int:
     """How many GPUs, or slices of one, resource limits hold; amounts that are no plain number count as none."""
-    found = (str(v) for k, v in limits.items() if k.endswith("/gpu") or k.startswith(_MIG))
+    found = (str(amount) for resource, amount in limits.items() if is_gpu(resource))
     return sum(int(text) for text in found if text.isdecimal())
 
 

@@ -9,6 +9,7 @@ from evaljob.backends import Device
 from evaljob.names import Reason
 from evaljob.observe import Outcome
 from evaljob.plan import Partition, Plan
+from evaljob.podfields import wants_gpu
 from evaljob.spec import Model
 from evaljob_cli.attempt import Progress, run_attempt
 from evaljob_cli.launch import Launch, threads
@@ -66,8 +67,7 @@ def default_parallelism(plan: Plan, wanted: int, cpus: int) -> int:
 
 def _wants_gpu(model: Model) -> bool:
     on_cpu = model.transformers is not None and model.transformers.device is Device.CPU
-    asked = any("gpu" in name for name in model.runner.resources.limits)
-    return model.local is not None and not on_cpu and asked
+    return model.local is not None and not on_cpu and wants_gpu(model.runner.resources.limits)
 
 
 async def run_plan(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from evaljob.backends import VLLM, Transformers
 from evaljob.judges import Judge
+from evaljob.podfields import wants_gpu
 from evaljob_runner import checkpoints
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Backend, Correspondent, Tokenizer
@@ -14,7 +15,6 @@ from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.errors import Stop
 from evaljob_runner.progress import Stopwatch
 
-_GPU_SUFFIX = "/gpu"
 VLLM_ENVIRONMENT = {
     # One process: it starts in a third of the time, and ends as a whole.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -50,15 +50,10 @@ def open_backend(
         return OpenAIBackend(work.model.openai, work.places.api_key_file)
     if work.model.local is None or checkpoint is None:
         raise ValueError(f"model {work.model.name} has no backend")
-    gpu = _gpu_expected(work)
+    gpu = wants_gpu(work.model.runner.resources.limits)
     if isinstance(work.model.local, VLLM):
         return _vllm(work.model.local, checkpoint, stopwatch, leave, gpu_expected=gpu)
     return _transformers(work.model.local, checkpoint, stopwatch, gpu_expected=gpu)
-
-
-def _gpu_expected(work: Assignment) -> bool:
-    limits = work.model.runner.resources.limits
-    return any(k.endswith(_GPU_SUFFIX) and str(v) != "0" for k, v in limits.items())
 
 
 def _transformers(
@@ -130,16 +125,18 @@ def machine(work: Assignment, folder: Path | None) -> Machine:
     """
     if folder is None:
         return Machine("server", {})
+    gpu = wants_gpu(work.model.runner.resources.limits)
     if isinstance(work.model.local, Transformers):
         from evaljob_runner.backends import transformers
 
-        device = transformers.chosen_device(work.model.local.device, gpu_expected=_gpu_expected(work))
+        device = transformers.chosen_device(work.model.local.device, gpu_expected=gpu)
         window = transformers.window_in(folder)
         more = {"max_length": window} if window else {}
         return Machine(transformers.device_name(device), {"device": device, **more})
     _set_vllm_environment()
     from evaljob_runner.backends import vllm
 
+    vllm.refuse_missing_gpu(gpu_expected=gpu)
     return Machine(vllm.device_name(), vllm.limits())
 
 

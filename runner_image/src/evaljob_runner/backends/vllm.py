@@ -79,7 +79,7 @@ class VLLMBackend:
     """
 
     def __init__(self, folder: Path, options: Options, leave: Callable[[Stop], object]) -> None:
-        _refuse_missing_gpu(options)
+        refuse_missing_gpu(gpu_expected=options.gpu_expected)
         self.tokenizer = HuggingFaceTokenizer(folder)
         _refuse_missing_weights(folder)
         self.engine = _engine(_arguments(folder, options))
@@ -267,8 +267,13 @@ def limits() -> dict[str, Any]:
     }
 
 
-def _refuse_missing_gpu(options: Options) -> None:
-    if options.gpu_expected and current_platform.is_cpu():
+def refuse_missing_gpu(*, gpu_expected: bool) -> None:
+    """Never a silent CPU run where a GPU was asked for.
+
+    Raises:
+        Fatal: DeviceUnavailable.
+    """
+    if gpu_expected and current_platform.is_cpu():
         raise Fatal(
             Reason.DEVICE_UNAVAILABLE,
             "runner.resources asks for a GPU, but this image holds vLLM's CPU build: use another image",
