@@ -1,6 +1,11 @@
 """The lm-eval adapter as Kubernetes sees it: a real process, and the numbers of lm-eval alone."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +16,23 @@ from evaljob.names import Reason
 from evaljob.plan import PlannedDataset
 from evaljob.result import PartitionResult
 from evaljob.spec import Dataset, Model
-from tests.parity import cases
-from tests.runner_plans import TINY, tiny_model
+from evaljob_runner.opening import VLLM_ENVIRONMENT
+from tests.parity import cases, theirs
+from tests.runner_plans import TINY, tiny_model, tiny_vllm
 from tests.stub_server import Script, serve
 from tests.torch.processes import Ended, end, lines, start
 
 TASKS = Path(__file__).parents[1] / "lmeval_tasks"
-pytestmark = [
-    pytest.mark.torch,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
-]
+CARD = """---
+configs:
+- config_name: mc
+  data_files: [{split: test, path: mc/test.jsonl}, {split: dev, path: mc/dev.jsonl}]
+- config_name: kind
+  data_files: [{split: test, path: kind/test.jsonl}, {split: dev, path: kind/dev.jsonl}]
+---
+"""
+"""Names the datasets of a folder, as on the hub."""
+pytestmark = pytest.mark.torch
 
 
 def harness(task: str, metric: str, data: str, **more: Any) -> PlannedDataset:  # noqa: ANN401 - fields of a dataset
@@ -30,11 +42,16 @@ def harness(task: str, metric: str, data: str, **more: Any) -> PlannedDataset:  
 
 
 def run(
-    folder: Path, dataset: PlannedDataset, *options: str, attempt: str = "a-1", prompt_format: str = "Text"
+    folder: Path,
+    dataset: PlannedDataset,
+    *options: str,
+    model: Model | None = None,
+    attempt: str = "a-1",
+    variables: Mapping[str, str] | None = None,
 ) -> Ended:
     """A partition; 15 s on an idle machine, nearly all of them imports."""
-    model = tiny_model(promptFormat=prompt_format)
-    return end(start(folder, model, dataset, *options, attempt=attempt), folder, timeout=600)
+    begun = start(folder, model or tiny_model(), dataset, *options, attempt=attempt, variables=variables)
+    return end(begun, folder, timeout=600)
 
 
 def mounts(rows: Path) -> tuple[str, ...]:
@@ -43,59 +60,52 @@ def mounts(rows: Path) -> tuple[str, ...]:
     return ("--mount", f"tasks={TASKS.parent}", "--mount", f"rows={rows}")
 
 
-def values(result: PartitionResult) -> dict[str, tuple[float, float | None]]:
-    """By task and metric: value and standard error."""
+def values(result: PartitionResult, task: str) -> dict[str, tuple[float, float | None]]:
+    """Of a task or group, by task and metric: value and standard error."""
     found = {}
     for subset in result.subsets:
         for metric, state in zip(result.metrics, subset.stats, strict=True):
             estimate = stats.estimate(state, metric.unit)
             assert estimate is not None
-            found[f"{subset.name}/{metric.key}"] = estimate.value, estimate.stderr
+            found[f"{subset.name or task}/{metric.key}"] = estimate.value, estimate.stderr
     return found
 
 
-def alone(task: str, data: Path) -> dict[str, Any]:
-    """lm-eval itself, on the files that the source holds, with the model arguments of its own command line."""
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    def config(name: str) -> dict[str, Any]:
-        found: dict[str, Any] = load_yaml(TASKS / f"{name}.yaml")
-        files = {split: str(data / found["dataset_name"] / f"{split}.jsonl") for split in ("test", "dev")}
-        return found | {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
-
-    found = simple_evaluate(
-        "hf",
-        model_args=f"pretrained={TINY / 'model'},dtype=float32",
-        device="cpu",
-        batch_size=16,
-        tasks=[config(name) for name in ("tiny_mc", "tiny_kind")]
-        if task == "tiny_choices"
-        else [config(task)],
-        task_manager=TaskManager(include_defaults=False),
-        fewshot_random_seed=0,
-        bootstrap_iters=2,
-    )
-    return dict(found or {})
+def alone(folder: Path, *arguments: str, **variables: str) -> dict[str, Any]:
+    """The results of lm-eval's own command line; a folder stands for the hub, so the tasks are read as they are."""
+    cases.write_data(folder / "example", None)
+    for name in ("mc", "kind"):
+        shutil.copytree(folder / "example" / name, folder / "example" / "mc" / name)
+    (folder / "example" / "mc" / "README.md").write_text(CARD)
+    command = [sys.executable, "-m", "lm_eval", "run", *arguments, "--seed", "0", "--batch_size", "16"]
+    where = ["--include_path", str(TASKS), "--output_path", str(folder / "results.json")]
+    variables |= {"HF_HOME": str(folder / "hub"), "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, *where], cwd=folder, env={**os.environ, **variables}, check=True, timeout=600)
+    results: dict[str, Any] = json.loads(next(folder.glob("results_*.json")).read_text())["results"]
+    return results
 
 
-def test_a_group_gives_lm_evals_numbers_and_a_finished_partition_is_not_run_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def agree(
+    mine: Mapping[str, tuple[float, float | None]], reported: Mapping[str, Mapping[str, float]]
 ) -> None:
+    """Values and standard errors."""
+    for name, (value, error) in mine.items():
+        task, key = name.split("/")
+        metric, pipeline = key.split(",") if "," in key else (key, "none")
+        assert value == pytest.approx(reported[task][f"{metric},{pipeline}"], rel=1e-9)
+        assert error == pytest.approx(reported[task][f"{metric}_stderr,{pipeline}"], rel=1e-6)
+
+
+def test_a_group_gives_lm_evals_numbers_and_a_finished_partition_is_not_run_again(tmp_path: Path) -> None:
     """Python of the task, random examples by the seed, documents of the source, a folder for each dataset_name."""
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     mounted = mounts(tmp_path)
     dataset = harness("tiny_choices", "acc", "rows")
     ended = run(tmp_path, dataset, *mounted)
     assert ended.code == 0, ended.logged
-    theirs = alone("tiny_choices", tmp_path / "rows")["results"]
-    mine = values(ended.result)
-    assert mine.keys() == {f"{task}/{metric}" for task in theirs for metric in ("acc", "acc_norm")}
-    for name, (value, error) in mine.items():
-        task, metric = name.split("/")
-        assert value == pytest.approx(theirs[task][f"{metric},none"], rel=1e-9)
-        assert error == pytest.approx(theirs[task][f"{metric}_stderr,none"], rel=1e-6)
+    plain = ("--model", "hf", "--model_args", f"pretrained={TINY / 'model'},dtype=float32", "--device", "cpu")
+    mine = values(ended.result, "tiny_choices")
+    assert mine.keys() == {f"{t}/{m}" for t in ("tiny_mc", "tiny_kind") for m in ("acc", "acc_norm")}
+    agree(mine, alone(tmp_path, *plain, "--tasks", "tiny_choices"))
     assert [(g.name, g.members) for g in ended.result.groups] == [("tiny_choices", ("tiny_mc", "tiny_kind"))]
     assert ended.result.device == "cpu"
     assert ended.result.provenance.keys() >= {"lm-eval", "weights"}
@@ -106,11 +116,31 @@ def test_a_group_gives_lm_evals_numbers_and_a_finished_partition_is_not_run_agai
     assert (again.result.attempt, again.result.outcomes.from_log) == ("a-2", ended.result.outcomes.expected)
 
 
+def test_vllm_gives_the_numbers_of_lm_eval_with_vllm(tmp_path: Path) -> None:
+    """A real engine on both sides: choices of a group, and generations."""
+    theirs.pretend_vllm(tmp_path / "site")
+    site = {"PYTHONPATH": str(tmp_path / "site")}
+    mounted = mounts(tmp_path)
+    wanted = {
+        "tiny_choices": harness("tiny_choices", "acc", "rows"),
+        "tiny_gsm": harness("tiny_gsm", "exact_match,strict-match", "rows/gsm"),
+    }
+    mine: dict[str, tuple[float, float | None]] = {}
+    for task, dataset in wanted.items():
+        ended = run(tmp_path / task, dataset, *mounted, model=tiny_vllm(), variables=site)
+        assert (ended.code, ended.result.device) == (0, "cpu"), ended.logged
+        mine |= values(ended.result, task)
+    assert len(mine) == 6
+    engine = f"pretrained={TINY / 'model'},dtype=float32,enforce_eager=True,kv_cache_memory_bytes={2**26}"
+    plain = ("--model", "vllm", "--model_args", engine, "--tasks", ",".join(wanted))
+    agree(mine, alone(tmp_path, *plain, **site, **VLLM_ENVIRONMENT))
+
+
 def test_what_lm_eval_does_not_do_is_said(tmp_path: Path) -> None:
     """The wrong primary metric, found after the run, names those that there are; a task that is not there."""
     mounted = mounts(tmp_path)
     corpus = harness("tiny_gsm", "bleu", "rows/gsm", limit=2)
-    ended = run(tmp_path / "a", corpus, *mounted, prompt_format="Chat")
+    ended = run(tmp_path / "a", corpus, *mounted, model=tiny_model(promptFormat="Chat"))
     assert ended.failure.reason == Reason.BAD_CONFIGURATION
     assert ended.failure.message == (
         "lmEval.metric: bleu is no mean over samples; use one of exact_match,strict-match, exact_match"
