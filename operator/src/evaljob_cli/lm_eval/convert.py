@@ -47,24 +47,16 @@ _ASKING = (
 """What is not read where whole texts are weighed."""
 _READ = frozenset(
     [
+        *_ASKING,
         "output_type",
-        "doc_to_text",
         "doc_to_target",
         "doc_to_choice",
-        "description",
-        "target_delimiter",
         "test_split",
         "validation_split",
         "training_split",
-        "fewshot_split",
-        "fewshot_config",
-        "num_fewshot",
-        "fewshot_delimiter",
-        "generation_kwargs",
         "filter_list",
         "metric_list",
         "repeats",
-        "gen_prefix",
         "metadata",
     ]
 )
