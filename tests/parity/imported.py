@@ -12,7 +12,7 @@ import yaml
 from evaljob.task import Task
 from evaljob_cli.lm_eval.convert import Conversion, convert
 from evaljob_cli.lm_eval.reading import read
-from tests.parity.cases import Case, Format, Kind, Model
+from tests.parity.cases import LOG_PRECISION, Case, Format, Kind, Model
 from tests.runner_plans import TINY
 
 CATALOGUE = Path(__file__).parents[1] / "catalogue"
@@ -47,6 +47,14 @@ SUMS: Rows = [
     {"question": "What is 3 plus 4?", "answer": None, "answer_number": 7},
     {"question": "Question: What is 9 minus 4?", "answer": "Step-by-Step Answer: 5", "answer_number": 5},
 ]
+
+
+WORDS: Rows = [
+    {"text": "Which of fig, cat, orange and zinc is an animal?"},
+    {"text": "Eva has 46 coins and gives away 25. How many coins are left?"},
+    {"text": "A cat is an animal and lead is a metal"},
+]
+"""Passages of which the last word is to be guessed."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,11 @@ class Imported(Case):
         return convert(read(self.file))
 
     @property
+    def precision(self) -> float:
+        """As its base."""
+        return LOG_PRECISION if self.data == "lambada" else super().precision
+
+    @property
     def kind(self) -> Kind:
         """What the model is asked for."""
         return _KINDS[self.theirs(self.folder)["output_type"]]
@@ -106,6 +119,7 @@ class Imported(Case):
 _KINDS: Mapping[str, Kind] = {
     "generate_until": "generate",
     "multiple_choice": "choose",
+    "loglikelihood": "choose",
     "loglikelihood_rolling": "weigh",
 }
 TASKS = Path(str(files("lm_eval"))) / "tasks"
@@ -127,6 +141,7 @@ _WANTED: Sequence[tuple[str, str, int, Format, Mapping[str, Rows], Mapping[str, 
     ("blimp", "blimp/adjunct_island.yaml", 0, "Text", {"train": SENTENCES}, {}),
     ("mgsm", "mgsm/direct/mgsm_direct_en.yaml", 0, "Text", {"test": SUMS, "train": SUMS}, {}),
     ("pile", "pile/pile_arxiv.yaml", 0, "Text", {"train": _PAGES}, {}),
+    ("lambada", "lambada/lambada_standard.yaml", 0, "Text", {"test": WORDS, "validation": WORDS}, {}),
     ("prefix", "llama3/instruct/mmlu/_continuation_template_yaml", 2, "Turns", _MMLU, {}),
     ("prefix-text", "llama3/instruct/mmlu/_continuation_template_yaml", 2, "Text", _MMLU, {}),
 )

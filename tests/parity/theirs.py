@@ -138,11 +138,16 @@ def _sample(row: Mapping[str, Any], asked: Asked, case: Case, lm: Any) -> Sample
         ids = asked.windows_of(len(lm.tok_encode(arguments[0][0])))
         return Sample(ids, None, ((float(row["resps"][0][0]), None),), scores)
     wanted = (name for name in row["metrics"] if name not in OF_THE_CORPUS)
-    scores = {_key(name, row["filter"], case): float(row[name]) for name in wanted}
+    scores = {_key(name, row["filter"], case): _score(name, row) for name in wanted}
     if case.kind == "generate":
         return Sample(asked.ids[arguments[0][0],], row["resps"][0][0], (), scores)
     ids = tuple(ids for texts in arguments for ids in asked.ids[texts])
     return Sample(ids, None, tuple((float(r[0][0]), bool(r[0][1])) for r in row["resps"]), scores)
+
+
+def _score(metric: str, row: Mapping[str, Any]) -> float:
+    """Of a perplexity lm-eval logs the log-likelihood, ours the nats."""
+    return -row[metric] if metric == "perplexity" else float(row[metric])
 
 
 def _key(metric: str, pipeline: str, case: Case) -> str:
@@ -157,6 +162,6 @@ def _metrics(results: Mapping[str, Any], case: Case) -> dict[str, tuple[float, f
     for name, value in results.items():
         metric, _, pipeline = name.partition(",")
         if pipeline and not metric.endswith("_stderr"):
-            error = results[f"{metric}_stderr,{pipeline}"]
+            error = "N/A" if metric == "perplexity" else results[f"{metric}_stderr,{pipeline}"]  # drawn there
             found[_key(metric, pipeline, case)] = float(value), None if error == "N/A" else float(error)
     return found

@@ -51,6 +51,7 @@ def test_every_field_has_a_row(case: str) -> None:
 def test_only_equal_tasks_are_said_to_be_equal() -> None:
     assert {case: made(case).equal for case in NAMES} == {
         "answers": True,
+        "continuation": True,
         "filters": False,
         "group": True,
         "letters": True,

@@ -94,7 +94,7 @@ def test_the_runner_computes_exactly_the_metrics_that_tasks_may_name() -> None:
 def test_a_metric_takes_what_its_request_types_give(name: str) -> None:
     kind, found = KINDS[name], REGISTRY[name]
     answers = kind.requests & {RequestType.GENERATE, RequestType.CHAT}
-    assert bool(found.choose or found.share) == (RequestType.LOG_LIKELIHOOD in kind.requests)
+    assert bool(found.choose or found.right) == (RequestType.LOG_LIKELIHOOD in kind.requests)
     assert bool(found.measure) == (RequestType.LOG_LIKELIHOOD_ROLLING in kind.requests)
     assert bool(found.compare or found.count) == (bool(answers) and not (kind.executes or kind.judged))
     assert bool(found.judge) == kind.judged

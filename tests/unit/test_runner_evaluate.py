@@ -476,8 +476,27 @@ def test_a_right_choice_that_there_is_not_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_share_of_choices_that_are_all_very_unlikely_is_a_number() -> None:
-    weighed = [Choice(-2000.0 - i, 1, 1) for i in range(2)]
-    assert choices.right_share(weighed, lambda c: c.total, {0}) == pytest.approx(1 / (1 + math.exp(-1)))
+    share = choices.METRICS["mc2"].right
+    assert share is not None
+    weighed = [Choice(-2000.0 - i, 1, 1, greedy=False) for i in range(2)]
+    assert share(weighed, {0}) == pytest.approx(1 / (1 + math.exp(-1)))
+
+
+def test_one_choice_is_for_metrics_that_look_at_the_right_one(tmp_path: Path) -> None:
+    """With `acc` it would be right for ever."""
+    inline = {"jsonl": lines([{"q": "The sky is", "word": " blue"}])}
+
+    def scored(*metrics: str) -> PartitionResult:
+        listed = [{"name": name, "primary": name == metrics[0]} for name in metrics]
+        alone = task(
+            requestType="LogLikelihood", choices={"template": "{{ [word] }}"}, target="0", metrics=listed
+        )
+        return run(assignment(tiny_model(), planned(alone, inline=inline), tmp_path))
+
+    (subset,) = scored("greedy_match", "perplexity").subsets
+    assert [stat.n for stat in subset.stats] == [1, 1]
+    with pytest.raises(Fatal, match="must yield a list of texts, 2 or more"):
+        scored("greedy_match", "acc")
 
 
 def test_texts_are_weighed_whole_and_the_sums_of_shards_add_up(tmp_path: Path) -> None:

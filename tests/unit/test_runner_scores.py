@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evaljob.names import Reason
+from evaljob.stats import NATS_MAX, Aggregation
 from evaljob.task import FewShot, Generation, Sampler, Task
 from evaljob_runner import checkpoints, digest, extract, generation, lint
 from evaljob_runner.assignment import Assignment
@@ -156,6 +157,33 @@ def test_acc_norm_divides_by_characters_and_acc_bytes_by_bytes() -> None:
     assert weighed("acc", 0, *choices) == 1
     assert weighed("acc_norm", 1, *choices) == 1
     assert weighed("acc_bytes", 0, *choices) == 1
+
+
+def of_choices(metric: str) -> Scorer:
+    names = {"values": ["a", "b", "c"]}
+    return Scorer(
+        task(requestType="LogLikelihood", choices=names, metrics=[{"name": metric, "primary": True}])
+    )
+
+
+@pytest.mark.parametrize(
+    ("right", "greedy", "nats"), [(["0"], 1, 2.0), (["1"], 0, 1.0), (["2", "0"], 1, 2.0)]
+)
+def test_the_right_choice_alone_is_weighed(right: list[str], greedy: int, nats: float) -> None:
+    """LAMBADA's accuracy and perplexity: no other choice counts, and of several right ones the best does."""
+    weights = (("a", -2.0, True), ("b", -1.0, False), ("c", -3.0, False))
+    logs = [Choice(text=t, sum=s, tokens=1, characters=1, bytes=1, greedy=g) for t, s, g in weights]
+    said = line(target=right[0], logprobs=logs).model_copy(update={"references": right})
+    assert of_choices("greedy_match").scores(said).scores["greedy_match"].value == greedy
+    assert of_choices("perplexity").scores(said).scores["perplexity"].value == nats
+
+
+def test_a_perplexity_without_an_answer_is_the_worst() -> None:
+    scorer = of_choices("perplexity")
+    (info,) = scorer.info
+    assert (info.higher_is_better, info.aggregation) == (False, Aggregation.PERPLEXITY)
+    finished = line(target="0", outcome=Outcome.CONTEXT_OVERFLOW)
+    assert scorer.scores(finished).scores["perplexity"].value == NATS_MAX
 
 
 def test_no_answer_is_what_the_primary_pipeline_does_not_find_and_counts_the_floor() -> None:

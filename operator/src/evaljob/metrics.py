@@ -33,6 +33,8 @@ class Kind:
     """An LLM scores: needs `judge`, whose labels say whether scores are 0 or 1."""
     binary: bool = True
     """Scores are 0 or 1. Otherwise any finite number."""
+    picks: bool = False
+    """Of choices it compares several; others look at the right one, which may be the only one."""
     aggregation: Aggregation = Aggregation.MEAN
     """How the number is made of the scores of samples. MacroF1 is of the labels in args.labels (`a|b|c`)."""
 
@@ -57,7 +59,7 @@ _NORMALISATIONS = {
 }
 _TOKENIZE = {"tokenize": "words|characters"}
 _BLEU = {"tokenize": "13a|intl|char|zh|none"}
-_CHOICE = Kind(_CHOICES)
+_CHOICE = Kind(_CHOICES, picks=True)
 _PERPLEXITY = Kind(_TEXTS, binary=False, aggregation=Aggregation.PERPLEXITY)
 _SHARE = Kind(binary=False)
 _ROUGE = Kind(args=_TOKENIZE | {"stemmer": _FLAG}, binary=False)
@@ -66,12 +68,15 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "acc": _CHOICE,
         "acc_norm": _CHOICE,
         "acc_bytes": _CHOICE,
-        "mc2": Kind(_CHOICES, binary=False),
+        "mc2": Kind(_CHOICES, picks=True, binary=False),
+        "greedy_match": Kind(_CHOICES),
+        "perplexity": Kind(_CHOICES, binary=False, aggregation=Aggregation.PERPLEXITY),
         # Of choices the labels are their indexes.
         "f1_macro": Kind(
             _ANSWERS | _CHOICES,
             args={"labels": _TEXT},
             required=frozenset({"labels"}),
+            picks=True,
             aggregation=Aggregation.MACRO_F1,
         ),
         "word_perplexity": _PERPLEXITY,

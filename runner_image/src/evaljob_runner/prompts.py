@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from evaljob.metrics import KINDS
 from evaljob.names import Reason
 from evaljob.requests import RequestType
 from evaljob.task import DescriptionRole, Task, Turns
@@ -102,6 +103,7 @@ class Prompter:
         self._answer = templates.text("fewShot.answer", answer) if answer else None
         choices = task.choices.template if task.choices else None
         self._choices = templates.value("choices.template", choices) if choices else None
+        self._fewest_choices = 2 if any(KINDS[m.name].picks for m in task.metrics) else 1
         self._examples = Examples(task.few_shot, pools, question=self._question, seed=seed)
 
     def prompt(self, sample: Sample) -> Prompt:
@@ -216,8 +218,11 @@ class Prompter:
         if self._choices is None:
             return (self._task.choices.values or ()) if self._task.choices else ()
         found = self._choices.evaluate(sample.columns, sample.where)
-        if not isinstance(found, list | tuple) or len(found) < 2:
-            raise Fatal(Reason.BAD_DATA, f"choices.template: must yield a list of texts ({sample.where})")
+        if not isinstance(found, list | tuple) or len(found) < self._fewest_choices:
+            raise Fatal(
+                Reason.BAD_DATA,
+                f"choices.template: must yield a list of texts, {self._fewest_choices} or more ({sample.where})",
+            )
         choices = tuple(str(choice) for choice in found)
         if "" in choices:
             raise Fatal(

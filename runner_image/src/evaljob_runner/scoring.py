@@ -227,14 +227,14 @@ def _of_text(definition: Definition, measure: Callable[[float], float], line: In
 
 
 def _of_choices(definition: Definition, line: InferenceLine) -> Score:
-    weighed = [Choice(c.sum, c.characters, c.bytes) for c in line.requests[0].logprobs or ()]
+    weighed = [Choice(c.sum, c.characters, c.bytes, c.greedy) for c in line.requests[0].logprobs or ()]
     right = {int(index) for index in line.references or [line.target]}
     if not weighed:
         return Score(value=definition.floor)
-    if definition.share is not None:
-        return Score(value=choices.right_share(weighed, definition.share, right))
+    if definition.right is not None:
+        return Score(value=definition.right(weighed, right))
     if definition.choose is None:
-        raise ValueError("a metric of choices picks one or shares them out")
+        raise ValueError("a metric of choices picks one or weighs the right ones")
     found = choices.best(weighed, definition.choose)
     return Score(extracted=str(found), value=float(found in right))
 

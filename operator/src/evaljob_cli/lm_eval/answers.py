@@ -13,12 +13,16 @@ _TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_token
 _METRICS = {
     "multiple_choice": ("acc", "acc_norm", "acc_bytes"),
     "generate_until": ("exact_match", "bleu", "chrf"),
+    "loglikelihood": ("perplexity", "acc"),
     "loglikelihood_rolling": ("word_perplexity", "byte_perplexity", "bits_per_byte"),
 }
 """What is computed alike, by output type."""
+_OURS = {("loglikelihood", "acc"): {"name": "greedy_match", "alias": "acc"}}
+"""By output type and name, where the name is another one here."""
 _AGGREGATIONS = {
     "bleu": ("bleu",),
     "chrf": ("chrf",),
+    "perplexity": ("perplexity",),
     "word_perplexity": ("weighted_perplexity",),
     "byte_perplexity": ("weighted_perplexity",),
     "bits_per_byte": ("bits_per_byte",),
@@ -92,7 +96,9 @@ def scoring(config: Config, notes: Notes, *, weighs: bool) -> Document:
     if not found:
         raise Unfit("no metric of its metric_list is one of ours" if not kept else "no filter is one of ours")
     found[0]["primary"] = True
-    notes.carried("metric_list", f"primary is the first, {found[0]['name']}: lm-eval has none")
+    notes.carried(
+        "metric_list", f"primary is the first, {found[0].get('alias', found[0]['name'])}: lm-eval has none"
+    )
     extract = {name: steps for name, steps in pipelines.items() if steps}
     return {**({"extract": extract} if extract else {}), "metrics": found}
 
@@ -124,7 +130,8 @@ def _metric(item: Mapping[str, Any], kind: str) -> Document:
     if ignored := item.get("regexes_to_ignore"):
         patterns = [ignored] if isinstance(ignored, str) else ignored
         args["regexes_to_ignore"] = "\n".join(p.replace("\n", r"\n") for p in patterns)
-    return {"name": name, **({"args": args} if args and name == "exact_match" else {})}
+    ours = _OURS.get((kind, name), {"name": name})
+    return {**ours, **({"args": args} if args and name == "exact_match" else {})}
 
 
 def _pipelines(config: Config, notes: Notes, *, weighs: bool) -> Iterator[tuple[str, list[Document]]]:

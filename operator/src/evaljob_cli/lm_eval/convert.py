@@ -30,6 +30,7 @@ _PYTHON = {
 }
 _TYPES = {
     "multiple_choice": "LogLikelihood",
+    "loglikelihood": "LogLikelihood",
     "generate_until": "Generate",
     "loglikelihood_rolling": "LogLikelihoodRolling",
 }
@@ -87,8 +88,9 @@ def convert(config: Config) -> Conversion:
 class _Converter:
     def __init__(self, config: Config, notes: Notes) -> None:
         self._config, self._notes = config, notes
-        self._weighs = config.get("output_type") == "multiple_choice"
-        self._rolling = config.get("output_type") == "loglikelihood_rolling"
+        kind = config.get("output_type")
+        self._chooses, self._continues = kind == "multiple_choice", kind == "loglikelihood"
+        self._rolling = kind == "loglikelihood_rolling"
 
     def document(self) -> Document:
         """The task, as far as it has one; what prevents it stands in the notes."""
@@ -108,6 +110,11 @@ class _Converter:
         if not any(row.fate is Fate.ADAPTER for row in notes.rows):
             self._check(found)
         return found
+
+    @property
+    def _weighs(self) -> bool:
+        """Whether log-likelihoods of choices, or of the one continuation, are asked for."""
+        return self._chooses or self._continues
 
     def _part(self, field: str, make: Callable[[], _T]) -> _T | None:
         """A part of the task; None, with a note, where it needs the adapter."""
@@ -147,7 +154,8 @@ class _Converter:
             text = self._part("description", lambda: joined(pieces(description, of_column=False)))
             found |= {"description": text, "descriptionRole": "System"}
             self._notes.carried("description")
-        if (delimiter := config.get("target_delimiter", " ")) != " ":
+        # lm-eval puts none before the one continuation.
+        if (delimiter := "" if self._continues else config.get("target_delimiter", " ")) != " ":
             found["targetDelimiter"] = delimiter
         self._told("target_delimiter")
         question = self._part("doc_to_text", lambda: pieces(config.get("doc_to_text")))
@@ -173,14 +181,16 @@ class _Converter:
     def _answer(self) -> Document:
         config, found = self._config, dict[str, Any]()
         among: Choices | None = None
-        if config.get("doc_to_choice") is not None or self._weighs:
+        if self._continues:
+            return self._continuation()
+        if config.get("doc_to_choice") is not None or self._chooses:
             among = self._part("doc_to_choice", lambda: prompts.choices(config.get("doc_to_choice")))
             if among is None:
                 self._notes.adapter("doc_to_target", "one of doc_to_choice")
                 return found
             self._told("doc_to_choice", _column_note(config.get("doc_to_choice")))
         value = config.get("doc_to_target")
-        if self._weighs and among:
+        if self._chooses and among:
             made = among
             target = self._part("doc_to_target", lambda: prompts.index(value, made))
             found = {"choices": among.document, "target": target}
@@ -189,18 +199,24 @@ class _Converter:
         self._told("doc_to_target", _column_note(value))
         return found
 
+    def _continuation(self) -> Document:
+        """The one continuation that is weighed: the only choice, and so the right one."""
+        found = self._part("doc_to_target", lambda: prompts.continuation(self._config))
+        self._told("doc_to_target", _column_note(self._config.get("doc_to_target")))
+        return {"choices": {"template": found}, "target": "0"}
+
     def _examples(self) -> Document:
         config = self._config
         if (config.get("fewshot_config") or {}).get("samples") is not None:
             return self._samples()
         found = self._part(
             "fewshot_config",
-            lambda: prompts.examples(config, self._notes, eval_split=self._eval(), weighs=self._weighs),
+            lambda: prompts.examples(config, self._notes, eval_split=self._eval(), weighs=self._chooses),
         )
         return {"fewShot": found} if found else {}
 
     def _samples(self) -> Document:
-        text = self._part("fewshot_config", lambda: prompts.shown(self._config, weighs=self._weighs))
+        text = self._part("fewshot_config", lambda: prompts.shown(self._config, weighs=self._chooses))
         question = self._part("doc_to_text", lambda: pieces(self._config.get("doc_to_text")))
         if text is None or question is None:
             return {}

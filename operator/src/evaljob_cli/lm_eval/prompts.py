@@ -60,6 +60,22 @@ def index(value: object, among: Choices) -> str:
     return f"{{{{ {_operand(source)} if ({text}).isdigit() else {among.expression}.index({text}) }}}}"
 
 
+def continuation(config: Config) -> str:
+    """`doc_to_target` of the one continuation that is weighed, as a template that yields it as the only choice.
+
+    Raises:
+        Unfit: for choices, and where examples have a delimiter, which the question never has.
+    """
+    if config.get("doc_to_choice") is not None:
+        raise Unfit("one of doc_to_choice")
+    if config.get("num_fewshot") and config.get("target_delimiter", " "):
+        raise Unfit("examples have target_delimiter before it, the question has not")
+    source = expression(pieces(config.get("doc_to_target")))
+    if kind(source) == "list":
+        raise Unfit("several continuations")
+    return f"{{{{ [{source}] }}}}"
+
+
 def answer(value: object, among: Choices | None) -> Document:
     """`doc_to_target` of a generation: the expected text, or all that are accepted.
 

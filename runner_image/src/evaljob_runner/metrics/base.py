@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -75,13 +75,15 @@ class Choice:
     characters: int
     bytes: int
     """In UTF-8, without the delimiter, as are `characters`."""
+    greedy: bool
+    """Whether each of its tokens is the likeliest."""
 
 
 @dataclass(frozen=True)
 class Definition:
     """How a metric is computed.
 
-    By `compare`, `execute`, `judge` or `count` of answers, `choose` or `share` of choices, `measure` of texts. What a
+    By `compare`, `execute`, `judge` or `count` of answers, `choose` or `right` of choices, `measure` of texts. What a
     task may tell it stands in `evaljob.metrics`.
     """
 
@@ -93,8 +95,8 @@ class Definition:
     """Called as `compare`, with what finds the verdict in the judge's words."""
     choose: Callable[[Choice], float] | None = None
     """What is maximised; the first of equal choices wins, as with numpy's argmax."""
-    share: Callable[[Choice], float] | None = None
-    """Logarithm of a choice's part in the whole; the score is the part of the right ones."""
+    right: Callable[[Sequence[Choice], Collection[int]], float] | None = None
+    """(choices, indexes of the right ones) -> score."""
     count: Callable[[Metric], Count] | None = None
     """Called as `compare`; for scores of the corpus."""
     measure: Callable[[float], float] | None = None
