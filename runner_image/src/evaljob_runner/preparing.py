@@ -123,7 +123,7 @@ def _refuse_too_large(work: Assignment, scorer: Scorer, counts: Mapping[str, Cou
 
 def _refuse_samples(scorer: Scorer, prompter: Prompter, selection: Selection) -> None:
     """Refuse targets and documents that a metric cannot read (BadData)."""
-    if not (scorer.checks or scorer.reads_documents):
+    if not (scorer.checks or scorer.takes_time):
         return
     for sample in selection.samples:
         for target in prompter.targets(sample) if scorer.checks else ():

@@ -84,7 +84,7 @@ class Scorer:
 
     @property
     def takes_time(self) -> bool:
-        """Whether some scores are made beside the model."""
+        """Whether some scores are made beside the model, from more of a sample than its target."""
         return bool(self._executions or self._judged)
 
     def shown(self, columns: Mapping[str, Any], own: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
@@ -147,11 +147,6 @@ class Scorer:
         """
         confined_by = [execution.confine() for execution in self._executions.values()]
         return confined_by[0] if confined_by else None
-
-    @property
-    def reads_documents(self) -> bool:
-        """Whether scoring needs more of a sample than its target."""
-        return self.takes_time
 
     def document(self, sample: Sample) -> dict[str, Any] | None:
         """The columns of a document that scoring needs; None for none.
