@@ -54,7 +54,8 @@ class Partition:
     url: str
     task: dict[str, Any] = field(default_factory=judged)
     openai: dict[str, Any] = field(default_factory=dict)
-    generation: dict[str, Any] = field(default_factory=dict)
+    judge: dict[str, Any] = field(default_factory=dict)
+    """More of its fields."""
     rows: list[dict[str, Any]] = field(default_factory=lambda: ROWS)
     key: Path | None = None
     answer: Callable[[str], str] = lambda q: q
@@ -63,7 +64,7 @@ class Partition:
 
     def dataset(self) -> PlannedDataset:
         endpoint = {"url": self.url, "model": "judge-1", "requestTimeoutSeconds": 5, **self.openai}
-        judge = Judge.model_validate({"name": "gpt", "openai": endpoint, "generation": self.generation})
+        judge = Judge.model_validate({"name": "gpt", "openai": endpoint, **self.judge})
         found = planned(task(**self.task), inline={"jsonl": lines(self.rows)})
         return found.model_copy(update={"judges": (judge,)})
 
@@ -132,6 +133,33 @@ def test_a_number_is_the_score_itself(tmp_path: Path) -> None:
     assert framing.decode(framing.encode(found)) == found
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        Script(answer="<think>At first sight GRADE: C.\n</think>\nGRADE: I"),
+        Script(answer="GRADE: I", thoughts="At first sight GRADE: C."),
+    ],
+    ids=["in its words", "taken out by the server"],
+)
+def test_a_judge_that_thinks_is_read_behind_its_thoughts(tmp_path: Path, script: Script) -> None:
+    """With room for both, its template's variables, and stop texts that leave its thoughts alone."""
+    thinks = {
+        "generation": {"maxTokens": 10, "stop": ["\n"]},
+        "reasoning": {"maxTokens": 500},
+        "chatTemplateArgs": {"enable_thinking": "true", "effort": "low"},
+    }
+    first = judged(grade=[{"regex": "GRADE: (\\w+)", "take": "First"}])
+    with serve(script) as url:
+        partition = Partition(tmp_path, url, task=first, judge=thinks)
+        found = partition.run()
+    assert state(found) == (6, 0)
+    judgement = partition.scores()[0]["scores"]["llm_judge"]["judgement"]
+    assert judgement["output"] == "GRADE: I"
+    body = script.requests[0]["body"]
+    assert (body["max_tokens"], "stop" in body) == (510, False)
+    assert body["chat_template_kwargs"] == {"enable_thinking": True, "effort": "low"}
+
+
 def test_a_sample_without_an_answer_has_the_lowest_score_and_is_not_asked_about(tmp_path: Path) -> None:
     changed = judged({"labels": {"C": 1, "I": -1}})
     changed["extract"]["odd"] = [{"regex": "q[135]"}]
@@ -196,11 +224,13 @@ def test_no_later_attempt_asks_the_judge_again(tmp_path: Path) -> None:
     "change",
     [
         {"openai": {"model": "judge-2"}},
-        {"generation": {"maxTokens": 99}},
-        {"generation": {"temperature": 0.5}},
+        {"judge": {"generation": {"maxTokens": 99}}},
+        {"judge": {"generation": {"temperature": 0.5}}},
+        {"judge": {"reasoning": {"maxTokens": 9}}},
+        {"judge": {"chatTemplateArgs": {"enable_thinking": "false"}}},
         {"task": judged({"prompt": "Be strict.\n" + PROMPT})},
     ],
-    ids=["model", "maxTokens", "temperature", "prompt"],
+    ids=["model", "maxTokens", "temperature", "reasoning", "chatTemplateArgs", "prompt"],
 )
 def test_another_judge_scores_again_and_asks_no_model(tmp_path: Path, change: dict[str, Any]) -> None:
     script = Script("judge")
@@ -254,6 +284,11 @@ def test_a_judge_that_can_be_read_at_the_second_time_is_read(tmp_path: Path) -> 
     ("script", "words"),
     [
         (
+            Script(answer="<think>GRADE: C", finish="length"),
+            r"cut after 1033 tokens.*generation.maxTokens or reasoning.maxTokens",
+        ),
+        (Script(answer="<think>GRADE: C"), "or they do not end"),
+        (
             Script(answer="GRADE: C", finish="length"),
             r"cut after 1024 tokens.*raise spec.judges\[\].generation",
         ),
@@ -264,11 +299,22 @@ def test_a_judge_that_can_be_read_at_the_second_time_is_read(tmp_path: Path) -> 
         (Script("500"), "HTTP 500"),
         (Script("garbage"), "not an answer of this API"),
     ],
-    ids=["cut", "filtered", "another label", "nothing", "too long", "broken", "garbage"],
+    ids=[
+        "cut in thoughts",
+        "thoughts without an end",
+        "cut",
+        "filtered",
+        "another label",
+        "nothing",
+        "too long",
+        "broken",
+        "garbage",
+    ],
 )
 def test_nothing_that_goes_wrong_becomes_a_score(tmp_path: Path, script: Script, words: str) -> None:
+    judge = {"reasoning": {"maxTokens": 9}} if script.answer.startswith("<think>") else {}
     with serve(script) as url, pytest.raises(Retry, match=words) as caught:
-        Partition(tmp_path, url).run()
+        Partition(tmp_path, url, judge=judge).run()
     assert caught.value.reason is Reason.SAMPLES_LEFT
     assert all(line["scores"] == {} for line in Partition(tmp_path, url).scores())
 

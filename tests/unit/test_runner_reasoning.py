@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from evaljob.backends import Reasoning
 from evaljob.pairs import incompatible
-from evaljob.spec import Model, Reasoning
+from evaljob.spec import Model
 from evaljob.task import Task
 from evaljob_runner.backends.base import Answer, Finish
 from evaljob_runner.reasoning import split

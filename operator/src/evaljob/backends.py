@@ -10,6 +10,14 @@ from evaljob.model import Frozen, cel_rules
 
 BACKENDS = ("vllm", "transformers", "openai")
 """The fields of a model of which exactly one is given."""
+ChatTemplateArgs = Annotated[
+    dict[
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=63)],
+        Annotated[str, Field(max_length=1024)],
+    ],
+    Field(max_length=16),
+]
+"""Variables of a chat template."""
 
 
 class PromptFormat(StrEnum):
@@ -20,6 +28,17 @@ class PromptFormat(StrEnum):
 
     CHAT = "Chat"
     TEXT = "Text"
+
+
+class Reasoning(Frozen):
+    """A model that thinks before it answers. Its thoughts are not scored, and a task's stop texts do not end them."""
+
+    start: Annotated[str, Field(min_length=1, max_length=64)] = "<think>"
+    end: Annotated[str, Field(min_length=1, max_length=64)] = "</think>"
+    starts_open: bool = False
+    """The prompt ends with `start`, so that the output begins with thoughts."""
+    max_tokens: Annotated[int, Field(ge=1, le=1048576)]
+    """For thoughts, beside `generation.maxTokens` for the answer. Thoughts without an end are no answer."""
 
 
 class Dtype(StrEnum):

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
-from evaljob.backends import OpenAI
+from pydantic import Field
+
+from evaljob.backends import ChatTemplateArgs, OpenAI, Reasoning
 from evaljob.fields import DnsLabel40
 from evaljob.model import Frozen
 from evaljob.task import Generation, Task
@@ -16,6 +18,10 @@ class Judge(Frozen):
     openai: OpenAI
     generation: Generation = Generation()
     """Temperature 0 and 1024 tokens by default."""
+    reasoning: Reasoning | None = None
+    """Where it thinks first: a verdict is looked for behind its thoughts."""
+    chat_template_args: ChatTemplateArgs = Field(default_factory=dict)
+    """Variables of its chat template, as a model has them."""
 
 
 def named(task: Task, judges: Iterable[Judge]) -> tuple[Judge, ...]:

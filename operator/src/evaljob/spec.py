@@ -17,7 +17,15 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from evaljob.backends import BACKENDS, VLLM, OpenAI, PromptFormat, Transformers
+from evaljob.backends import (
+    BACKENDS,
+    VLLM,
+    ChatTemplateArgs,
+    OpenAI,
+    PromptFormat,
+    Reasoning,
+    Transformers,
+)
 from evaljob.fields import (
     HUB_SCHEME,
     REVISION_RULE,
@@ -36,17 +44,6 @@ from evaljob.status import Status
 from evaljob.task import Generation, Task
 
 PARTITIONS_MAX = 10_000
-
-
-class Reasoning(Frozen):
-    """A model that thinks before it answers. Its thoughts are not scored, and a task's stop texts do not end them."""
-
-    start: Annotated[str, Field(min_length=1, max_length=64)] = "<think>"
-    end: Annotated[str, Field(min_length=1, max_length=64)] = "</think>"
-    starts_open: bool = False
-    """The prompt ends with `start`, so that the output begins with thoughts."""
-    max_tokens: Annotated[int, Field(ge=1, le=1048576)]
-    """For thoughts, beside `generation.maxTokens` for the answer. Thoughts without an end are no answer."""
 
 
 class Model(Frozen):
@@ -69,13 +66,7 @@ class Model(Frozen):
     generation: Generation = Generation()
     """Overrides the tasks' sampling parameters field by field; `stop` texts are added."""
     reasoning: Reasoning | None = None
-    chat_template_args: Annotated[
-        dict[
-            Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=63)],
-            Annotated[str, Field(max_length=1024)],
-        ],
-        Field(max_length=16),
-    ] = Field(default_factory=dict)
+    chat_template_args: ChatTemplateArgs = Field(default_factory=dict)
     """Variables of the chat template, for example `enable_thinking: "false"`: JSON values, anything else is text.
     A server gets them as `chat_template_kwargs`."""
     runner: RunnerPod = RunnerPod()

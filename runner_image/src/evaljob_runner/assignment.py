@@ -79,8 +79,8 @@ class Assignment:
 
     @property
     def template_args(self) -> dict[str, Any]:
-        """The variables of the model's chat template: JSON where it reads so, else text."""
-        return {name: _json_or_text(value) for name, value in self.model.chat_template_args.items()}
+        """The variables of the model's chat template."""
+        return template_values(self.model.chat_template_args)
 
     @property
     def chat(self) -> bool:
@@ -97,6 +97,11 @@ class Assignment:
         return Fatal(
             Reason.UNSUPPORTED_REQUEST, f"{why}; to leave the pair out, add to the spec: exclude: [{pair}]"
         )
+
+
+def template_values(given: Mapping[str, str]) -> dict[str, Any]:
+    """The variables of a chat template as the spec has them: JSON where a text reads so, else text."""
+    return {name: _json_or_text(value) for name, value in given.items()}
 
 
 def _json_or_text(value: str) -> Any:  # noqa: ANN401 - JSON

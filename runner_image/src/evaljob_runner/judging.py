@@ -4,16 +4,17 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from evaljob.judges import Judge
 from evaljob.task import Generation
-from evaljob_runner import generation
-from evaljob_runner.assignment import Assignment
+from evaljob_runner import generation, reasoning
+from evaljob_runner.assignment import Assignment, template_values
 from evaljob_runner.backends.base import (
     Answer,
     Ask,
@@ -22,11 +23,11 @@ from evaljob_runner.backends.base import (
     Finish,
     GenerateRequest,
     Overflow,
-    Sampling,
     Unavailable,
 )
 from evaljob_runner.errors import Fatal
 from evaljob_runner.questions import Question
+from evaljob_runner.reasoning import Said
 from evaljob_runner.samples import (
     ERROR_MESSAGE_MAX,
     JUDGE_OUTPUT_MAX,
@@ -50,27 +51,46 @@ OpenJudge = Callable[[Judge, Path | None], Correspondent]
 """(judge, file of its API key) -> what asks it."""
 
 
-def sampling(judge: Judge) -> Sampling:
-    """A judge's sampling parameters, all of them."""
-    return generation.resolve(DEFAULTS, judge.generation)
-
-
-def identity(judge: Judge, question: object) -> str:
-    """SHA-256 of who is asked, how, and what.
+class Manner:
+    """How a judge is asked: resolved once, for all questions.
 
     Args:
         judge: who is asked.
-        question: any JSON value.
     """
-    asked = [judge.openai.url, judge.openai.model, dataclasses.asdict(sampling(judge)), question]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+        self.sampling = generation.resolve(DEFAULTS, judge.generation)
+        self._template_args = template_values(judge.chat_template_args)
+
+    def identity(self, question: object) -> str:
+        """SHA-256 of who is asked, how, and what (any JSON value)."""
+        endpoint, thinks = self.judge.openai, self.judge.reasoning
+        asked = [
+            endpoint.url,
+            endpoint.model,
+            dataclasses.asdict(self.sampling),
+            self._template_args,
+            thinks.model_dump(mode="json") if thinks else None,
+            question,
+        ]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+    def request(self, key: str, messages: Sequence[Mapping[str, Any]], seed: int) -> GenerateRequest:
+        """A question as the judge's server takes it."""
+        told = reasoning.engine(self.sampling, self.judge.reasoning)
+        return GenerateRequest(key, ChatPrompt(tuple(messages), self._template_args), told, seed)
+
+    def said(self, reply: Answer) -> Said:
+        """What the judge says, without its thoughts."""
+        return reasoning.split(reply, self.judge.reasoning, self.sampling.stop)
 
 
 @dataclass(frozen=True)
 class _Case:
     """A question in the form that its judge takes."""
 
-    judge: Judge
+    manner: Manner
     question: Question
     turn: int
     request: GenerateRequest
@@ -80,13 +100,15 @@ class _Case:
 
     def judgement(self, reply: Answer) -> Judgement:
         """A reply, for the record."""
+        judge, said = self.manner.judge, self.manner.said(reply)
+        words = said.answer or ""
         return Judgement(
-            judge=self.judge.name,
-            model=self.judge.openai.model,
+            judge=judge.name,
+            model=judge.openai.model,
             digest=self.digest,
             request=self.text,
-            output=reply.text[:JUDGE_OUTPUT_MAX],
-            finish_reason="length" if len(reply.text) > JUDGE_OUTPUT_MAX else reply.finish.value,
+            output=words[:JUDGE_OUTPUT_MAX],
+            finish_reason="length" if len(words) > JUDGE_OUTPUT_MAX else said.finish.value,
             prompt_tokens=reply.prompt_tokens,
             output_tokens=reply.output_tokens,
             seconds=reply.seconds,
@@ -98,14 +120,17 @@ class _Case:
 
     def problem(self, said: Judgement) -> str:
         """Why a judgement has no score, and what to do."""
-        who = f"judge {self.judge.name}"
+        who = f"judge {self.manner.judge.name}"
         if said.finish_reason == Finish.LENGTH:
             limit = self.request.sampling.max_tokens
-            return (
-                f"{who}: cut after {limit} tokens, before it ended: raise spec.judges[].generation.maxTokens"
-            )
+            fields = "generation.maxTokens"
+            if self.manner.judge.reasoning:
+                fields += " or reasoning.maxTokens"
+            return f"{who}: cut after {limit} tokens, before it ended: raise spec.judges[].{fields}"
         if said.finish_reason == Finish.REFUSED:
             return f"{who}: the server's filter took its answer"
+        if self.manner.judge.reasoning and not said.output:
+            return f"{who}: nothing stands behind its thoughts, or they do not end (reasoning.end)"
         rubric = self.question.rubric
         wanted = f"extract {rubric.extract} finds none ({rubric.wanted})"
         advice = "mend judge.prompt or the pipeline; the sample log has all that it said"
@@ -126,7 +151,7 @@ class Judges:
         self, work: Assignment, scorer: Scorer, past: Mapping[str, Judgement], open_judge: OpenJudge
     ) -> None:
         self._work, self._scorer, self._past, self._open_judge = work, scorer, past, open_judge
-        self._judges = {judge.name: judge for judge in work.planned.judges}
+        self._manners = {judge.name: Manner(judge) for judge in work.planned.judges}
         self._open: dict[str, Correspondent] = {}
         self._unanswered: Counter[str] = Counter()
         """In a row, by judge."""
@@ -139,21 +164,21 @@ class Judges:
         return [self._begin(question) for question in self._scorer.questions(line)]
 
     def _begin(self, question: Question) -> Future[Made]:
-        judge = self._judges[question.rubric.name]
-        if judge.name not in self._open:
-            key_file = self._work.places.judge_key_files.get(judge.name)
-            self._open[judge.name] = self._open_judge(judge, key_file)
-        return self._open[judge.name].begin(partial(self._made, judge, question))
+        name = question.rubric.name
+        if name not in self._open:
+            key_file = self._work.places.judge_key_files.get(name)
+            self._open[name] = self._open_judge(self._manners[name].judge, key_file)
+        return self._open[name].begin(partial(self._made, question))
 
     def close(self) -> None:
         """Leave what is not answered yet."""
         for correspondent in self._open.values():
             correspondent.close()
 
-    async def _made(self, judge: Judge, question: Question, ask: Ask) -> Made:
+    async def _made(self, question: Question, ask: Ask) -> Made:
         scores: list[Score] = []
         for turn, answer in enumerate(question.answers):
-            score = await self._score(judge, question, turn, ask) if answer is not None else None
+            score = await self._score(question, turn, ask) if answer is not None else None
             if isinstance(score, Unscored):
                 judged = [s.judgement for s in scores if s.judgement]
                 both = {"judgements": [*judged, *score.judgements]}
@@ -161,8 +186,8 @@ class Judges:
             scores.append(score or Score(value=question.rubric.lowest))
         return {question.metric.key: question.whole(scores)}
 
-    async def _score(self, judge: Judge, question: Question, turn: int, ask: Ask) -> Score | Unscored:
-        case = self._case(judge, question, turn)
+    async def _score(self, question: Question, turn: int, ask: Ask) -> Score | Unscored:
+        case = self._case(question, turn)
         if past := self._past.get(case.digest):
             known = past.model_copy(update={"request": case.text})
             if score := case.score(known):
@@ -170,11 +195,11 @@ class Judges:
         try:
             return await self._asked(case, ask)
         except Fatal as error:
-            raise Fatal(error.reason, f"spec.judges[{judge.name}]: {error}") from error
+            raise Fatal(error.reason, f"spec.judges[{question.rubric.name}]: {error}") from error
 
     async def _asked(self, case: _Case, ask: Ask) -> Score | Unscored:
         """The score of a new judgement; the judge is asked again where it has none."""
-        name = case.judge.name
+        name = case.question.rubric.name
         message = f"judge {name}: not asked any more, it is gone"
         said: list[Judgement] = []
         for n in range(TRIES if self._unanswered[name] < GIVE_UP_AFTER else 0):
@@ -196,9 +221,9 @@ class Judges:
                     break
         return Unscored(message=message[:ERROR_MESSAGE_MAX], judgements=said[-1:])
 
-    def _case(self, judge: Judge, question: Question, turn: int) -> _Case:
+    def _case(self, question: Question, turn: int) -> _Case:
         messages, line = question.messages(turn), question.line
-        parameters = sampling(judge)
+        manner = self._manners[question.rubric.name]
         seed = generation.seed_of(
             run=self._work.run.seed,
             task=f"{self._work.planned.task_name}/{question.metric.key}/{turn}",
@@ -208,14 +233,14 @@ class Judges:
         )
         key = f"{line.id}#{line.repeat}/{question.metric.key}/{turn}"
         # A server may change behind its name, so its words are never shared between EvalJobs.
-        asked = [self._work.run.uid, seed if parameters.temperature else None, messages]
+        asked = [self._work.run.uid, seed if manner.sampling.temperature else None, messages]
         text = json.dumps(messages, ensure_ascii=False)
         return _Case(
-            judge=judge,
+            manner=manner,
             question=question,
             turn=turn,
-            request=GenerateRequest(key, ChatPrompt(messages), parameters, seed),
-            digest=identity(judge, asked),
+            request=manner.request(key, messages, seed),
+            digest=manner.identity(asked),
             text=text
             if len(text) <= REQUEST_MAX
             else f"{text[: REQUEST_MAX // 2]}…{text[-REQUEST_MAX // 2 :]}",

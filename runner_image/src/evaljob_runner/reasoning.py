@@ -3,7 +3,7 @@
 import dataclasses
 from typing import NamedTuple
 
-from evaljob.spec import Reasoning
+from evaljob.backends import Reasoning
 from evaljob_runner.backends.base import Answer, Finish, Sampling, cut
 
 

@@ -12,7 +12,7 @@ from evaljob.task import Task
 from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.data import Count
 from evaljob_runner.errors import Fatal
-from evaljob_runner.judging import identity
+from evaljob_runner.judging import Manner
 from evaljob_runner.preparing import Prepared
 from evaljob_runner.tally import Tally
 
@@ -85,7 +85,7 @@ def _judges(judges: Sequence[Judge], task: Task) -> dict[str, str]:
     known = {judge.name: judge for judge in judges}
     judged = ((metric.key, metric.judge) for metric in task.metrics)
     return {
-        f"judge:{key}": f"{judge.openai.model[:MODEL_MAX]} sha256:{identity(judge, rubric.to_json())[:12]}"
+        f"judge:{key}": f"{judge.openai.model[:MODEL_MAX]} sha256:{Manner(judge).identity(rubric.to_json())[:12]}"
         for key, rubric in judged
         if rubric and (judge := known[rubric.name])
     }
