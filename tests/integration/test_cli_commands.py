@@ -101,10 +101,26 @@ def test_score_only_asks_no_model(call: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        (("kind: EvalJob", "kind: Job"), [], "holds 0 documents of kind EvalJob"),
+        (
+            ("kind: EvalJob", "kind: Job"),
+            [],
+            "holds 0 documents of kind EvalJob, give a file with exactly one; there: Namespace, Job\n",
+        ),
+        (
+            ("kind: Namespace", "kind: EvalJob"),
+            [],
+            "holds 2 documents of kind EvalJob, give a file with exactly",
+        ),
+        ((" promptFormat: Text,", "\n\tpromptFormat: Text,"), [], "toy.yaml: not YAML: while scanning"),
+        (("pvc://models/m", "./m"), [], "spec.models[0].transformers.source: write pvc://CLAIM/PATH"),
         (("float32", "int3"), [], "spec.models[0].transformers.dtype"),
         (("datasets:", "dataset:"), [], "spec.dataset: unknown field"),
-        (("name: toy", "name: [toy"), [], "toy.yaml"),
+        (("name: toy", "name: [toy"), [], 'toy.yaml", line 8, column 22'),
+        (
+            ("promptFormat", "promtFormat"),
+            [],
+            "spec.models[0].promtFormat: unknown field, did you mean promptFormat?",
+        ),
         (
             ("task: capitals", "task: capitols"),
             [],
@@ -114,6 +130,13 @@ def test_score_only_asks_no_model(call: Call, tmp_path: Path) -> None:
         (("", ""), [], "add --mount models=DIR"),
         (("", ""), ["--mount", "models"], "--mount 'models': write NAME=PATH"),
         (("", ""), ["--mount", "models=/not/there"], "/not/there does not exist"),
+        (("", ""), ["--mount", f"models={__file__}"], "test_cli_commands.py is no folder"),
+        (("", ""), ["--api-key-file", "eval-k/token=/"], "/ is a folder"),
+        (
+            ("", ""),
+            ["--mount", "models=/", "--out", __file__],
+            "File exists: give a folder that can be written",
+        ),
         (("", ""), ["--mount", "models=/", "--mount", "models=/tmp"], "models is given twice"),
         (("", ""), ["--date", "tomorrow"], "tomorrow"),
         (("", ""), ["--parallelism", "0"], "--parallelism"),
@@ -130,9 +153,31 @@ def test_bad_input_ends_with_2_and_names_the_field_the_value_and_the_fix(
     assert "Traceback" not in result.err
 
 
-def test_a_file_that_does_not_exist_ends_with_2(call: Call, tmp_path: Path) -> None:
-    result = call("plan", tmp_path / "nothing.yaml")
-    assert (result.code, "nothing.yaml" in result.err) == (2, True)
+@pytest.mark.parametrize("command", ["plan", "run", "render", "summary", "preview"])
+def test_a_file_that_cannot_be_read_ends_with_2(call: Call, tmp_path: Path, command: str) -> None:
+    for name, why in (("nothing", "No such file or directory"), (".", "Is a directory")):
+        result = call(command, tmp_path / name)
+        assert result.code == 2
+        assert result.err.startswith(f"evaljob: {tmp_path / name}: {why}: give a ")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"- a", b"just text", b"a: {"])
+def test_a_file_of_something_else_ends_with_2(call: Call, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.yaml").write_bytes(content)
+    result = call("plan", tmp_path / "x.yaml")
+    assert (result.code, result.err.startswith(f"evaljob: {tmp_path / 'x.yaml'}: ")) == (2, True)
+
+
+COMMANDS = ("run", "plan", "render", "summary", "preview", "tasks", "import", "import lm-eval")
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_the_commands_and_is_whole(call: Call, command: str) -> None:
+    result = call(*command.split(), "--help")
+    usage, text = result.out.split("\n", 1)
+    assert usage.startswith(" ".join(["Usage: evaljob", *command.split(), "["]))
+    # What does not fit the list of commands is cut and ends with dots.
+    assert not [line for line in text.splitlines() if line.endswith("...")]
 
 
 def test_plan_lists_partitions_in_order_and_what_is_excluded(call: Call) -> None:
@@ -192,7 +237,7 @@ def test_render_shows_token_ids_when_asked(call: Call, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--dataset", "never"], "m/never: BadData: line 3"),
-        (["--model", "x"], "--model x --dataset None: no such partition; there are m/good, m/never"),
+        (["--model", "x"], "--model x: no such partition; there are m/good, m/never"),
     ],
 )
 def test_render_refuses_with_the_runners_words(
@@ -201,6 +246,20 @@ def test_render_refuses_with_the_runners_words(
     file = written(tmp_path, "good", "never")
     result = call("render", file, "--mount", f"models={tmp_path}", *options)
     assert (result.code, result.err) == (2, f"evaljob: {message}\n")
+
+
+def test_render_says_what_the_real_runner_says(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "evaljob_cli", "render", str(written(tmp_path, "good"))]
+    done = subprocess.run(
+        [*command, "--mount", f"models={tmp_path}"], capture_output=True, text=True, check=False
+    )
+    message = "m/good: ModelNotFound: pvc://models/m: nothing is there; beside it: toy.yaml"
+    assert (done.returncode, done.stderr) == (2, f"evaljob: {message}\n")
+
+
+def test_a_log_with_broken_characters_is_no_obstacle(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"\xff\n")
+    assert call("preview", tmp_path / "log").out == "no samples yet\n"
 
 
 def test_tasks_lists_the_catalogue(call: Call) -> None:

@@ -235,7 +235,13 @@ def test_a_config_map_may_link_within_itself(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     absent = planned(task(), source="pvc://data/no.jsonl")
-    refused(absent, Reason.BAD_DATA, "pvc://data/no.jsonl: nothing is there", mounted(tmp_path))
+    refused(
+        absent, Reason.BAD_DATA, "pvc://data/no.jsonl: nothing is there; beside it: none", mounted(tmp_path)
+    )
+    for i in range(12):
+        (tmp_path / f"set{i:02}.jsonl").touch()
+    beside = ", ".join(f"set{i:02}.jsonl" for i in range(10)) + " and 2 more"
+    refused(absent, Reason.BAD_DATA, f"nothing is there; beside it: {beside}", mounted(tmp_path))
     refused(absent, Reason.BAD_CONFIGURATION, "give --mount data=DIR")
 
 

@@ -88,7 +88,11 @@ M, D = "spec.models.0", "spec.datasets.0"
         ),
         (
             at(f"{M}.transformers.source", "s3://models/x"),
-            "spec.models[0].transformers.source: String should match",
+            "source: write pvc://CLAIM/PATH, configmap://NAME/KEY or hf://ORG/NAME@REVISION; a folder of this",
+        ),
+        (
+            at(f"{D}.source", "./data/ours.jsonl"),
+            "or s3://BUCKET/KEY; a folder of this machine is a CLAIM by `--mount CLAIM=FOLDER` (got './data",
         ),
         (
             at(f"{D}.source", "hf://cais/mmlu/all@main"),
@@ -169,7 +173,8 @@ M, D = "spec.models.0", "spec.datasets.0"
         ),
         (at("spec.runner.hostUsers", True), "spec.runner.hostUsers: Input should be False"),
         (at("spec.runner.labels", {"a b": "c"}), "spec.runner.labels.a b.[key]: String should match"),
-        ("nonsense", "document: Input should be a valid dictionary"),
+        ("nonsense", "document: a mapping is needed (got 'nonsense')"),
+        (at("spec", None), "spec: a mapping is needed (got nothing)"),
         ({}, "metadata: Field required; spec: Field required"),
     ],
 )
@@ -204,8 +209,6 @@ def test_a_volume_may_be_where_nothing_of_ours_is(path: str) -> None:
     ("path", "shown"),
     [
         ("spec.vllm", "spec.vllm"),
-        ("spec.models.0.tranformers", "spec.models[0].tranformers"),
-        ("spec.datasets.0.taskSpec.fewshot", "spec.datasets[0].taskSpec.fewshot"),
         ("spec.runner.hostNetwork", "spec.runner.hostNetwork"),
         ("spec.runner.securityContext.privileged", "spec.runner.securityContext.privileged"),
     ],
@@ -215,6 +218,19 @@ def test_an_unknown_field_is_an_error_with_its_path(path: str, shown: str) -> No
     error = refusal(at(path, "x"))
     assert str(error) == f"{shown}: unknown field"
     assert error.reason is Reason.UNSUPPORTED_FIELD
+
+
+@pytest.mark.parametrize(
+    ("path", "shown", "meant"),
+    [
+        ("spec.paralelism", "spec.paralelism", "parallelism"),
+        ("spec.models.0.tranformers", "spec.models[0].tranformers", "transformers"),
+        ("spec.datasets.0.taskSpec.fewshot", "spec.datasets[0].taskSpec.fewshot", "fewShot"),
+        ("spec.runner.securityContext.runAsuser", "spec.runner.securityContext.runAsuser", "runAsUser"),
+    ],
+)
+def test_an_unknown_field_that_is_like_a_known_one(path: str, shown: str, meant: str) -> None:
+    assert str(refusal(at(path, "x"))) == f"{shown}: unknown field, did you mean {meant}?"
 
 
 def test_many_problems_are_cut_and_counted() -> None:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainValidator, StringConstraints, WithJsonSchema
 
 from evaljob.model import Frozen, cel
 
@@ -17,6 +17,18 @@ _NEEDS_REVISION = (
     "an hf:// source names its revision, hf://<org>/<name>@<revision>: a branch moves, and numbers move with it; "
     "best is a commit"
 )
+
+
+def _one_of(forms: str) -> BeforeValidator:
+    """Before the pattern, which says little to who wrote a folder of their machine."""
+    schemes = tuple(re.findall(r"\w+://", forms))
+
+    def check(source: object) -> object:
+        if isinstance(source, str) and not source.startswith(schemes):
+            raise ValueError(f"write {forms}; a folder of this machine is a CLAIM by `--mount CLAIM=FOLDER`")
+        return source
+
+    return BeforeValidator(check)
 
 
 def _stays_inside(source: str) -> str:
@@ -39,6 +51,7 @@ Source = Annotated[
     StringConstraints(pattern=f"^({_MOUNTED}|{_REPOSITORY})$", max_length=1024),
     AfterValidator(_stays_inside),
     AfterValidator(_names_revision),
+    _one_of("pvc://CLAIM/PATH, configmap://NAME/KEY or hf://ORG/NAME@REVISION"),
 ]
 """`pvc://<claim>/<path>` or `configmap://<name>/<key>` in the EvalJob's own namespace, or a repository of a Hugging
 Face hub, `hf://<org>/<name>@<revision>[/<path>]`."""
@@ -51,6 +64,7 @@ DataSource = Annotated[
     StringConstraints(pattern=f"^({_MOUNTED}|{_REPOSITORY}|{_OBJECT})$", max_length=1024),
     AfterValidator(_stays_inside),
     AfterValidator(_names_revision),
+    _one_of("pvc://CLAIM/PATH, configmap://NAME/KEY, hf://ORG/NAME@REVISION or s3://BUCKET/KEY"),
 ]
 """As `Source`, or `s3://<bucket>/<key>`."""
 REVISION_RULE = cel(

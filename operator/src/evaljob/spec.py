@@ -15,8 +15,8 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
+from evaljob import mistakes
 from evaljob.backends import (
     BACKENDS,
     VLLM,
@@ -360,37 +360,7 @@ def parse_evaljob(document: object) -> EvalJob:
     try:
         return EvalJob.model_validate(document)
     except ValidationError as error:
-        found = _without_echoes(error.errors(include_url=False))
-        raise InvalidSpecError(_explain(found), _reason(found)) from error
-
-
-def _without_echoes(found: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Without "too short" about a list that is only short of its faulty items."""
-    places = [e["loc"] for e in found]
-
-    def echo(e: ErrorDetails) -> bool:
-        place = e["loc"]
-        return e["type"] == "too_short" and any(p != place and p[: len(place)] == place for p in places)
-
-    return [e for e in found if not echo(e)]
-
-
-def _reason(found: list[ErrorDetails]) -> Reason:
-    kinds = {e["type"] for e in found}
-    return Reason.UNSUPPORTED_FIELD if kinds == {"extra_forbidden"} else Reason.INVALID_SPEC
-
-
-def _explain(found: list[ErrorDetails], limit: int = 5) -> str:
-    """The first problems, each with its path, in kubectl's notation."""
-    lines = [_line(item) for item in found[:limit]]
-    more = len(found) - len(lines)
-    return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
-
-
-def _line(item: ErrorDetails) -> str:
-    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in item["loc"]).lstrip(".") or "document"
-    if item["type"] == "extra_forbidden":
-        return f"{path}: unknown field"
-    scalar = isinstance(item["input"], str | int | float | bool)
-    got = f" (got {str(item['input'])[:80]!r})" if scalar else ""
-    return f"{path}: {item['msg'].removeprefix('Value error, ')}{got}"
+        found = mistakes.found(error)
+        unknown = {m["type"] for m in found} == {"extra_forbidden"}
+        reason = Reason.UNSUPPORTED_FIELD if unknown else Reason.INVALID_SPEC
+        raise InvalidSpecError(mistakes.explain(found, EvalJob), reason) from error

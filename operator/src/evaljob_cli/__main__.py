@@ -23,14 +23,19 @@ from evaljob_cli.execute import InterruptedRunError, execute, write
 from evaljob_cli.inputs import InputError, assignments, durable, identified, read_evaljob, resolve
 from evaljob_cli.launch import Launch
 from evaljob_cli.local import default_parallelism
-from evaljob_cli.places import Places, check
+from evaljob_cli.places import Places, check, writable
 
 RUNNER = (sys.executable, "-P", "-m", "evaljob_runner")
 """-P: no module in the folder where the user happens to be takes the place of a library's."""
 _EXIT_CODES: dict[type[Exception], int] = {InputError: 2, InterruptedRunError: 130}
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+    help="Evaluate models on datasets, by the same EvalJob file as on a cluster.",
+    epilog="Exit codes: 0, 1 when a partition failed, 2 for bad input, 130 when interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 app.add_typer(importing.app, name="import")
@@ -50,7 +55,9 @@ ApiKeys = Annotated[
 ]
 Date = Annotated[
     dt.datetime | None,
-    typer.Option(formats=["%Y-%m-%d"], help="The clock of chat templates; default today (UTC)."),
+    typer.Option(
+        metavar="YYYY-MM-DD", formats=["%Y-%m-%d"], help="The clock of chat templates; default today (UTC)."
+    ),
 ]
 
 
@@ -63,10 +70,17 @@ def _places(
 ) -> Places:
     return Places(
         out=out.absolute(),
-        claims=assignments("--mount", mount),
-        config_maps=assignments("--config-map", config_map),
+        claims=assignments("--mount", mount, folders=True),
+        config_maps=assignments("--config-map", config_map, folders=True),
         api_keys=assignments("--api-key-file", api_key_file),
     )
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror}: give a file, or - for standard input") from error
 
 
 @app.command()
@@ -76,22 +90,32 @@ def run(
     mount: Mounts = None,
     config_map: ConfigMaps = None,
     api_key_file: ApiKeys = None,
-    out: Annotated[Path | None, typer.Option(help="Output folder; default ./NAME-out.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Output folder; default ./NAME-out.")
+    ] = None,
     date: Date = None,
     parallelism: Annotated[
-        int | None, typer.Option(min=1, help="Partitions at once; default what the CPUs (or one GPU) carry.")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Partitions at once; default what the CPUs, or one GPU, carry."
+        ),
     ] = None,
     score_only: Annotated[
         bool, typer.Option("--score-only", help="Make the scores again from the sample logs; ask no model.")
     ] = False,
 ) -> None:
-    """Evaluate every partition in a process of its own, then merge, write and print the summary."""
+    """Evaluate an EvalJob on this machine.
+
+    Each partition in a process of its own; then the results are merged, written to the output folder and printed.
+    What has been answered before in that folder is not asked again.
+    """
     evaljob = identified(read_evaljob(file))
     if evaljob.spec.suspend:
         raise InputError(f"{file}: spec.suspend: true: nothing to run; set it to false")
     plan = resolve(durable(evaljob), Settings(), _date(date))
     places = _places(out or Path(f"{plan.run.name}-out"), mount, config_map, api_key_file)
     check(plan, places)
+    writable(places.out)
     at_once = parallelism or default_parallelism(plan, evaljob.spec.parallelism, len(os.sched_getaffinity(0)))
     runner = (*RUNNER, "--score-only") if score_only else RUNNER
     outcomes = execute(plan, Launch(places, runner, os.environ), at_once, Console(stderr=True))
@@ -106,14 +130,16 @@ def run(
 def plan(
     file: File,
     *,
-    output: Annotated[Literal["table", "json", "yaml"], typer.Option("--output", "-o")] = "table",
+    output: Annotated[
+        Literal["table", "json", "yaml"], typer.Option("--output", "-o", metavar="table|json|yaml")
+    ] = "table",
     manifests: Annotated[
         bool,
         typer.Option("--manifests", help="With -o: a List of the plan's ConfigMap and the Jobs instead."),
     ] = False,
     date: Date = None,
 ) -> None:
-    """Show the partitions of an EvalJob: the Jobs that it becomes, and what is excluded."""
+    """Check an EvalJob and show the Jobs that it becomes."""
     evaljob = identified(read_evaljob(file))
     made = resolve(evaljob, Settings(), _date(date))
     if output != "table":
@@ -134,16 +160,23 @@ def plan(
 def render(
     file: File,
     *,
-    model: Annotated[str | None, typer.Option(help="Name of the model; default the first.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Name of the dataset; default the first.")] = None,
-    count: Annotated[int, typer.Option("-n", min=1, help="How many prompts.")] = 1,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the model; default the first.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the dataset; default the first.")
+    ] = None,
+    count: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many prompts.")] = 1,
     token_ids: Annotated[bool, typer.Option("--token-ids", help="Show the token ids too.")] = False,
     mount: Mounts = None,
     config_map: ConfigMaps = None,
     api_key_file: ApiKeys = None,
     date: Date = None,
 ) -> None:
-    """Show the resolved configuration and the first prompts of one partition."""
+    """Show the first prompts of a model on a dataset.
+
+    And what they rest on: the model's configuration, and each sampling parameter with its origin.
+    """
     made = resolve(identified(read_evaljob(file)), Settings(), _date(date))
     partition = rendered.pick(made, model, dataset)
     made = made.model_copy(update={"partitions": (partition,)})
@@ -157,32 +190,39 @@ def render(
 @app.command()
 def summary(
     file: Annotated[
-        typer.FileBinaryRead,
+        Path,
         typer.Argument(
             metavar="FILE|-", help="A summary.json or summary.json.gz, or - to read it from a pipe."
         ),
     ],
 ) -> None:
-    """Print a summary: a local run's, or one out of the ConfigMap NAME-summary, where a large one is compressed."""
+    """Print a summary as a table.
+
+    Of a local run, or out of the ConfigMap NAME-summary, where a large one is compressed.
+    """
     try:
-        loaded = Summary.model_validate_json(unpack(file.read()))
+        loaded = Summary.model_validate_json(unpack(_read(file)))
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{file.name}: a damaged summary.json.gz: {error}") from error
+        raise InputError(f"{file}: a damaged summary.json.gz: {error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "document"
-        raise InputError(f"{file.name}: not a summary.json: {where}: {first['msg']}") from error
+        raise InputError(f"{file}: not a summary.json: {where}: {first['msg']}") from error
     table.show(loaded, table.output())
 
 
 @app.command()
 def preview(
     file: Annotated[
-        typer.FileText, typer.Argument(metavar="FILE|-", help="A runner's log, or - to read it from a pipe.")
+        Path, typer.Argument(metavar="FILE|-", help="A runner's log, or - to read it from a pipe.")
     ],
 ) -> None:
-    """Print the samples that a runner showed in its log: the first, wrong ones, and those without an answer."""
-    found = [line for sample in previewed.samples(file) for line in previewed.text(sample)]
+    """Print the samples that a runner showed in its log.
+
+    The first ones, wrong ones, and those without an answer.
+    """
+    log = _read(file).decode("utf-8", "replace").split("\n")
+    found = [line for sample in previewed.samples(log) for line in previewed.text(sample)]
     print("\n".join(found) or "no samples yet")
 
 
@@ -196,7 +236,7 @@ def tasks() -> None:
 def main() -> None:
     """The entry point of the command `evaljob`."""
     try:
-        app()
+        app(prog_name="evaljob")
     except (InputError, InterruptedRunError) as error:
         print(f"evaljob: {error}", file=sys.stderr)
         sys.exit(_EXIT_CODES[type(error)])

@@ -32,13 +32,16 @@ def lm_eval(
     file: Annotated[Path, typer.Argument(metavar="TASK.yaml", help="YAML of a task or a group of lm-eval.")],
     *,
     include_path: Annotated[
-        Path | None, typer.Option(help="Folder where includes and a group's tasks are looked for too.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder where includes and a group's tasks are looked for too."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: standard output.")
     ] = None,
 ) -> None:
-    """Write a task of lm-eval as a taskSpec, and say what became of each field.
+    """Write a task of lm-eval as a taskSpec.
+
+    What became of each field is said on standard error.
 
     Exit code 0 where the task gives the same scores; 2 where it does not, or where it needs lm-eval itself.
     """

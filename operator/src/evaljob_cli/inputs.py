@@ -29,12 +29,19 @@ def read_evaljob(path: Path) -> EvalJob:
         InputError: for a file that cannot be read, is not YAML, holds no or several EvalJobs, or a wrong one.
     """
     try:
-        documents = list(yaml.safe_load_all(path.read_text("utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: {error}") from error
-    found = [d for d in documents if isinstance(d, dict) and d.get("kind") == KIND]
+        with path.open(encoding="utf-8") as file:
+            documents = list(yaml.safe_load_all(file))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}: give a YAML file with one {KIND}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not YAML: {error}") from error
+    kinds = [d.get("kind", "none") if isinstance(d, dict) else "none" for d in documents]
+    found = [document for document, kind in zip(documents, kinds, strict=True) if kind == KIND]
     if len(found) != 1:
-        raise InputError(f"{path}: holds {len(found)} documents of kind {KIND}, give a file with exactly one")
+        raise InputError(
+            f"{path}: holds {len(found)} documents of kind {KIND}, give a file with exactly one; "
+            f"there: {', '.join(map(str, kinds)) or 'nothing'}"
+        )
     try:
         return parse_evaljob(found[0])
     except InvalidSpecError as error:
@@ -72,11 +79,16 @@ def resolve(evaljob: EvalJob, settings: Settings, date: dt.date) -> Plan:
         raise InputError(f"{evaljob.metadata.name}: {error.reason}: {error}") from error
 
 
-def assignments(option: str, given: Iterable[str] | None) -> dict[str, Path]:
+def assignments(option: str, given: Iterable[str] | None, *, folders: bool = False) -> dict[str, Path]:
     """`NAME=PATH` options as absolute paths by name.
 
+    Args:
+        option: its name.
+        given: its values.
+        folders: whether they are folders, else files.
+
     Raises:
-        InputError: without `=`, for a name given twice, and for a path that does not exist.
+        InputError: without `=`, for a name given twice, and for a path that does not exist or is of the other kind.
     """
     found: dict[str, Path] = {}
     for text in given or ():
@@ -88,5 +100,7 @@ def assignments(option: str, given: Iterable[str] | None) -> dict[str, Path]:
         path = Path(value).expanduser().absolute()
         if not path.exists():
             raise InputError(f"{option} {text!r}: {path} does not exist")
+        if path.is_dir() != folders:
+            raise InputError(f"{option} {text!r}: {path} is {'no' if folders else 'a'} folder")
         found[name] = path
     return found

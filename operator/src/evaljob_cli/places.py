@@ -38,6 +38,18 @@ def check(plan: Plan, places: Places) -> None:
         raise InputError(f"{plan.run.name}: not on this machine yet; add {' '.join(missing)}")
 
 
+def writable(out: Path) -> None:
+    """Make the output folder.
+
+    Raises:
+        InputError: where that cannot be.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror}: give a folder that can be written") from error
+
+
 def _missing(plan: Plan, partition: Partition, places: Places) -> Iterator[str]:
     for claim in mounts.claims(plan, partition):
         if claim not in places.claims:

@@ -29,7 +29,9 @@ def pick(plan: Plan, model: str | None, dataset: str | None) -> Partition:
         if model in (None, partition.model) and dataset in (None, partition.dataset):
             return partition
     known = ", ".join(dict.fromkeys(f"{p.model}/{p.dataset}" for p in plan.partitions))
-    raise InputError(f"--model {model} --dataset {dataset}: no such partition; there are {known}")
+    given = {"--model": model, "--dataset": dataset}
+    asked = " ".join(f"{option} {name}" for option, name in given.items() if name is not None)
+    raise InputError(f"{asked}: no such partition; there are {known}")
 
 
 def prompts(plan: Plan, partition: Partition, launch: Launch, count: int) -> list[Line]:

@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-map", type=_pair, action="append", default=[], metavar="NAME=DIR")
     parser.add_argument("--api-key-file", type=Path)
     parser.add_argument("--judge-key-file", type=_pair, action="append", default=[], metavar="JUDGE=FILE")
-    parser.add_argument("--result", type=Path, default=TERMINATION_LOG)
+    parser.add_argument("--result", type=Path, help=f"default: {TERMINATION_LOG}; none with --render")
     parser.add_argument(
         "--score-only",
         action="store_true",
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ending = Ending(TERMINATION_LOG if TERMINATION_LOG.exists() else Path(os.devnull))
     try:
         args = _parser().parse_args(arguments)
-        ending = Ending(Path(os.devnull) if args.render is not None else args.result)
+        ending = Ending(args.result or (TERMINATION_LOG if args.render is None else Path(os.devnull)))
         return _run(args, ending)
     except Stop as end:
         _log.error("%s: %s", end.reason, end)

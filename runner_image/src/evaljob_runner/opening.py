@@ -1,18 +1,20 @@
 """The one place that knows which backends there are. Each is imported only where it is used."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evaljob.backends import VLLM, Transformers
 from evaljob.judges import Judge
+from evaljob.names import Reason
 from evaljob.podfields import wants_gpu
 from evaljob_runner import checkpoints
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.base import Backend, Correspondent, Tokenizer
 from evaljob_runner.checkpoints import Checkpoint
-from evaljob_runner.errors import Stop
+from evaljob_runner.errors import Fatal, Stop
 from evaljob_runner.progress import Stopwatch
 
 VLLM_ENVIRONMENT = {
@@ -56,10 +58,27 @@ def open_backend(
     return _transformers(work.model.local, checkpoint, stopwatch, gpu_expected=gpu)
 
 
+@contextmanager
+def _installed(extra: str) -> Iterator[None]:
+    """Another attempt in the same image would find no more.
+
+    Raises:
+        Fatal: BadConfiguration, where a library is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise Fatal(
+            Reason.BAD_CONFIGURATION,
+            f"{error.name} is not installed: use an image made with evaljob[{extra}] (chart value "
+            f"runner.images.{extra}, or runner.image), on your machine pip install 'evaljob[runner,{extra}]'",
+        ) from error
+
+
 def _transformers(
     spec: Transformers, checkpoint: Checkpoint, stopwatch: Stopwatch, *, gpu_expected: bool
 ) -> Backend:
-    with stopwatch.phase("start"):
+    with stopwatch.phase("start"), _installed("transformers"):
         from evaljob_runner.backends.transformers import Options, TransformersBackend
     options = Options(
         dtype=spec.dtype,
@@ -81,7 +100,7 @@ def _vllm(
     gpu_expected: bool,
 ) -> Backend:
     _set_vllm_environment()
-    with stopwatch.phase("start"):
+    with stopwatch.phase("start"), _installed("vllm"):
         from evaljob_runner.backends.vllm import Options, VLLMBackend
     options = Options(
         dtype=spec.dtype,
@@ -127,14 +146,16 @@ def machine(work: Assignment, folder: Path | None) -> Machine:
         return Machine("server", {})
     gpu = wants_gpu(work.model.runner.resources.limits)
     if isinstance(work.model.local, Transformers):
-        from evaljob_runner.backends import transformers
+        with _installed("transformers"):
+            from evaljob_runner.backends import transformers
 
         device = transformers.chosen_device(work.model.local.device, gpu_expected=gpu)
         window = transformers.window_in(folder)
         more = {"max_length": window} if window else {}
         return Machine(transformers.device_name(device), {"device": device, **more})
     _set_vllm_environment()
-    from evaljob_runner.backends import vllm
+    with _installed("vllm"):
+        from evaljob_runner.backends import vllm
 
     vllm.refuse_missing_gpu(gpu_expected=gpu)
     return Machine(vllm.device_name(), vllm.limits())
@@ -145,6 +166,7 @@ def open_tokenizer(work: Assignment) -> Tokenizer | None:
     folder = checkpoints.tokenizer_folder(work)
     if folder is None:
         return None
-    from evaljob_runner.backends.tokenizer import HuggingFaceTokenizer
+    with _installed(work.model.backend):
+        from evaljob_runner.backends.tokenizer import HuggingFaceTokenizer
 
     return HuggingFaceTokenizer(folder)

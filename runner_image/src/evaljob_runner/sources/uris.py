@@ -26,8 +26,19 @@ def resolve(uri: str, places: Places, missing: Reason = Reason.BAD_DATA) -> Path
     root, path = mount(uri, places)
     found = inside(root, root / path, uri)
     if not found.exists():
-        raise Fatal(missing, f"{uri}: nothing is there")
+        beside = [path.name for path in found.parent.iterdir()] if found.parent.is_dir() else []
+        raise Fatal(missing, _nothing(uri, beside))
     return found
+
+
+def _nothing(uri: str, beside: Iterable[str]) -> str:
+    """That nothing is there, and what is: mostly a name was mistyped."""
+    return f"{uri}: nothing is there; beside it: {_some(sorted(beside))}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"{', '.join(names[:10]) or 'none'}{more}"
 
 
 def mount(uri: str, places: Places) -> tuple[Path, str]:
@@ -111,8 +122,7 @@ class Source:
 
     def _there(self) -> str:
         found = [name for name in self.names if name.endswith(SUFFIXES)]
-        more = f" and {len(found) - 10} more" if len(found) > 10 else ""
-        return f"; data files there: {', '.join(found[:10]) or 'none'}{more}"
+        return f"; data files there: {_some(found)}"
 
 
 def open_source(uri: str | None, inline: str | None, places: Places, scratch: Path) -> Source:
@@ -203,7 +213,7 @@ def _located(
     beside = [n.removeprefix(parent + slash) for n in names if n.startswith(parent + slash)]
     files = tuple(parent + slash + name for name in split_files(beside, split, uri))
     if not files:
-        raise Fatal(Reason.BAD_DATA, f"{uri}: nothing is there")
+        raise Fatal(Reason.BAD_DATA, _nothing(uri, {name.partition("/")[0] for name in beside}))
     return Source(uri, fetch, files=files)
 
 
