@@ -15,6 +15,7 @@ from evaljob.result import PartitionResult
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.backends.scripted import ScriptedBackend
 from tests.runner_plans import tiny_model
+from tests.stub_server import Script, serve
 from tests.unit.test_catalogue import ROWS, TASKS, prompts, work
 from tests.unit.test_runner_evaluate import run
 
@@ -66,10 +67,11 @@ def weighing(task: str, *, right: bool) -> ScriptedBackend:
     return ScriptedBackend(weight=weight)
 
 
+JUDGED = [name for name, task in TASKS.items() if any(metric.judge for metric in task.metrics)]
 ROLLING = [name for name, task in TASKS.items() if task.request_type is RequestType.LOG_LIKELIHOOD_ROLLING]
 
 
-@pytest.mark.parametrize("task", sorted(TASKS.keys() - set(ROLLING)))
+@pytest.mark.parametrize("task", sorted(TASKS.keys() - {*ROLLING, *JUDGED}))
 def test_right_answers_score_one_and_wrong_ones_do_not(task: str, tmp_path: Path) -> None:
     weighs = TASKS[task].request_type is RequestType.LOG_LIKELIHOOD
     scores = {}
@@ -87,3 +89,22 @@ def test_a_text_that_the_model_knows_takes_no_bits(task: str, tmp_path: Path) ->
     unknown = evaluated(work(task, CHAT, tmp_path / "unknown"), guessed)
     assert primary(known) == 0
     assert primary(unknown) == pytest.approx(1)  # a bit for each byte
+
+
+@pytest.mark.parametrize(
+    ("said", "score"),
+    [
+        ("It is right.\n\nRATING: 7", 7),
+        ("Rating: 3 at first sight, but:\n**RATING: 8.5/10**", 8.5),
+        ("Rating: [[10]]", 10),
+    ],
+)
+@pytest.mark.parametrize("task", JUDGED)
+def test_what_a_judge_says_of_each_turn_is_the_score(
+    task: str, said: str, score: float, tmp_path: Path
+) -> None:
+    script = Script(answer=said)
+    with serve(script) as url:
+        found = evaluated(work(task, CHAT, tmp_path, judge=url), ScriptedBackend())
+    assert primary(found) == score
+    assert len(script.requests) == sum(len(prompt.turns) for prompt in prompts(task, PromptFormat.CHAT))

@@ -17,6 +17,7 @@ from evaljob.requests import RequestType
 from evaljob_runner.evaluate import Shell, evaluate
 from evaljob_runner.progress import Progress, Stopwatch
 from tests.runner_plans import tiny_model
+from tests.stub_server import Script, serve
 from tests.unit.test_catalogue import TASKS, work
 
 if TYPE_CHECKING:
@@ -33,26 +34,29 @@ def tour(names: Sequence[str]) -> list[str]:
     ]
 
 
-def run(backend: "TransformersBackend", task: str, out: Path) -> Samples:
+def run(backend: "TransformersBackend", task: str, out: Path, judge: str) -> Samples:
     """The sample log of a task, without times. Few tokens: what would leak, leaks in the first one."""
     chat = TASKS[task].request_type is RequestType.CHAT
     model = tiny_model(promptFormat="Chat" if chat else "Text", generation={"max_tokens": 6})
     shell = Shell(lambda *_: backend, Progress(io.StringIO()), Stopwatch(), lambda _: None)
-    found = evaluate(work(task, model, out, limit=1), shell)
+    found = evaluate(work(task, model, out, limit=1, judge=judge), shell)
     assert not found.outcomes.context_overflow
-    lines = [json.loads(line) for path in out.rglob("*.jsonl") for line in path.read_text().splitlines()]
-    for line in lines:
-        for request in line.get("requests", ()):
-            request.pop("seconds", None)
+    texts = [line for path in out.rglob("*.jsonl") for line in path.read_text().splitlines()]
+    lines = [json.loads(text, object_hook=_without_times) for text in texts]
     return sorted(lines, key=lambda line: (line["kind"], line["id"]))
+
+
+def _without_times(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name != "seconds"}
 
 
 def leaking(
     alone: "TransformersBackend", live: "TransformersBackend", names: Sequence[str], out: Path
 ) -> set[tuple[str, str]]:
     """Pairs of tasks of which the first, run on the live backend, changes a sample of the second."""
-    expected = {name: run(alone, name, out / "alone" / name) for name in sorted(set(names))}
-    runs = [(name, run(live, name, out / f"{i}")) for i, name in enumerate(names)]
+    with serve(Script(answer="RATING: 5")) as judge:
+        expected = {name: run(alone, name, out / "alone" / name, judge) for name in sorted(set(names))}
+        runs = [(name, run(live, name, out / f"{i}", judge)) for i, name in enumerate(names)]
     return {(a, b) for (a, _), (b, samples) in pairwise(runs) if samples != expected[b]}
 
 

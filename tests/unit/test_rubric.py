@@ -7,9 +7,11 @@ from pydantic import ValidationError
 
 from evaljob.metrics import binary
 from evaljob.plan import Plan
+from evaljob.planning import make_plan
 from evaljob.rubric import Rubric
 from evaljob.spec import InvalidSpecError
 from evaljob.task import Task
+from evaljob_cli.catalogue import catalogue
 from evaljob_cli.inputs import identified
 from tests.unit import builders
 from tests.unit.builders import TASK, dataset, evaljob, model
@@ -117,7 +119,7 @@ def test_a_dataset_is_planned_with_the_judges_that_its_metrics_name() -> None:
     ("judges", "words"),
     [
         ([], "spec.datasets[d].taskSpec.metrics[0].judge.name: 'gpt' is not in spec.judges, which is empty"),
-        ([JUDGE | {"name": "g4"}], "which has g4; name one of them, or add judges: [{name: gpt, openai: {url:"),
+        ([JUDGE | {"name": "g4"}], "which has g4: add judges: [{name: gpt, openai: {url:"),
         ([JUDGE, JUDGE | {"name": "g4"}], "spec.judges[g4]: no metric names it: remove it"),
         ([{**JUDGE, "openai": {**JUDGE["openai"], "apiKeySecretRef": {"name": "prod", "key": "k"}}}],
          "spec.judges[gpt].openai.apiKeySecretRef.name: 'prod' must begin with 'eval-'"),
@@ -128,6 +130,21 @@ def test_judges_that_do_not_fit_the_metrics_are_refused(judges: list[dict[str, A
     with pytest.raises(InvalidSpecError) as caught:
         plan(*judges)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("offered", [[], [JUDGE]])
+def test_a_task_of_the_catalogue_says_which_judge_it_needs(offered: list[dict[str, Any]]) -> None:
+    def planned(judges: list[dict[str, Any]]) -> Plan:
+        mt_bench = {"name": "d", "task": "mt-bench", "source": "pvc://data/mt-bench.jsonl"}
+        of = evaljob([model(promptFormat="Chat")], [mt_bench], judges=judges)
+        return make_plan(of, catalogue(), builders.SETTINGS, builders.DATE)
+
+    with pytest.raises(InvalidSpecError) as caught:
+        planned(offered)
+    said = str(caught.value)
+    assert said.startswith("spec.datasets[d].task.metrics[0].judge.name: 'judge' is not in spec.judges")
+    assert "add judges: [{name: judge, openai: {url: ..., model: ...}}]" in said
+    assert planned([JUDGE | {"name": "judge"}]).datasets[0].judges[0].name == "judge"
 
 
 def test_another_judge_is_no_reason_to_ask_the_model_again() -> None:

@@ -37,7 +37,7 @@ def problem(task: Task, judges: Iterable[Judge]) -> str | None:
         if metric.judge and metric.judge.name not in known:
             name, have = metric.judge.name, f"which has {', '.join(known)}" if known else "which is empty"
             return (
-                f"metrics[{i}].judge.name: {name!r} is not in spec.judges, {have}; name one of them, or add "
+                f"metrics[{i}].judge.name: {name!r} is not in spec.judges, {have}: add "
                 f"judges: [{{name: {name}, openai: {{url: ..., model: ...}}}}]"
             )
     return None
