@@ -7,6 +7,7 @@ import time
 import pytest
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.metrics.ter import TER
 
 from evaljob.corpus import CORPORA, added
 from evaljob.metrics import KINDS
@@ -202,12 +203,14 @@ def test_instructions_are_weighed_one_by_one() -> None:
     assert weight(target) == 2
 
 
-@pytest.mark.parametrize("references", [1, 3])
-@pytest.mark.parametrize("name", ["bleu", "chrf"])
+@pytest.mark.parametrize(
+    ("name", "references"),
+    [("bleu", 1), ("bleu", 3), ("chrf", 1), ("chrf", 3), ("chrf_pp", 1), ("chrf_pp", 3), ("ter", 1)],
+)
 def test_the_counts_of_samples_make_sacrebleus_score_of_the_corpus(name: str, references: int) -> None:
     """40 answers of random words, some empty, some short, against one or three references."""
     draw = random.Random(references)  # noqa: S311 - no secret
-    words = ["the", "cat", "sat", "on", "a", "mat", "today,", "ist", "北京", "5.4", "don't"]
+    words = ["the", "cat", "sat", "on", "a", "mat", "today,", "ist", "北京", "5.4", "don't", "(so)", "?!"]
 
     def text(shortest: int) -> str:
         return " ".join(draw.choices(words, k=draw.randint(shortest, 12)))
@@ -220,7 +223,7 @@ def test_the_counts_of_samples_make_sacrebleus_score_of_the_corpus(name: str, re
     for answer, targets in zip(answers, wanted, strict=True):
         counts = added(counts, count(Metric(name=name))(answer, targets))
     corpus = CORPORA[KINDS[name].aggregation]
-    library = {"bleu": BLEU, "chrf": CHRF}[name]()
+    library = {"bleu": BLEU(), "chrf": CHRF(), "chrf_pp": CHRF(word_order=2), "ter": TER()}[name]
     expected = library.corpus_score(answers, [list(stream) for stream in zip(*wanted, strict=True)]).score
     assert corpus.possible(counts)
     assert corpus.score(counts) == pytest.approx(expected, rel=1e-12)

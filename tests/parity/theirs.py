@@ -13,7 +13,7 @@ from typing import Any
 from tests.parity.cases import Case
 from tests.parity.compare import Ids, Run, Sample
 
-OF_THE_CORPUS = ("bleu", "chrf")
+OF_THE_CORPUS = ("bleu", "chrf", "ter")
 """What lm-eval logs of these for a sample is no number."""
 
 

@@ -62,7 +62,7 @@ def test_only_equal_tasks_are_said_to_be_equal() -> None:
         "samples": True,
         "texts": True,
         "unlike-group": False,
-        "translation": False,
+        "translation": True,
     }
 
 

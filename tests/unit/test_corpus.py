@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaljob.corpus import CORPORA, added, bleu, chrf, valid
+from evaljob.corpus import CORPORA, TER_UNIT, added, bleu, chrf, ter, valid
 from evaljob.stats import Aggregation
 
 BLEU = (8, 9, 7, 5, 3, 2, 8, 7, 6, 5)
@@ -35,6 +35,19 @@ def test_chrf_averages_over_the_orders_that_both_sides_have() -> None:
         100 * 5 * 0.75 * (1 / 4 + 1 / 3) / 2 / (4 * 0.75 + (1 / 4 + 1 / 3) / 2)
     )
     assert chrf((0,) * 18) == 0
+
+
+def test_chrf_counts_orders_of_words_like_those_of_characters() -> None:
+    characters = (2, 2, 1), (1, 1, 1)
+    with_words = (*characters, *[(0, 0, 0)] * 4, (2, 2, 1), (1, 1, 0))
+    counts = tuple(n for side in zip(*with_words, strict=True) for n in side)
+    assert valid(Aggregation.CORPUS_CHRF_PP, counts)
+    assert chrf(counts) == pytest.approx(100 * (1 / 2 + 1 + 1 / 2 + 0) / 4)
+
+
+@pytest.mark.parametrize(("edits", "words", "score"), [(3, 12, 25), (30, 12, 250), (0, 0, 0), (5, 0, 100)])
+def test_ter_is_edits_by_words(edits: int, words: int, score: float) -> None:
+    assert ter((edits, words * TER_UNIT)) == score
 
 
 @given(st.lists(st.lists(st.integers(0, 99), min_size=10, max_size=10).map(tuple), max_size=8), st.data())

@@ -26,7 +26,7 @@ def said(task: dict[str, Any], **metric: Any) -> str | None:  # noqa: ANN401 - a
 @pytest.mark.parametrize(
     ("task", "metric", "words"),
     [
-        (TASK, {"name": "exactmatch"}, "metrics[0]: exactmatch: unknown, use one of bleu, chrf, code_exec, "),
+        (TASK, {"name": "exactmatch"}, "metrics[0]: exactmatch: unknown, use one of bleu, chrf, chrf_pp, code"),
         (LOG_LIKELIHOOD, {"name": "exactmatch"}, "unknown, use one of acc, acc_bytes, acc_norm, f1_macro"),
         (TASK, {"name": "acc"}, "metrics[0]: acc: not for requestType Generate, use one of bleu, chrf"),
         (CHAT, {"name": "acc_norm"}, "not for requestType Chat, use one of bleu, chrf"),

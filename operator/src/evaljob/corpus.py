@@ -1,4 +1,4 @@
-"""Scores of a whole corpus, made of n-gram counts that shards add up: those of sacrebleu, with its defaults."""
+"""Scores of a whole corpus, made of counts that shards add up: those of sacrebleu, with its defaults."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 from evaljob.stats import Aggregation
 
-BLEU_ORDER, CHRF_ORDER = 4, 6
-"""Longest n-grams: of words, of characters."""
+BLEU_ORDER, CHRF_ORDER, CHRF_WORD_ORDER = 4, 6, 2
+"""Longest n-grams: of words, of characters, and of words in chrF++."""
 CORPUS_MAX = 100
+TER_UNIT = math.lcm(*range(1, 17))
+"""Of words: the mean length of up to 16 references is a whole number of them."""
 _RECALL_WEIGHT = 2**2
 """chrF2: recall counts twice as much as precision, squared."""
 Counts = tuple[int, ...]
@@ -34,7 +36,7 @@ def bleu(counts: Counts) -> float:
 
 
 def chrf(counts: Counts) -> float:
-    """ChrF (Popović 2015), 0 to 100: precision and recall averaged over the orders that both sides have.
+    """ChrF (Popović 2015) and chrF++ (2017), 0 to 100: precision and recall averaged over the orders that both have.
 
     Args:
         counts: by order n-grams of the answers; of the references; of both.
@@ -49,8 +51,21 @@ def chrf(counts: Counts) -> float:
     )
 
 
+def ter(counts: Counts) -> float:
+    """TER (Snover et al. 2006), 0 or more: edits for each 100 words of the references.
+
+    Args:
+        counts: edits; words of the references, where a sample has several their mean, in `TER_UNIT`.
+    """
+    edits, wanted = counts
+    if not wanted:
+        return 100.0 if edits else 0.0
+    return 100 * edits * TER_UNIT / wanted
+
+
 def _by_order(counts: Counts) -> list[Counts]:
-    return list(zip(counts[:CHRF_ORDER], counts[CHRF_ORDER:-CHRF_ORDER], counts[-CHRF_ORDER:], strict=True))
+    orders = len(counts) // 3
+    return list(zip(counts[:orders], counts[orders:-orders], counts[-orders:], strict=True))
 
 
 def _bleu_possible(counts: Counts) -> bool:
@@ -72,11 +87,15 @@ class Corpus(NamedTuple):
     score: Callable[[Counts], float]
     possible: Callable[[Counts], bool]
     """Whether some corpus has these counts."""
+    unit: int = 1
+    """Of what is counted."""
 
 
 CORPORA: Mapping[Aggregation, Corpus] = {
     Aggregation.CORPUS_BLEU: Corpus(2 + 2 * BLEU_ORDER, bleu, _bleu_possible),
     Aggregation.CORPUS_CHRF: Corpus(3 * CHRF_ORDER, chrf, _chrf_possible),
+    Aggregation.CORPUS_CHRF_PP: Corpus(3 * (CHRF_ORDER + CHRF_WORD_ORDER), chrf, _chrf_possible),
+    Aggregation.CORPUS_TER: Corpus(2, ter, lambda _: True, TER_UNIT),
 }
 
 

@@ -89,6 +89,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "token_f1": Kind(args=_TOKENIZE, binary=False),
         "bleu": Kind(args=_BLEU, binary=False, aggregation=Aggregation.CORPUS_BLEU),
         "chrf": Kind(binary=False, aggregation=Aggregation.CORPUS_CHRF),
+        "chrf_pp": Kind(binary=False, aggregation=Aggregation.CORPUS_CHRF_PP),
+        "ter": Kind(binary=False, aggregation=Aggregation.CORPUS_TER),
         "sentence_bleu": Kind(args=_BLEU, binary=False),
         "sentence_chrf": _SHARE,
         "rouge1": _ROUGE,

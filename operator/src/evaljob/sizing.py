@@ -82,9 +82,9 @@ def worst_case_bytes(
                     for key, names in labels.items()
                 },
                 ngrams={
-                    m.key: tuple(below(expected * ITEMS_MAX) for _ in range(CORPORA[m.aggregation].size))
+                    m.key: tuple(below(expected * ITEMS_MAX * corpus.unit) for _ in range(corpus.size))
                     for m in metrics
-                    if m.aggregation in CORPORA
+                    if (corpus := CORPORA.get(m.aggregation))
                 },
             )
             for k, (size, expected) in subsets.items()

@@ -31,7 +31,10 @@ class Aggregation(StrEnum):
     """The mean as the exponent of e: the scores are negative log-likelihoods per word or byte, in nats."""
     CORPUS_BLEU = "CorpusBLEU"
     CORPUS_CHRF = "CorpusChrF"
+    CORPUS_CHRF_PP = "CorpusChrF++"
     """Made of the n-grams of all samples; the scores are those of samples alone."""
+    CORPUS_TER = "CorpusTER"
+    """As these, of edits and words."""
 
     @property
     def counted(self) -> bool:

@@ -12,7 +12,7 @@ _TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_token
 """Names of one field; the first that is there counts."""
 _METRICS = {
     "multiple_choice": ("acc", "acc_norm", "acc_bytes"),
-    "generate_until": ("exact_match", "bleu", "chrf"),
+    "generate_until": ("exact_match", "bleu", "chrf", "ter"),
     "loglikelihood": ("perplexity", "acc"),
     "loglikelihood_rolling": ("word_perplexity", "byte_perplexity", "bits_per_byte"),
 }
@@ -22,6 +22,7 @@ _OURS = {("loglikelihood", "acc"): {"name": "greedy_match", "alias": "acc"}}
 _AGGREGATIONS = {
     "bleu": ("bleu",),
     "chrf": ("chrf",),
+    "ter": ("ter",),
     "perplexity": ("perplexity",),
     "word_perplexity": ("weighted_perplexity",),
     "byte_perplexity": ("weighted_perplexity",),

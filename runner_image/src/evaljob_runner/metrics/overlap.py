@@ -1,12 +1,12 @@
 """Metrics that count what an answer and a reference have in common. Scores of single answers lie between 0 and 1.
 
-BLEU and chrF of a corpus, 0 to 100, are made of the n-grams of all samples: they are no means.
+BLEU, chrF and TER of a corpus are made of the n-grams or edits of all samples: they are no means.
 """
 
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from evaljob import corpus
 from evaljob.corpus import Counts
@@ -53,24 +53,55 @@ def _bleu(metric: Metric) -> Count:
     return count
 
 
-def _chrf(_metric: Metric) -> Count:
+_Ngrams = Sequence[Counter[Hashable]]
+"""By length."""
+
+
+def _chrf(ngrams: Callable[[str], _Ngrams]) -> Callable[[Metric], Count]:
     """Of several references the one that the answer is most like, as in sacrebleu."""
 
     def count(answer: str, targets: Sequence[str]) -> Counts:
-        said = _character_ngrams(answer)
-        return max((_shared(said, _character_ngrams(target)) for target in targets), key=corpus.chrf)
+        said = ngrams(answer)
+        return max((_shared(said, ngrams(target)) for target in targets), key=corpus.chrf)
+
+    return lambda _metric: count
+
+
+def _counted(items: Sequence[Hashable], longest: int) -> _Ngrams:
+    lengths = range(1, longest + 1)
+    return [Counter(items[i : i + n] for i in range(len(items) - n + 1)) for n in lengths]
+
+
+def _of_characters(text: str) -> _Ngrams:
+    """White space does not count."""
+    return _counted("".join(text.split()), corpus.CHRF_ORDER)
+
+
+def _of_characters_and_words(text: str) -> _Ngrams:
+    words = tuple(part for word in text.split() for part in _without_mark(word))
+    return [*_of_characters(text), *_counted(words, corpus.CHRF_WORD_ORDER)]
+
+
+def _without_mark(word: str) -> tuple[str, ...]:
+    """A mark at the end, else one at the beginning, is a word of its own."""
+    if len(word) == 1:
+        return (word,)
+    if word[-1] in string.punctuation:
+        return word[:-1], word[-1]
+    return (word[0], word[1:]) if word[0] in string.punctuation else (word,)
+
+
+def _ter(_metric: Metric) -> Count:
+    ter = library("sacrebleu.metrics").TER()
+
+    def count(answer: str, targets: Sequence[str]) -> Counts:
+        found = ter.corpus_score([answer], [[target] for target in targets])
+        return found.num_edits, round(found.ref_length * corpus.TER_UNIT)
 
     return count
 
 
-def _character_ngrams(text: str) -> list[Counter[str]]:
-    """By length; white space does not count."""
-    dense = "".join(text.split())
-    lengths = range(1, corpus.CHRF_ORDER + 1)
-    return [Counter(dense[i : i + n] for i in range(len(dense) - n + 1)) for n in lengths]
-
-
-def _shared(said: Sequence[Counter[str]], wanted: Sequence[Counter[str]]) -> Counts:
+def _shared(said: _Ngrams, wanted: _Ngrams) -> Counts:
     # An order that the reference does not have counts for nobody.
     answers = [s.total() if w else 0 for s, w in zip(said, wanted, strict=True)]
     both = [(s & w).total() for s, w in zip(said, wanted, strict=True)]
@@ -121,7 +152,9 @@ def _references_found(value: Json, targets: Sequence[str]) -> Verdict:
 METRICS: Mapping[str, Definition] = {
     "token_f1": Definition(_token_f1),
     "bleu": Definition(count=_bleu),
-    "chrf": Definition(count=_chrf),
+    "chrf": Definition(count=_chrf(_of_characters)),
+    "chrf_pp": Definition(count=_chrf(_of_characters_and_words)),
+    "ter": Definition(count=_ter, higher_is_better=False),
     "sentence_bleu": Definition(_sentence_bleu),
     "sentence_chrf": Definition(_sentence_chrf),
     **{kind: Definition(_rouge(kind)) for kind in ("rouge1", "rouge2", "rougeL", "rougeLsum")},
