@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from evaljob.packing import BYTES_MAX, GZIP_KEY, pack
+from evaljob.spool import Text
 from evaljob.summary import Summary
 from tests.cluster.paths import REPOSITORY
 from tests.e2e import kueue, obstacles
@@ -261,7 +262,7 @@ def test_a_compressed_summary_is_taken_by_the_api_server_and_read_by_the_command
     noise = random.Random(0).randbytes(BYTES_MAX * 5 // 6).hex()  # noqa: S311 - hardly compressible
     summary = Summary(name=noise, uid="u", state="Complete", succeeded=0, failed=0, total=0,
                       models=(), datasets=(), cells=())  # fmt: skip
-    packed = pack({"summary.json": summary.to_json()})
+    packed = pack({"summary.json": Text.of(summary.to_json())})
     meta = {"name": "large-summary", "namespace": NAMESPACE}
     obj = {
         "apiVersion": "v1",

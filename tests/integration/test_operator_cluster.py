@@ -181,6 +181,23 @@ async def test_the_clock_is_the_api_server_s(server: Server, cluster: Cluster) -
         assert cluster.now().year == 2030
 
 
+async def test_a_list_is_given_object_by_object(server: Server, cluster: Cluster) -> None:
+    items = [{"n": number} for number in range(1000)]
+    body = json.dumps({"metadata": {"continue": "x"}, "items": items}, separators=(",", ":")).encode()
+    server.answers = [
+        stream(body[:5000], body[5000:]),
+        reply(410, {"reason": "Expired"}),
+        stream(body[:5000]),
+    ]
+    found: list[Json] = []
+    assert await cluster.each("/a", {"limit": "5"}, found.append) == {"metadata": {"continue": "x"}}
+    assert found == items
+    with pytest.raises(GoneError):
+        await cluster.each("/a", {}, found.append)
+    with pytest.raises(UnreachableError):
+        await cluster.each("/a", {}, found.append)
+
+
 def line(number: int) -> bytes:
     return json.dumps({"type": "ADDED", "object": {"n": number}}).encode() + b"\n"
 

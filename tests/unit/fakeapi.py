@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from evaljob_operator.api import (
@@ -84,6 +84,12 @@ class FakeApi:
             self.faults.remove(fault)
             raise fault[1]
         return Answer(merged(body, self.mutation), self.warnings)
+
+    async def each(self, path: str, query: Mapping[str, str], take: Callable[[Json], object]) -> Json:
+        answer = await self.request("GET", path, query=query)
+        for obj in answer["items"]:
+            take(obj)
+        return {"metadata": answer["metadata"]}
 
     async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[list[Json]]:
         queue: asyncio.Queue[Json] = asyncio.Queue()

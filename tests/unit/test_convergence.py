@@ -252,7 +252,7 @@ class Run:
         assert self.operator.report is not None
         failed = {f.partition: f.reason for f in status.failures}
         # Which pod failed last depends on what happened, why it did does not.
-        text = re.sub(r"pod-\d+", "pod-N", self.operator.report.files["summary.json"])
+        text = re.sub(r"pod-\d+", "pod-N", str(self.operator.report.files["summary.json"]))
         return status.state, failed, json.loads(text)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evaljob import framing
+from evaljob import framing, policies
 from evaljob.decide import Decision, decide, refused
 from evaljob.names import Reason
 from evaljob.observe import Observation, Observed, Phase, observe
@@ -181,8 +181,7 @@ class TestEnd:
         assert condition is not None
         assert condition.reason == "SummaryTooLarge"
         assert "split the EvalJob" in condition.message
-        after = next_step(see(DONE, DONE_TOO), later(10**6), of=with_status(status))
-        assert not after.clean_up
+        assert policies.jobs_expire_at(with_status(status), 60) is None
 
     def test_at_most_ten_failures_are_shown(self) -> None:
         evaljob = builders.evaljob(datasets=[dataset(shards=12)])
@@ -195,15 +194,12 @@ class TestEnd:
 class TestAfterTheEnd:
     ENDED = with_status(next_step(see(DONE, DONE_TOO)).status)
 
-    def test_nothing_is_done_until_the_jobs_time_is_up(self) -> None:
-        decision = next_step(see(DONE, DONE_TOO), later(60), of=self.ENDED)
-        assert decision == Decision(status=self.ENDED.status, again_after=3540)
+    def test_nothing_is_left_to_do(self) -> None:
+        for jobs in ((DONE, DONE_TOO), ()):
+            assert next_step(see(*jobs), later(60), of=self.ENDED) == Decision(status=self.ENDED.status)
 
-    def test_then_the_jobs_go(self) -> None:
-        assert next_step(see(DONE, DONE_TOO), later(3600), of=self.ENDED).clean_up
-
-    def test_then_nothing_is_left_to_do(self) -> None:
-        assert next_step(see(), later(3700), of=self.ENDED) == Decision(status=self.ENDED.status)
+    def test_the_jobs_go_when_their_time_is_up(self) -> None:
+        assert policies.jobs_expire_at(self.ENDED, 60) == later(60)
 
     def test_a_job_deleted_after_the_end_is_not_run_again(self) -> None:
         assert next_step(see(DONE), later(60), of=self.ENDED).create == ()
@@ -235,7 +231,7 @@ class TestDeadline:
         words = "activeDeadlineSeconds: 60 s were over, 1 partition unfinished"
         assert (finished.reason, finished.message) == ("DeadlineExceeded", words)
         assert decision.report is not None
-        first, second = json.loads(decision.report.files["summary.json"])["cells"]
+        first, second = json.loads(str(decision.report.files["summary.json"]))["cells"]
         assert (first["state"], second["state"], second["reason"]) == (
             "Complete",
             "Missing",
@@ -476,4 +472,4 @@ def test_a_result_whose_numbers_are_real_counts_in_units() -> None:
     done = dataclasses.replace(DONE, record=framing.encode(report))
     found = next_step(see(done, DONE_TOO)).report
     assert found is not None
-    assert json.loads(found.files["summary.json"])["cells"][0]["parts"][0]["scores"][0]["value"] == 0.5
+    assert json.loads(str(found.files["summary.json"]))["cells"][0]["parts"][0]["scores"][0]["value"] == 0.5

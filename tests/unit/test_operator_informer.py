@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 import pytest
 
 from evaljob.names import LABEL_NAME
-from evaljob_operator.api import JSON, Answer, ApiError, GoneError, Json, UnreachableError
+from evaljob_operator.api import Answer, ApiError, GoneError, Json, UnreachableError
 from evaljob_operator.backoff import Backoff
 from evaljob_operator.informer import Informer
 
@@ -39,23 +39,20 @@ class Scripted:
         self.watched_from: list[str] = []
         self.done = asyncio.Event()
 
-    async def request(
-        self,
-        method: str,  # noqa: ARG002 - only lists are asked for
-        path: str,  # noqa: ARG002 - of one collection
-        *,
-        body: Json | list[Json] | None = None,  # noqa: ARG002
-        query: Mapping[str, str] | None = None,
-        content_type: str = JSON,  # noqa: ARG002
-    ) -> Json:
+    async def request(self, *_: object, **__: object) -> Json:
+        raise NotImplementedError
+
+    async def each(self, path: str, query: Mapping[str, str], take: Callable[[Json], object]) -> Json:  # noqa: ARG002 - of one collection
         if not self.lists:
             self.done.set()
             await asyncio.Event().wait()
-        self.asked.append(dict(query or {}))
+        self.asked.append(dict(query))
         answer = self.lists.pop(0)
         if isinstance(answer, ApiError):
             raise answer
-        return answer
+        for obj in answer["items"]:
+            take(obj)
+        return {"metadata": answer["metadata"]}
 
     async def dry_run(self, path: str, body: Json) -> Answer:
         raise NotImplementedError
@@ -105,7 +102,7 @@ async def test_a_list_of_several_pages_is_one_store(run: Run) -> None:
     informer, api = await run([page(10, obj("a", 5), more="next"), page(10, obj("b", 7))], [])
     assert set(informer.of("nightly")) == {"a", "b"}
     assert [q.get("continue") for q in api.asked] == [None, "next"]
-    assert all(q["limit"] == "100" for q in api.asked)
+    assert all(q["limit"] == "500" for q in api.asked)
     assert api.watched_from == ["10"]
     assert informer.ready.is_set()
 

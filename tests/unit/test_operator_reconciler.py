@@ -738,16 +738,25 @@ async def test_a_plan_that_nobody_can_read_stops_only_its_evaljob(
     assert caplog.text.count(f"{PLAN} is no plan that evaljob") == 1
 
 
-async def test_the_jobs_of_a_finished_evaljob_go_when_their_time_is_up(stage: Stage) -> None:
+async def test_the_jobs_of_a_finished_evaljob_go_when_their_time_is_up(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage.submit(two_shards())
     await stage.start()
     await stage.to_the_end()
     await stage.settle()
     assert len(stage.api.of("jobs")) == 2
     await stage.kill()
-    stage.now = later(SETTINGS.job_ttl_seconds + 1)
+    stage.now = later(SETTINGS.job_ttl_seconds - 1)
     stage.api.writes.clear()
     stage.api.bodies.clear()
+    # After a start the time counts, and none of their 10,000 records.
+    monkeypatch.setattr("evaljob_operator.reconciler.observe", lambda *_: pytest.fail("looked at"))
+    await stage.start()
+    await stage.settle()
+    assert (stage.api.writes, len(stage.api.of("jobs"))) == ([], 2)
+    await stage.kill()
+    stage.now = later(SETTINGS.job_ttl_seconds + 1)
     await stage.start()
     await stage.until(lambda: not stage.api.of("jobs"))
     await stage.settle()

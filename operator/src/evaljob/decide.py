@@ -66,8 +66,6 @@ class Decision:
     deletions: tuple[Deletion, ...] = ()
     lookups: tuple[str, ...] = ()
     """Names of finished Jobs whose pods must be listed."""
-    clean_up: bool = False
-    """Delete all Jobs of the EvalJob."""
     report: Report | None = None
     events: tuple[Event, ...] = ()
     again_after: float | None = None
@@ -93,7 +91,8 @@ def decide(evaljob: EvalJob, plan: Plan, observed: Observed, now: datetime) -> D
     if policies.retry_asked(evaljob):
         return _retry(evaljob, plan, seen, now)
     if evaljob.status.is_true(Condition.FINISHED):
-        return _after_the_end(evaljob, plan, seen, now)
+        # Finished stays finished: nothing is rewritten.
+        return Decision(status=evaljob.status)
     overdue = [o for o in seen if policies.overdue(o, now)]
     progress = standing.Progress.of(evaljob, seen)
     report = _report(plan, seen, progress.state)
@@ -129,20 +128,6 @@ def refused(evaljob: EvalJob, reason: str, message: str, now: datetime) -> Decis
     """The end of an EvalJob that can never run."""
     status = standing.refused(evaljob, reason, message, now)
     return Decision(status=status, events=standing.events(evaljob.status, status))
-
-
-def _after_the_end(evaljob: EvalJob, plan: Plan, seen: Sequence[Observation], now: datetime) -> Decision:
-    """Finished stays finished: nothing is rewritten; the Jobs go when their time is up."""
-    ended = evaljob.status.completion_time or now
-    left = (ended + timedelta(seconds=plan.run.job_ttl_seconds) - now).total_seconds()
-    jobs = any(o.job for o in seen)
-    # Without a summary the Jobs are the only record there is.
-    keep = evaljob.status.summary is None
-    return Decision(
-        status=evaljob.status,
-        clean_up=jobs and left <= 0 and not keep,
-        again_after=left if jobs and left > 0 and not keep else None,
-    )
 
 
 def _retry(evaljob: EvalJob, plan: Plan, seen: Sequence[Observation], now: datetime) -> Decision:

@@ -6,18 +6,17 @@ made of, and 10,000 partitions take about a tenth of their size.
 
 import base64
 import gzip
-import io
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
+from evaljob.spool import Text
 from evaljob.tables import SUMMARY_JSON
 
 BYTES_MAX = 900 * 1024
 """The rest of a ConfigMap's 1 MiB is for its metadata."""
 FORMAT_KEY = "format"
 GZIP_KEY = f"{SUMMARY_JSON}.gz"
-_PIECE = 1 << 16
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -39,38 +38,30 @@ class Packed(NamedTuple):
     binary: dict[str, str]
 
 
-def pack(files: Mapping[str, str]) -> Packed:
+def pack(files: Mapping[str, Text]) -> Packed:
     """The data of the summary's ConfigMap.
 
     Raises:
         SummaryTooLargeError: beyond 900 KiB even compressed.
     """
-    size = sum(map(_size, files.values()))
-    if size <= BYTES_MAX:
-        return Packed({**files, FORMAT_KEY: Format.FILES}, {})
-    small = _compressed(files[SUMMARY_JSON])
-    if len(small) > BYTES_MAX:
-        raise SummaryTooLargeError(
-            f"the summary has {size} bytes, compressed {len(small)}, a ConfigMap holds {BYTES_MAX}: "
-            "split the EvalJob; its Jobs keep their results"
-        )
+    if sum(text.size for text in files.values()) <= BYTES_MAX:
+        return Packed({**{name: str(text) for name, text in files.items()}, FORMAT_KEY: Format.FILES}, {})
+    small = files[SUMMARY_JSON].archive
+    require_room(len(small))
     return Packed({FORMAT_KEY: Format.GZIP}, {GZIP_KEY: base64.b64encode(small).decode()})
 
 
-def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())
+def require_room(compressed: int) -> None:
+    """Look whether a compressed summary fits, or the part of it that is there so far.
 
-
-def _compressed(text: str) -> bytes:
-    """By pieces: encoded as a whole it would be there twice.
-
-    Without a time, so that the same summary has the same bytes and is not written again.
+    Raises:
+        SummaryTooLargeError: it does not.
     """
-    out = io.BytesIO()
-    with gzip.GzipFile(filename="", fileobj=out, mode="wb", mtime=0) as archive:
-        for start in range(0, len(text), _PIECE):
-            archive.write(text[start : start + _PIECE].encode())
-    return out.getvalue()
+    if compressed > BYTES_MAX:
+        raise SummaryTooLargeError(
+            f"even compressed the summary is larger than the {BYTES_MAX} bytes that a ConfigMap holds: "
+            "split the EvalJob; its Jobs keep their results"
+        )
 
 
 def unpack(content: bytes) -> bytes:

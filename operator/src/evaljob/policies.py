@@ -152,6 +152,12 @@ def expires_at(evaljob: EvalJob) -> datetime | None:
     return ended + timedelta(seconds=ttl)
 
 
+def jobs_expire_at(evaljob: EvalJob, ttl_seconds: int) -> datetime | None:
+    """When the Jobs of a finished EvalJob are deleted; None without a summary: then they are the only record."""
+    ended = evaljob.status.completion_time
+    return None if ended is None or evaljob.status.summary is None else ended + timedelta(seconds=ttl_seconds)
+
+
 def retry_asked(evaljob: EvalJob) -> bool:
     """Whether the failed partitions are to be run again, by a value of the annotation that is new."""
     asked = evaljob.metadata.annotations.get(ANNOTATION_RETRY)

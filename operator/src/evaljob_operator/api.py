@@ -1,6 +1,6 @@
 """What the rest of the operator needs of a Kubernetes API: one protocol, its errors, and paths."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -105,6 +105,14 @@ class Api(Protocol):
 
         Raises:
             ApiError: as the create would.
+        """
+        ...
+
+    async def each(self, path: str, query: Mapping[str, str], take: Callable[[Json], object]) -> Json:
+        """A list; `take` is given its objects one after the other, in any thread, and the answer has the rest.
+
+        Raises:
+            ApiError: as of any request; some of the objects may have been given by then.
         """
         ...
 

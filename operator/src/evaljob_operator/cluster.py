@@ -30,10 +30,12 @@ from evaljob_operator.api import (
     TooManyRequestsError,
     UnreachableError,
 )
-from evaljob_operator.stream import Stream, lines
+from evaljob_operator.stream import Stream, lines, objects
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 30.0
+PIECE = 1 << 16
+"""Bytes that are read at once of what is taken as it comes."""
 SILENCE = 68.0
 """Seconds without a line after which a watch is dialled again. Bookmarks come every 60."""
 SKEW_IGNORED = timedelta(seconds=2)
@@ -105,6 +107,10 @@ class Cluster:
         """A create that is not stored; see `Api.dry_run`."""
         return await self._answer("POST", path, body, {"dryRun": "All"}, JSON)
 
+    async def each(self, path: str, query: Mapping[str, str], take: Callable[[Json], object]) -> Json:
+        """A list, object by object; see `Api.each`."""
+        return (await self._answer("GET", path, None, query, JSON, take)).body
+
     async def _answer(
         self,
         method: str,
@@ -112,6 +118,7 @@ class Cluster:
         body: Json | list[Json] | None,
         query: Mapping[str, str],
         content_type: str,
+        take: Callable[[Json], object] | None = None,
     ) -> Answer:
         loop = asyncio.get_running_loop()
         async with self._slots:
@@ -119,7 +126,7 @@ class Cluster:
                 await asyncio.sleep(left)
             try:
                 return await loop.run_in_executor(
-                    self._executor, self._exchange, method, path, body, query, content_type
+                    self._executor, self._exchange, method, path, body, query, content_type, take
                 )
             except TooManyRequestsError as error:
                 self._resume_at = max(self._resume_at, loop.time() + error.retry_after)
@@ -169,16 +176,17 @@ class Cluster:
         body: Json | list[Json] | None,
         query: Mapping[str, str],
         content_type: str,
+        take: Callable[[Json], object] | None = None,
     ) -> Answer:
         try:
             response = self._send(method, path, query, READ_TIMEOUT, body, content_type)
-            text = response.data
             self.answered_at = time.monotonic()
             self._told(method, path, response.status)
             self._note_time(response.headers.get("Date"))
             if not 200 <= response.status < 300:
-                raise error_of(response.status, text, response.headers.get("Retry-After"))
-            return Answer(json.loads(text), warnings_of(response.headers.get("Warning")))
+                raise error_of(response.status, response.data, response.headers.get("Retry-After"))
+            found = objects(response.stream(PIECE), take) if take else json.loads(response.data)
+            return Answer(found, warnings_of(response.headers.get("Warning")))
         except _FAULTS as error:
             self._told(method, path, 0)
             raise UnreachableError(f"{method} {path}: {_words(error)}") from error
@@ -201,7 +209,7 @@ class Cluster:
                 if response.status != 200:
                     raise error_of(response.status, response.data, response.headers.get("Retry-After"))
                 stream.opened(response.shutdown)
-                for line in lines(response.stream(1 << 16)):
+                for line in lines(response.stream(PIECE)):
                     stream.put(line)
             finally:
                 response.close()

@@ -5,6 +5,7 @@ the store, and only projected fields are kept.
 """
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -21,8 +22,8 @@ V = TypeVar("V")
 
 OURS = {"labelSelector": f"{LABEL_MANAGED_BY}={MANAGED_BY}"}
 TERMINAL = {"fieldSelector": "status.phase!=Pending,status.phase!=Running"}
-PAGE = 100
-"""Objects per list: all of a list are in memory at once, and several lists may be."""
+PAGE = 500
+"""Objects per list, as kubectl has it."""
 SERVER_TIMEOUT = 300
 """Seconds after which the API server ends a watch, so that no connection lives for ever."""
 REDIAL = 0.2
@@ -38,21 +39,43 @@ class _Entry(Generic[V]):
     view: V
 
 
-async def pages(api: Api, path: str, query: Mapping[str, str]) -> AsyncIterator[Json]:
-    """All of a collection, in lists of at most `PAGE` objects, each of which is empty once the next is asked for.
+@dataclass(frozen=True, slots=True)
+class Page(Generic[V]):
+    """Some of the objects of a collection, as far as they matter."""
+
+    version: str
+    """The resourceVersion of the whole collection."""
+    items: list[V]
+
+
+async def pages(
+    api: Api, path: str, query: Mapping[str, str], project: Callable[[Json], V], limit: int = PAGE
+) -> AsyncIterator[Page[V]]:
+    """All of a collection, in lists of at most `limit` objects.
+
+    Args:
+        api: where to look.
+        path: the collection.
+        query: selectors.
+        project: what to keep of an object; only that of one list is there at a time. Called in any thread.
+        limit: how many that may be.
 
     Raises:
         ApiError: of any of the requests.
     """
     more: dict[str, str] = {}
     while True:
-        page = await api.request("GET", path, query={**query, "limit": str(PAGE), **more})
-        yield page
-        # Whoever was given it still holds it: decoded, two pages of Jobs take 15 MiB.
-        page["items"].clear()
-        if not page["metadata"].get("continue"):
+        items: list[V] = []
+        keep = functools.partial(_keep, items, project)
+        meta = (await api.each(path, {**query, "limit": str(limit), **more}, keep))["metadata"]
+        yield Page(str(meta.get("resourceVersion") or ""), items)
+        if not meta.get("continue"):
             return
-        more = {"continue": page["metadata"]["continue"]}
+        more = {"continue": meta["continue"]}
+
+
+def _keep(items: list[V], project: Callable[[Json], V], obj: Json) -> None:
+    items.append(project(obj))
 
 
 class Informer(Generic[V]):
@@ -150,15 +173,15 @@ class Informer(Generic[V]):
     async def _list(self) -> None:
         """Replace the store. What was written after the list was taken stays."""
         found: dict[str, _Entry[V]] = {}
-        async for page in pages(self._api, self._path, self._query):
-            for obj in page["items"]:
-                if entry := self._entry(obj):
-                    found[obj["metadata"]["name"]] = self._known(obj["metadata"]["name"], entry)
-            meta, version = page["metadata"], _version(page)
+        resume = ""
+        async for page in pages(self._api, self._path, self._query, self._named):
+            found |= {name: self._known(name, entry) for name, entry in page.items if entry}
+            resume = page.version
             self.heard_at = self._clock()
+        version = _number(resume)
         found |= {name: e for name, e in self._entries.items() if e.version > version}
         self._replace(found)
-        self._passed, self._resume = version, meta["resourceVersion"]
+        self._passed, self._resume = version, resume
         self._listed_at = asyncio.get_running_loop().time()
         self.ready.set()
 
@@ -226,6 +249,9 @@ class Informer(Generic[V]):
         known = self._entries.get(name)
         return known if known == entry else entry
 
+    def _named(self, obj: Json) -> tuple[str, _Entry[V] | None]:
+        return obj["metadata"]["name"], self._entry(obj)
+
     def _entry(self, obj: Json) -> _Entry[V] | None:
         owner = (obj["metadata"].get("labels") or {}).get(LABEL_NAME, "")
         try:
@@ -238,8 +264,11 @@ class Informer(Generic[V]):
 
 def _version(obj: Mapping[str, Any]) -> int:
     """The resourceVersion as a number; 0 where a server uses something else."""
-    text = str(obj["metadata"].get("resourceVersion") or "")
-    return int(text) if text.isdecimal() else 0
+    return _number(str(obj["metadata"].get("resourceVersion") or ""))
+
+
+def _number(version: str) -> int:
+    return int(version) if version.isdecimal() else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,8 +102,8 @@ class PodLists:
     async def _list(self, query: dict[str, str]) -> tuple[PodView, ...]:
         # Without resourceVersion the list is read from etcd: it shows every write that came before.
         found: list[PodView] = []
-        async for page in pages(self._world.api, self._pod_path, query):
-            found += map(pod_view, page["items"])
+        async for page in pages(self._world.api, self._pod_path, query, pod_view):
+            found += page.items
         return tuple(found)
 
 

@@ -1,9 +1,13 @@
 """Status, summary and Events of one EvalJob: news at once, counters and numbers once in a while."""
 
+import asyncio
+import contextlib
 from datetime import datetime
 
 from evaljob.decide import Decision
 from evaljob.names import Condition
+from evaljob.packing import SummaryTooLargeError
+from evaljob.report import Report
 from evaljob.spec import EvalJob
 from evaljob_operator.api import Json
 from evaljob_operator.statuses import due_in
@@ -11,6 +15,8 @@ from evaljob_operator.world import World
 from evaljob_operator.writer import Writer
 
 NEVER = float("-inf")
+RARELY = 10
+"""The time between two summaries of an EvalJob is at least so many times as long as the last one took."""
 
 
 class Publisher:
@@ -19,7 +25,7 @@ class Publisher:
     def __init__(self, world: World, writer: Writer) -> None:
         self._world = world
         self._writer = writer
-        self._status_at = self._summary_at = NEVER
+        self._status_at = self._next_summary = NEVER
         self._summarized: tuple[str, int] | None = None
 
     async def publish(
@@ -46,12 +52,16 @@ class Publisher:
         mark = (report.state, len(report.outcomes))
         if mark == self._summarized and not over:
             return None
-        monotonic, interval = self._world.monotonic, self._world.timing.between_summaries
-        if not over and (left := self._summary_at + interval - monotonic()) > 0:
+        started = self._world.monotonic()
+        if not over and (left := self._next_summary - started) > 0:
             return left
+        await _made(report)
         if (packed := decision.summary) is not None:
             await self._writer.summary(evaljob, packed)
-        self._summarized, self._summary_at = mark, monotonic()
+        ended = self._world.monotonic()
+        # That of 10,000 partitions takes seconds: then it is made less often.
+        rest = max(self._world.timing.between_summaries, RARELY * (ended - started))
+        self._summarized, self._next_summary = mark, ended + rest
         return None
 
     async def _write_status(
@@ -65,3 +75,10 @@ class Publisher:
         self._status_at = self._world.monotonic()
         await self._writer.events(evaljob, decision.events, now)
         return body, None
+
+
+async def _made(report: Report) -> None:
+    """Make a summary between other things: small EvalJobs need not wait for that of a giant."""
+    with contextlib.suppress(SummaryTooLargeError):
+        for _ in report.steps():
+            await asyncio.sleep(0)

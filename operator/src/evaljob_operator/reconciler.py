@@ -12,7 +12,7 @@ from evaljob.decide import Decision, decide, refused
 from evaljob.names import Condition, Reason
 from evaljob.observe import Observed, failure_on, observe
 from evaljob.plan import Plan
-from evaljob.policies import expires_at, is_over, retry_asked
+from evaljob.policies import expires_at, is_over, jobs_expire_at, retry_asked
 from evaljob.spec import EvalJob, InvalidSpecError, parse_evaljob
 from evaljob.standing import Event
 from evaljob.status import PartitionCounts
@@ -26,7 +26,7 @@ from evaljob_operator.api import (
     evaljob_path,
 )
 from evaljob_operator.backoff import Backoff
-from evaljob_operator.freeze import PredecessorError, UnreadablePlanError, freeze, get, make, read
+from evaljob_operator.freeze import PredecessorError, UnreadablePlanError, freeze, get, make, read, read_run
 from evaljob_operator.logs import concerning
 from evaljob_operator.pods import PodLists
 from evaljob_operator.publisher import NEVER, Publisher
@@ -235,20 +235,22 @@ class Reconciler:
         return self._world.timing.retry
 
     async def _clean_up(self, evaljob: EvalJob, now: datetime) -> float | None:
-        """Delete the Jobs when their time is up; seconds until then."""
-        try:
-            plan = self._plan or await read(self._world.api, evaljob)
-        except (InvalidSpecError, UnreadablePlanError):
-            plan = None
-        if plan is None:
+        """Delete the Jobs when their time is up; seconds until then. Nobody looks at them again."""
+        if not any(job.owner == self.uid for job in self._informers.jobs.of(self.name).values()):
             return None
-        self._plan = plan
-        decision = decide(evaljob, plan, self._observe(plan), now)
-        if decision.clean_up:
-            self._synced_at = NEVER
-            await self._resync()
-            await self._writer.clean_up(self.name)
-        return decision.again_after
+        try:
+            run = self._plan.run if self._plan else await read_run(self._world.api, evaljob)
+        except (InvalidSpecError, UnreadablePlanError):
+            run = None
+        until = jobs_expire_at(evaljob, run.job_ttl_seconds) if run else None
+        if until is None:
+            return None
+        if until > now:
+            return (until - now).total_seconds()
+        self._synced_at = NEVER
+        await self._resync()
+        await self._writer.clean_up(self.name)
+        return None
 
     def _observe(self, plan: Plan) -> Observed:
         jobs, terminal = self._informers.jobs.of(self.name), self._informers.pods.of(self.name)

@@ -14,6 +14,8 @@ from evaljob_operator.world import World
 
 log = logging.getLogger(__name__)
 Key = tuple[str, str]
+BODIES = 50
+"""EvalJobs per list: they are kept whole until they have been looked at."""
 
 
 class Registry:
@@ -60,8 +62,8 @@ class Registry:
         Raises:
             ApiError: when they cannot be listed.
         """
-        async for page in pages(api, evaljob_path(namespace, ""), {}):
-            for body in page["items"]:
+        async for page in pages(api, evaljob_path(namespace, ""), {}, dict, BODIES):
+            for body in page.items:
                 self.seen(body)
 
     def gone(self, body: Json) -> None:

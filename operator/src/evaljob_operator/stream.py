@@ -1,12 +1,15 @@
-"""Events on their way from the thread of a watch to the event loop."""
+"""What an API server tells, as it comes: the objects of a list, and events on their way to the event loop."""
 
 import asyncio
+import codecs
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 from evaljob_operator.api import ApiError, Json, UnreachableError
 
+ITEMS = '"items":['
+"""After this a list of the API has its objects, with commas and nothing else between them."""
 AT_ONCE = 10
 """Events that are decoded at the same time, to five times their size as text."""
 
@@ -89,3 +92,45 @@ def lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         yield from (line for line in lines if line)
+
+
+def objects(chunks: Iterable[bytes], take: Callable[[Json], object]) -> Json:
+    """Give `take` the objects of a list, one after the other; what is left of the list.
+
+    As a whole, 100 Jobs are 7 MiB of objects, and Python's garbage collector looks at all of them many times.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    utf8 = codecs.getincrementaldecoder("utf-8")()
+    text, head, begun, torn = "", "", 0, 0
+    for chunk in chunks:
+        text, begun = text[begun:] + utf8.decode(chunk), 0
+        # An object of a mebibyte is not tried with each of its pieces.
+        if len(text) < 2 * torn:
+            continue
+        if not head and (found := text.find(ITEMS)) >= 0:
+            begun = found + len(ITEMS)
+            head = text[:begun]
+        if head:
+            begun = _take_whole(text, begun, take)
+            torn = len(text) - begun
+    rest: Json = json.loads(head + text[begun:])
+    for obj in rest.pop("items", None) or ():
+        take(obj)
+    return rest
+
+
+def _take_whole(text: str, begun: int, take: Callable[[Json], object]) -> int:
+    """Those that are there as a whole, separator included; where the next one begins."""
+    decode = json.JSONDecoder().raw_decode
+    while text.startswith("{", begun):
+        try:
+            obj, end = decode(text, begun)
+        except ValueError:
+            break
+        if text[end : end + 1] != ",":
+            break
+        take(obj)
+        begun = end + 1
+    return begun
