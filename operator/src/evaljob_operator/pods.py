@@ -7,7 +7,7 @@ from datetime import datetime
 from evaljob.names import LABEL_NAME
 from evaljob.views import JobView, PodView, pod_view
 from evaljob_operator.api import JOB_LABEL, ApiError, Json, core_path
-from evaljob_operator.informer import OURS, pages
+from evaljob_operator.informer import OURS, PAGE, pages
 from evaljob_operator.world import World
 
 log = logging.getLogger(__name__)
@@ -15,6 +15,8 @@ UNEXPLAINED_AFTER = 30.0
 """Seconds after which the Events of a pod or Job that waits without a word are asked for."""
 RARELY = 10
 """The time between two lists of pods that wait is at least so many times as long as the last one took."""
+PATIENCE = 3
+"""Intervals between two looks at pods that fit one list, at most."""
 ASKED_MAX = 5
 """So many of them, and so many Jobs with a pod that does not end: the status shows ten partitions."""
 
@@ -29,6 +31,7 @@ class PodLists:
         self._name = name
         self._waiting: tuple[PodView, ...] = ()
         self._next_list = float("-inf")
+        self._requests = 0
         self._found: dict[str, PodView] = {}
         self.listed: frozenset[str] = frozenset()
         """uids of finished Jobs whose pods were looked up."""
@@ -54,11 +57,13 @@ class PodLists:
             return timing.waiting - max(ages) if ages else None
         if (due := self._next_list - monotonic()) > 0:
             return due
-        started = monotonic()
+        started, self._requests = monotonic(), 0
         self._waiting = await self._list_waiting(waiting)
         self.warnings = await self._list_warnings(waiting, now)
-        # Thousands of pods take seconds to list: then it happens less often.
-        rest = max(timing.between_pending_lists, RARELY * (monotonic() - started))
+        rest = max(
+            pause(timing.between_pending_lists, self._requests, len(self._waiting)),
+            RARELY * (monotonic() - started),
+        )
         self._next_list = monotonic() + rest
         return rest
 
@@ -90,6 +95,7 @@ class PodLists:
 
     async def _warning(self, uid: str) -> str:
         query = {"fieldSelector": f"involvedObject.uid={uid},type=Warning"}
+        self._requests += 1
         try:
             answer = await self._world.api.request("GET", self._event_path, query=query)
         except ApiError as error:
@@ -104,7 +110,18 @@ class PodLists:
         found: list[PodView] = []
         async for page in pages(self._world.api, self._pod_path, query, pod_view):
             found += page.items
+            self._requests += 1
         return tuple(found)
+
+
+def pause(interval: float, requests: int, pods: int) -> float:
+    """Seconds between two looks of which the last took so many requests and found so many pods.
+
+    One request in each interval, however many wait and for however long. A few pods are looked at more often, so that
+    whatever holds them up is told within a minute.
+    """
+    longest = PATIENCE * (1 + pods // PAGE)
+    return interval * max(min(requests, longest), 1)
 
 
 def waits(job: JobView) -> bool:

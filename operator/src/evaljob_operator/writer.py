@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Awaitable, Iterable, Mapping
 from datetime import datetime
-from itertools import islice
 
 from evaljob import jobs
 from evaljob.decide import Deletion, Record, Suspension
@@ -41,8 +40,8 @@ _WITH_PODS = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": 
 """Without it the API server orphans a Job's pods, GPUs included."""
 MESSAGE_MAX = 1024
 """Characters of an Event's message, as Kubernetes has it."""
-CHUNK = 50
-"""Writes started at once: an EvalJob of 10,000 partitions leaves room for a small one."""
+AT_ONCE = 12
+"""Writes of one EvalJob at the same time: of the 20 requests that there may be, a giant leaves eight to others."""
 
 
 class Writer:
@@ -63,7 +62,7 @@ class Writer:
             The partitions whose Job the API server does not take as it is, or not now.
 
         Raises:
-            ApiError: the first of a chunk, when the whole chunk has been tried.
+            ApiError: the first one, when all that had begun by then have ended.
         """
         refused: dict[Partition, ApiError] = {}
 
@@ -76,7 +75,7 @@ class Writer:
                     raise
                 refused[partition] = error
 
-        await _in_chunks(make(p) for p in partitions)
+        await several(make(p) for p in partitions)
         return refused
 
     async def _create(self, evaljob: EvalJob, job: Json) -> None:
@@ -94,7 +93,7 @@ class Writer:
 
     async def record(self, plan: Plan, records: Iterable[Record]) -> None:
         """Write outcomes onto their Jobs."""
-        await _in_chunks(self._record(plan, r) for r in records)
+        await several(self._record(plan, r) for r in records)
 
     async def _record(self, plan: Plan, record: Record) -> None:
         patch = jobs.record_patch(record.uid, record.text, stop_at=record.stop_at)
@@ -108,7 +107,7 @@ class Writer:
 
     async def suspend(self, suspensions: Iterable[Suspension]) -> None:
         """Stop and continue Jobs."""
-        await _in_chunks(self._suspend(s) for s in suspensions)
+        await several(self._suspend(s) for s in suspensions)
 
     async def _suspend(self, change: Suspension) -> None:
         await self._patch(change.job, {"metadata": {"uid": change.uid}, "spec": {"suspend": change.suspend}})
@@ -129,7 +128,7 @@ class Writer:
 
     async def delete(self, deletions: Iterable[Deletion]) -> None:
         """Delete Jobs, unless they are gone or others by now."""
-        await _in_chunks(self._delete(d) for d in deletions)
+        await several(self._delete(d) for d in deletions)
 
     async def _delete(self, deletion: Deletion) -> None:
         path = job_path(self._namespace, deletion.job)
@@ -241,10 +240,18 @@ def event_object(evaljob: EvalJob, event: Event, now: datetime) -> Json:
     }
 
 
-async def _in_chunks(writes: Iterable[Awaitable[None]]) -> None:
-    """Run the writes, `CHUNK` at once. One that fails does not stop its chunk; then its error is raised."""
-    waiting = iter(writes)
-    while chunk := list(islice(waiting, CHUNK)):
-        for outcome in await asyncio.gather(*chunk, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
+async def several(writes: Iterable[Awaitable[None]]) -> None:
+    """Run the writes, `AT_ONCE` at a time. After an error no further one begins; then it is raised."""
+    waiting, failed = iter(writes), asyncio.Event()
+
+    async def work() -> None:
+        while not failed.is_set() and (write := next(waiting, None)) is not None:
+            try:
+                await write
+            except ApiError:
+                failed.set()
+                raise
+
+    for outcome in await asyncio.gather(*(work() for _ in range(AT_ONCE)), return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
