@@ -38,7 +38,7 @@ def test_threads_are_the_cpu_limit_as_the_pod_would_see_it(resources: dict[str, 
 
 def test_a_quantity_that_is_no_number_of_cpus_is_refused_with_its_field() -> None:
     with pytest.raises(InputError, match=r"spec\.models\[m\]\.runner\.resources: cpu '2k'"):
-        environment({}, planned(resources={"limits": {"cpu": "2k"}}))
+        environment({}, planned(resources={"limits": {"cpu": "2k"}}), "/scratch")
 
 
 @pytest.mark.parametrize(("wanted", "cpus", "expected"), [(10, 8, 4), (10, 1, 1), (3, 8, 3), (1, 8, 1)])

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -47,12 +48,12 @@ async def run_attempt(
     folder = folder_of(plan, partition, launch.places, attempt)
     write_plan(plan, partition, attempt, folder)
     args = [*arguments(plan, partition, launch.places, folder), "--result", str(folder / REPORT)]
-    with (folder / LOG).open("ab", buffering=0) as log:
+    with (folder / LOG).open("ab", buffering=0) as log, _scratch() as scratch:
         async with _pipe() as (stream, write_end):
             process = await asyncio.create_subprocess_exec(
                 *launch.command,
                 *args,
-                env=environment(launch.environment, plan.model(partition.model)),
+                env=environment(launch.environment, plan.model(partition.model), scratch),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=write_end,
                 stderr=log,
@@ -79,6 +80,11 @@ async def _watch(process: asyncio.subprocess.Process, reader: asyncio.Task[None]
         await asyncio.wait({reader}, timeout=_DRAIN_SECONDS)
         reader.cancel()
     return False
+
+
+def _scratch() -> TemporaryDirectory[str]:
+    """A process that is killed removes nothing; one that has left its group may still write there."""
+    return TemporaryDirectory(prefix="evaljob-", ignore_cleanup_errors=True)
 
 
 @asynccontextmanager

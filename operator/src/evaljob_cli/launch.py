@@ -63,8 +63,14 @@ def threads(model: Model) -> int:
         raise InputError(f"{where}: write a number of CPUs, for example 2 or 500m") from error
 
 
-def environment(base: Mapping[str, str], model: Model) -> dict[str, str]:
-    """A runner's environment: this program's, threads as the pod would have them, the model's own variables."""
+def environment(base: Mapping[str, str], model: Model, scratch: str) -> dict[str, str]:
+    """A runner's environment: this program's, threads as the pod would have them, the model's own variables.
+
+    Args:
+        base: this program's.
+        model: whose runner.
+        scratch: its folder for temporary files, in place of a pod's /tmp: however the runner ends, it goes with it.
+    """
     # Waiting threads that spin take the cores from the other runners.
-    own = {"OMP_NUM_THREADS": str(threads(model)), "OMP_WAIT_POLICY": "passive"}
+    own = {"OMP_NUM_THREADS": str(threads(model)), "OMP_WAIT_POLICY": "passive", "TMPDIR": scratch}
     return {**base, **own, **{e.name: e.value for e in model.runner.env}}

@@ -46,7 +46,7 @@ def prompts(plan: Plan, partition: Partition, launch: Launch, count: int) -> lis
         args = [*arguments(plan, partition, launch.places, folder), "--result", str(folder / REPORT)]
         ended = subprocess.run(
             [*launch.command, *args, "--render", str(count)],
-            env=environment(launch.environment, plan.model(partition.model)),
+            env=environment(launch.environment, plan.model(partition.model), scratch),
             capture_output=True,
             text=True,
             check=False,
