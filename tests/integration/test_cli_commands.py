@@ -205,6 +205,13 @@ def test_plan_manifests_are_the_objects_the_operator_creates(call: Call) -> None
     assert "&id" not in result.out
 
 
+def test_a_dataset_of_lm_eval_gets_the_image_that_holds_lm_eval(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "toy.yaml"
+    file.write_text(EVALJOB.format(datasets="  - {name: arc, lmEval: {task: arc_easy, metric: acc}}"))
+    job = json.loads(call("plan", file, "-o", "json", "--manifests").out)["items"][1]
+    assert job["spec"]["template"]["spec"]["containers"][0]["image"] == "set-by-the-chart/lmEval"
+
+
 def test_manifests_without_a_format_are_refused(call: Call) -> None:
     result = call("plan", EXAMPLES / "quickstart.yaml", "--manifests")
     assert (result.code, result.err) == (2, "evaljob: --manifests: needs -o yaml or -o json\n")

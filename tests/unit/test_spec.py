@@ -233,6 +233,11 @@ def test_an_unknown_field_that_is_like_a_known_one(path: str, shown: str, meant:
     assert str(refusal(at(path, "x"))) == f"{shown}: unknown field, did you mean {meant}?"
 
 
+def test_in_a_map_too() -> None:
+    error = refusal(at(f"{D}.taskSpec.extract", {"x": [{"regx": "a"}]}))
+    assert str(error).endswith("taskSpec.extract.x[0].regx: unknown field, did you mean regex?")
+
+
 def test_many_problems_are_cut_and_counted() -> None:
     doc = document(models=[model(f"m{i}", promptFormat="Auto") for i in range(9)])
     assert str(refusal(doc)).endswith("; and 4 more")

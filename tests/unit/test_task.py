@@ -41,19 +41,19 @@ def test_accepted(task: dict[str, Any], primary: str) -> None:
     [
         (
             {**TASK, "messages": "x"},
-            "messages: needed by requestType Chat, and only there (this one is Generate)",
+            "messages: only with requestType Chat (this one is Generate)",
         ),
-        ({**CHAT, "messages": None}, "messages: needed by requestType Chat"),
+        ({**CHAT, "messages": None}, "messages: not there, needed by requestType Chat"),
         (
             {**CHAT, "prompt": "x"},
-            "prompt: needed by requestType Generate or LogLikelihood, and only there (this one is Chat)",
+            "prompt: only with requestType Generate or LogLikelihood (this one is Chat)",
         ),
-        ({**TASK, "prompt": None}, "prompt: needed by requestType Generate or LogLikelihood"),
+        ({**TASK, "prompt": None}, "prompt: not there, needed by requestType Generate"),
         (
             {**TASK, "choices": {"values": ["A", "B"]}},
-            "choices: needed by requestType LogLikelihood, and only there",
+            "choices: only with requestType LogLikelihood (this one is Generate)",
         ),
-        ({**LOG_LIKELIHOOD, "choices": None}, "choices: needed by requestType LogLikelihood"),
+        ({**LOG_LIKELIHOOD, "choices": None}, "choices: not there, needed by requestType LogLikelihood"),
         ({**LOG_LIKELIHOOD, "choices": {}}, "choices: give exactly one of values and template"),
         (
             {**LOG_LIKELIHOOD, "choices": {"values": ["A", "B"], "template": "x"}},
@@ -122,7 +122,7 @@ def test_accepted(task: dict[str, Any], primary: str) -> None:
         ({**TASK, "extract": {"x": []}}, "at least 1 item"),
         (
             {**TASK, "requestType": "LogLikelihoodRolling"},
-            "prompt: needed by requestType Generate or LogLikelihood, and only there",
+            "prompt: only with requestType Generate or LogLikelihood (this one is LogLikelihoodRolling)",
         ),
         ({**TASK, "repeats": 2}, "Extra inputs are not permitted"),
         ({**ROLLING, "references": "{{ a }}"}, "references: only with requestType Generate, Chat or"),

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import get_args
+from typing import get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -53,10 +53,10 @@ def _got(value: object) -> str:
 
 def _fields(root: type[BaseModel], place: Iterable[int | str]) -> list[str]:
     """The fields that there are at a place of the document."""
-    kind: type[BaseModel] | None = root
+    at: object = root
     for name in (p for p in place if isinstance(p, str)):
-        kind = _model(_by_alias(kind).get(name))
-    return list(_by_alias(kind))
+        at = get_args(at)[1] if get_origin(at) is dict else _by_alias(_model(at)).get(name)
+    return list(_by_alias(_model(at)))
 
 
 def _by_alias(kind: type[BaseModel] | None) -> dict[str, object]:

@@ -38,13 +38,17 @@ class _Use(NamedTuple):
         return to_camel(self.field)
 
     @property
-    def message(self) -> str:
-        """What is said where it does not fit."""
+    def place(self) -> str:
+        """Where it belongs."""
         *before, last = self.kinds
-        kinds = f"{', '.join(before)} or {last}" if before else last
+        return f"requestType {', '.join(before)} or {last}" if before else f"requestType {last}"
+
+    @property
+    def message(self) -> str:
+        """What is said where the field and the request type do not fit."""
         if self.needed:
-            return f"{self.name}: needed by requestType {kinds}, and only there"
-        return f"{self.name}: only with requestType {kinds}"
+            return f"{self.name}: needed by {self.place}, and only there"
+        return f"{self.name}: only with {self.place}"
 
     @property
     def rule(self) -> str:
@@ -78,5 +82,7 @@ def misfits(kind: RequestType, given: frozenset[str]) -> Iterator[str]:
     """
     for use in _USES:
         fits, there = kind in use.kinds, use.field in given
-        if there != fits if use.needed else there and not fits:
-            yield f"{use.message} (this one is {kind})"
+        if there and not fits:
+            yield f"{use.name}: only with {use.place} (this one is {kind})"
+        if use.needed and fits and not there:
+            yield f"{use.name}: not there, needed by requestType {kind}"

@@ -23,6 +23,11 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
+def block(text: str) -> str:
+    """A text of several lines as it is, but for other control characters."""
+    return printable(text, keep="\n\t")
+
+
 def line(event: Event) -> str:
     """An event as one line of text."""
     match event:

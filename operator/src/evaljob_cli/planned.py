@@ -6,14 +6,14 @@ from typing import Any
 
 import yaml
 
-from evaljob import jobs
+from evaljob import jobs, lmeval
 from evaljob.backends import BACKENDS
 from evaljob.plan import Plan
 from evaljob.planning import Settings
 from evaljob.spec import EvalJob
 from evaljob_cli.inputs import resolve
 
-PLACEHOLDER_IMAGES = {name: f"set-by-the-chart/{name}" for name in BACKENDS}
+PLACEHOLDER_IMAGES = {name: f"set-by-the-chart/{name}" for name in (*BACKENDS, lmeval.IMAGE)}
 """On a cluster the chart's values say which images run; a file alone does not know."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pydantic import ValidationError
 
 from evaljob.preview import SamplePreview
-from evaljob_cli.display import printable
+from evaljob_cli.display import block, printable
 
 
 def samples(lines: Iterable[str]) -> Iterator[SamplePreview]:
@@ -25,13 +25,9 @@ def text(sample: SamplePreview) -> Iterator[str]:
     scores = "".join(f", {key} {value:g}" for key, value in sample.scores.items())
     yield printable(f"--- {sample.id}: {sample.outcome}{scores}")
     if sample.prompt is not None:
-        yield _block(sample.prompt)
+        yield block(sample.prompt)
     if sample.output is not None:
-        yield f">>> {_block(sample.output)}"
+        yield f">>> {block(sample.output)}"
     if sample.error is not None:
         yield printable(f"error: {sample.error}")
     yield printable(f"target: {sample.target}")
-
-
-def _block(said: str) -> str:
-    return printable(said, keep="\n\t")

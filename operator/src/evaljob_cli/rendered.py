@@ -7,13 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from evaljob.framing import InvalidResultError, decode
 from evaljob.plan import Partition, Plan
-from evaljob.result import Failure
-from evaljob_cli.display import printable
+from evaljob_cli.display import block, printable
 from evaljob_cli.inputs import InputError
 from evaljob_cli.launch import REPORT, Launch, environment, write_plan
 from evaljob_cli.places import arguments
+from evaljob_cli.verdict import why
 
 Line = Mapping[str, Any]
 """One prompt as the runner prints it."""
@@ -57,11 +56,7 @@ def prompts(plan: Plan, partition: Partition, launch: Launch, count: int) -> lis
 
 
 def _why(report: Path, ended: subprocess.CompletedProcess[str]) -> str:
-    try:
-        said = decode(report.read_text("utf-8"))
-    except (OSError, InvalidResultError):
-        said = None
-    if isinstance(said, Failure):
+    if said := why(report):
         return f"{said.reason}: {said.message}"
     last = ended.stderr.strip().splitlines()[-1:]
     return f"exit code {ended.returncode}: {''.join(last)}"
@@ -102,24 +97,19 @@ def _generation(values: Mapping[str, Any]) -> str:
 def _prompt(line: Line, *, token_ids: bool) -> Iterator[str]:
     yield "--- " + printable(", ".join(_title(line)))
     for message in line.get("messages", ()):
-        yield f"[{printable(message['role'])}] {_block(message['content'])}"
+        yield f"[{printable(message['role'])}] {block(message['content'])}"
     if "text" in line:
-        yield _block(line["text"])
+        yield block(line["text"])
     yield "---"
     yield from _choices(line, token_ids=token_ids)
     yield f"target: {printable(line['target'])}"
     for key, messages in line.get("judges", {}).items():
         yield f"--- asked of the judge, {printable(key)}"
         for message in messages:
-            yield f"[{printable(message['role'])}] {_block(message['content'])}"
+            yield f"[{printable(message['role'])}] {block(message['content'])}"
         yield "---"
     if token_ids and "tokenIds" in line:
         yield f"token ids: {_ids(line['tokenIds'])}"
-
-
-def _block(text: str) -> str:
-    """A text of several lines as it is."""
-    return printable(text, keep="\n\t")
 
 
 def _title(line: Line) -> Iterator[str]:

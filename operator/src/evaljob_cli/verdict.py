@@ -28,14 +28,25 @@ class Ended:
 
 def judge(partition: Partition, attempt: str, code: int, folder: Path, *, late: bool) -> Ended:
     """What an attempt came to, by the rules that the operator and the Job's podFailurePolicy apply."""
-    report = folder / REPORT
-    text = report.read_text("utf-8", "replace") if report.exists() else ""
     if late:
         said = result.failure(Reason.DEADLINE_EXCEEDED, f"reached its deadline ({_see(folder)})", attempt)
         return Ended(said, again=True)
     if code == 0:
-        return Ended(_success(partition, attempt, text), again=False)
-    return Ended(_failure(attempt, code, text, folder), again=code != EXIT_NEVER_AGAIN)
+        return Ended(_success(partition, attempt, _read(folder / REPORT)), again=False)
+    return Ended(_failure(attempt, code, folder), again=code != EXIT_NEVER_AGAIN)
+
+
+def why(report: Path) -> Failure | None:
+    """A runner's own words about its failure, if it left any."""
+    try:
+        said = framing.decode(_read(report))
+    except InvalidResultError:
+        return None
+    return said if isinstance(said, Failure) else None
+
+
+def _read(report: Path) -> str:
+    return report.read_text("utf-8", "replace") if report.exists() else ""
 
 
 def _success(partition: Partition, attempt: str, text: str) -> Outcome:
@@ -48,13 +59,9 @@ def _success(partition: Partition, attempt: str, text: str) -> Outcome:
     return outcome
 
 
-def _failure(attempt: str, code: int, text: str, folder: Path) -> Failure:
+def _failure(attempt: str, code: int, folder: Path) -> Failure:
     """The runner's own words, else its exit code and the last line of its log."""
-    try:
-        said = framing.decode(text)
-    except InvalidResultError:
-        said = None
-    if isinstance(said, Failure):
+    if said := why(folder / REPORT):
         return said.model_copy(update={"attempt": attempt})
     how = f"exit code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
     tail = (folder / LOG).read_bytes()[-_LOG_TAIL:].decode("utf-8", "replace").strip().splitlines()
