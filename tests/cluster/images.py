@@ -54,6 +54,12 @@ RECIPES = {
         (*_RUNNER, "requirements/cpu_stubs.py"),
         ("CUDA=stubs",),
     ),
+    "runner-lm-eval": Recipe(
+        "runner_image/Dockerfile",
+        "requirements/runner-lm-eval-cpu.txt",
+        (*_RUNNER, "requirements/cpu_stubs.py"),
+        ("CUDA=stubs",),
+    ),
     # Only its packages are used: what `transformers serve` needs beside runner-cpu.
     "serving": Recipe("runner_image/Dockerfile", "requirements/serving.txt", _RUNNER),
 }

@@ -18,6 +18,7 @@ from tests.kube import Kubectl
 NAMESPACE = servers.NAMESPACE
 OPERATOR_NAMESPACE = "evaljob-system"
 TINY = REPOSITORY / "tests" / "tiny"
+_WITH_TORCH = ("runner-cpu", "serving", "runner-lm-eval")
 _MOUNT = "/mnt/evaljob/e2e"
 _CLAIMS = {
     "models": "ReadOnlyMany",
@@ -42,7 +43,7 @@ class World:
 
     @property
     def torch_node(self) -> str:
-        """The one worker that holds the image with torch: loading it takes 40 seconds a node."""
+        """The one worker that holds the images with torch: loading one takes 40 seconds a node."""
         return self.cluster.nodes[1]
 
     def samples(self, evaljob: str) -> list[dict[str, Any]]:
@@ -61,11 +62,11 @@ class World:
 def make(machine: Machine, cluster: kind.Cluster, kubectl: Kubectl) -> World:
     """Build, load, install. Everything is idempotent, so that a kept cluster is reused in seconds."""
     timeline = Timeline()
-    refs = images.build(machine, ["operator", "runner", "runner-cpu", "serving"], timeline)
+    refs = images.build(machine, ["operator", "runner", *_WITH_TORCH], timeline)
     with timeline.stage("load images"):
         workers = list(cluster.nodes[1:])
         load.load(machine, cluster.name, [refs["operator"], refs["runner"]], workers)
-        load.load(machine, cluster.name, [refs["runner-cpu"], refs["serving"]], workers[:1])
+        load.load(machine, cluster.name, [refs[name] for name in _WITH_TORCH], workers[:1])
     world = World(machine, cluster, kubectl, machine.cache.data / "e2e", refs, datetime.now(tz=UTC))
     with timeline.stage("data"):
         _fill(world.data)
@@ -85,6 +86,9 @@ def _fill(folder: Path) -> None:
     """The shared folder: the tiny model, one with a NaN, the tiny datasets, both in a hub, two empty folders."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(TINY / "data", folder / "data")
+    shutil.copytree(REPOSITORY / "tests" / "lmeval_tasks", folder / "data" / "tasks")
+    for name in ("gsm", "mc", "kind"):
+        _split(folder / "data" / f"{name}.jsonl", folder / "data" / "split" / name)
     shutil.copytree(TINY / "model", folder / "models" / "tiny")
     broken = folder / "models" / "nan"
     shutil.copytree(TINY / "model", broken)
@@ -99,6 +103,14 @@ def _fill(folder: Path) -> None:
         written.mkdir()
         # fsGroup is not applied to hostPath: the runner's user must be able to write as it is.
         written.chmod(0o1777)
+
+
+def _split(table: Path, folder: Path) -> None:
+    """A table with a column `split` as a folder with a file for each."""
+    folder.mkdir(parents=True)
+    for text in table.read_text().splitlines(keepends=True):
+        with (folder / f"{json.loads(text).get('split', 'test')}.jsonl").open("a") as file:
+            file.write(text)
 
 
 def spoil(weights: Path) -> None:
@@ -154,7 +166,11 @@ def _install(world: World) -> None:
     values = {
         "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
         "runner": {
-            "images": {"transformers": world.images["runner-cpu"], "openai": world.images["runner"]},
+            "images": {
+                "transformers": world.images["runner-cpu"],
+                "openai": world.images["runner"],
+                "lmEval": world.images["runner-lm-eval"],
+            },
             "allowedMetadata": ["example.com/"],
         },
         "watchNamespaces": [NAMESPACE],
