@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,18 +82,49 @@ def test_answers_do_not_depend_on_the_batch(open_tiny: Load, params: Sampling) -
     assert texts[1] == texts[5] == texts[24]
 
 
+def _rows_of_steps(backend: "TransformersBackend", params: Sampling) -> tuple[list[int], dict[str, str]]:
+    """Rows of each pass through the model, and the answers."""
+    rows: list[int] = []
+    inner = backend.model.forward
+
+    def counted(**call: Any) -> Any:  # noqa: ANN401 - the model's own interface
+        rows.append(len(call["input_ids"]))
+        return inner(**call)
+
+    backend.model.forward = counted
+    return rows, {key: answer.text for key, answer in generated(backend, params).items()}
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["its cache is cut", "its cache is computed anew"])
+@pytest.mark.parametrize("params", [{}, {"temperature": 1.0}, {"repetition_penalty": 1.3}])
+def test_rows_leave_a_batch_once_half_of_them_have_ended(
+    open_tiny: Load, monkeypatch: pytest.MonkeyPatch, params: dict[str, float], kept: bool
+) -> None:
+    from evaljob_runner.backends import decoding
+
+    wanted = sampling(stop=("a", "\n"), **params)
+    alone = {key: answer.text for key, answer in generated(open_tiny(batch_size=1), wanted).items()}
+    if not kept:
+        monkeypatch.setattr(decoding, "_KEYS_AND_VALUES", ())
+    rows, answers = _rows_of_steps(open_tiny(batch_size=24), wanted)
+    assert answers == alone
+    assert rows[0] == 24
+    assert len(set(rows)) > 2
+    assert all(after == before or after <= before // 2 for before, after in pairwise(rows))
+
+
 @pytest.mark.parametrize("stops", [("\n\n",), ("7", "a."), ("é",), (" ",), ("\n", "e ")])
 def test_a_stop_text_is_found_at_the_token_that_ends_it(open_tiny: Load, stops: tuple[str, ...]) -> None:
     """Few texts are read while they grow; none ends earlier or later for that."""
     import torch
 
-    from evaljob_runner.backends.decoding import StopTexts
+    from evaljob_runner.backends.decoding import Endings
 
     tokenizer = open_tiny().tokenizer
     decode = tokenizer.decode
     rows = torch.randint(0, 768, (40, 60), generator=torch.Generator().manual_seed(0))
     rows[:, ::7] = rows[:, 1::7] = torch.tensor(tokenizer.encode("\n", special=False)[-1:])
-    watch = StopTexts(decode, tokenizer.piece, stops, 2)
+    watch = Endings(tokenizer, frozenset(), stops, start=2, leave=0)
     for width in range(3, 61):
         watch(rows[:, :width], None)
     found = {

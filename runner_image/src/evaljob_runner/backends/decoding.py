@@ -1,10 +1,13 @@
-"""What acts between two tokens of `generate`: number check, sampling, stop texts."""
+"""What acts between two tokens of `generate`: number check, sampling, the ends of answers."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+from torch.nn.functional import pad
 from transformers import (
+    Cache,
     LogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
@@ -12,6 +15,7 @@ from transformers import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from evaljob.names import Reason
 from evaljob_runner.backends.base import Sampling, TokenIds
@@ -19,6 +23,19 @@ from evaljob_runner.errors import Fatal
 
 Tensor = Any
 """The lint environment holds no torch."""
+R = TypeVar("R")
+_KEYS_AND_VALUES = (DynamicLayer, DynamicSlidingWindowLayer)
+"""Layers of a cache that hold nothing else: of another, as of one with a state, rows are not taken out."""
+
+
+class Reads(Protocol):
+    """Token ids -> text."""
+
+    def piece(self, token: int, /) -> str:
+        """The text of a token that stands alone."""
+
+    def decode(self, ids: TokenIds, /) -> str:
+        """Text without special tokens."""
 
 
 class NumberGuard(LogitsProcessor):  # type: ignore[misc]
@@ -66,8 +83,8 @@ class _Repetition(LogitsProcessor):  # type: ignore[misc]
 class _Gumbel(LogitsProcessor):  # type: ignore[misc]
     """Turns argmax into sampling (Gumbel-max), with one generator per row: no row depends on its batch."""
 
-    def __init__(self, seeds: Sequence[int], device: Any) -> None:  # noqa: ANN401 - torch.device
-        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+    def __init__(self, generators: Sequence[Tensor]) -> None:
+        self._generators = generators
 
     def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
         """Add noise to the scaled scores."""
@@ -76,8 +93,14 @@ class _Gumbel(LogitsProcessor):  # type: ignore[misc]
         return scores - torch.stack(rows).log().neg().log()
 
 
-def sampler(sampling: Sampling, mask: Tensor, seeds: Sequence[int]) -> list[LogitsProcessor]:
-    """The steps from logits to the scores whose maximum is the next token, in transformers' order."""
+def sampler(sampling: Sampling, mask: Tensor, generators: Sequence[Tensor]) -> list[LogitsProcessor]:
+    """The steps from logits to the scores whose maximum is the next token, in transformers' order.
+
+    Args:
+        sampling: the parameters.
+        mask: which of the prompts' tokens are real.
+        generators: one torch.Generator per row.
+    """
     steps: list[LogitsProcessor] = []
     if sampling.repetition_penalty not in (None, 1):
         steps.append(_Repetition(float(sampling.repetition_penalty or 1), mask))
@@ -88,51 +111,99 @@ def sampler(sampling: Sampling, mask: Tensor, seeds: Sequence[int]) -> list[Logi
         steps.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
         steps.append(TopPLogitsWarper(float(sampling.top_p)))
-    return [*steps, _Gumbel(seeds, mask.device)]
+    return [*steps, _Gumbel(generators)]
 
 
-class StopTexts(StoppingCriteria):  # type: ignore[misc]
-    """Ends a row once a stop text stands in its answer, so that a one-line answer does not run to its last token.
+class Endings(StoppingCriteria):  # type: ignore[misc]
+    """Where the answers of a batch end: at an end token, or once a stop text stands in them.
 
     A text is read only after a token that may end a stop text: reading all of them took a twentieth of the time.
 
     Args:
-        decode: token ids -> text.
-        piece: one token -> text.
-        stops: the stop texts.
+        tokenizer: reads answers.
+        end_ids: tokens that end an answer.
+        stops: texts that do.
         start: where answers begin.
+        leave: how many rows may still be going when `generate` is left, so that the others can be dropped.
     """
 
     def __init__(
-        self,
-        decode: Callable[[TokenIds], str],
-        piece: Callable[[int], str],
-        stops: tuple[str, ...],
-        start: int,
+        self, tokenizer: Reads, end_ids: frozenset[int], stops: tuple[str, ...], start: int, leave: int
     ) -> None:
-        self._decode, self._piece, self._stops, self._start = decode, piece, stops, start
+        self._tokenizer, self._end_ids, self._stops = tokenizer, end_ids, stops
+        self._start, self._leave = start, leave
         self._tail = max((len(stop.encode()) for stop in stops), default=0) + 8
         self._last = {stop[-1] for stop in stops}
         # A character of several bytes may come in several tokens; a decoder may drop a space that comes first.
         self._telling = all(character.isascii() and character != " " for character in self._last)
         self.ends: dict[int, int] = {}
-        """Tokens of a row's answer up to its stop."""
+        """Tokens of a row's answer up to its end; a row without is still going."""
 
     def __call__(self, input_ids: Tensor, _scores: Tensor, **_: object) -> Tensor:
-        """Which rows are done."""
-        if self._stops:
-            for row, token in enumerate(input_ids[:, -1].tolist()):
-                if row not in self.ends and self._may_end(token):
-                    new = input_ids[row, self._start :].tolist()
-                    # A token has a byte at least, so the tail is enough; the whole text decides.
-                    if self._found(new[-self._tail :]) and self._found(new):
-                        self.ends[row] = len(new)
-        done = [row in self.ends for row in range(input_ids.shape[0])]
-        return torch.tensor(done, device=input_ids.device)
+        """Whether to leave, said of every row."""
+        for row, token in enumerate(input_ids[:, -1].tolist()):
+            if row not in self.ends and self._ends(input_ids[row], token):
+                self.ends[row] = input_ids.shape[1] - self._start
+        rows = input_ids.shape[0]
+        return torch.full((rows,), rows - len(self.ends) <= self._leave, device=input_ids.device)
+
+    def _ends(self, row: Tensor, token: int) -> bool:
+        if token in self._end_ids:
+            return True
+        if not self._stops or not self._may_end(token):
+            return False
+        new = row[self._start :].tolist()
+        # A token has a byte at least, so the tail is enough; the whole text decides.
+        return self._found(new[-self._tail :]) and self._found(new)
 
     def _may_end(self, token: int) -> bool:
-        return not self._telling or not self._last.isdisjoint(self._piece(token))
+        return not self._telling or not self._last.isdisjoint(self._tokenizer.piece(token))
 
     def _found(self, ids: list[int]) -> bool:
-        text = self._decode(tuple(ids))
+        text = self._tokenizer.decode(tuple(ids))
         return any(stop in text for stop in self._stops)
+
+
+@dataclass(frozen=True)
+class Batch(Generic[R]):
+    """Rows that are still being answered."""
+
+    requests: Sequence[R]
+    ids: Tensor
+    """Prompts, padded on their left, and what was generated so far: rows x tokens."""
+    mask: Tensor
+    """Which of the prompts' tokens are real: rows x the longest prompt."""
+    generators: Sequence[Tensor]
+    """One torch.Generator per row."""
+    cache: Cache | None = None
+    """Of all tokens but the last; None: it is computed anew."""
+
+    @property
+    def start(self) -> int:
+        """Where answers begin."""
+        width: int = self.mask.shape[1]
+        return width
+
+    @property
+    def attention(self) -> Tensor:
+        """Which tokens are real."""
+        return pad(self.mask, (0, self.ids.shape[1] - self.start), value=1)
+
+    def after(self, ids: Tensor, cache: Cache | None, rows: Sequence[int]) -> "Batch[R]":
+        """Some rows, as `generate` left them."""
+        index = torch.tensor(rows, dtype=torch.long, device=ids.device)
+        return Batch(
+            [self.requests[row] for row in rows],
+            ids[index],
+            self.mask[index],
+            [self.generators[row] for row in rows],
+            _of_rows(cache, index) if rows else None,
+        )
+
+
+def _of_rows(cache: Cache | None, index: Tensor) -> Cache | None:
+    """The cache of some rows; None where they cannot be taken out."""
+    if cache is None or not all(type(layer) in _KEYS_AND_VALUES for layer in cache.layers):
+        return None
+    cache.batch_select_indices(index)
+    return cache

@@ -103,34 +103,48 @@ class TransformersBackend:
                 for batch in _chunks(same, self._batch_size):
                     yield from self._generate(batch, sampling)
 
-    def _generate(self, batch: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
-        prompts = [token_ids(r) for r in batch]
-        ids, mask = _padded(prompts, self._device, left=True)
-        ends = [*self._ends, *self.tokenizer.special_ids(sampling.stop)]
-        watch = decoding.StopTexts(self.tokenizer.decode, self.tokenizer.piece, sampling.stop, ids.shape[1])
+    def _generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
+        """Answers to a batch. Rows leave it once half of them have ended: they cost as much as those that go on."""
+        ids, mask = _padded([token_ids(r) for r in requests], self._device, left=True)
+        generators = [torch.Generator(self._device).manual_seed(r.seed) for r in requests]
+        end_ids = frozenset([*self._ends, *self.tokenizer.special_ids(sampling.stop)])
+        batch = decoding.Batch(requests, ids, mask, generators)
+        while batch.requests:
+            leave = len(batch.requests) // 2
+            ends = decoding.Endings(self.tokenizer, end_ids, sampling.stop, batch.start, leave)
+            out = self._extended(batch, sampling, ends)
+            over = out.sequences.shape[1] - batch.start >= sampling.max_tokens
+            for row, request in enumerate(batch.requests):
+                if over or row in ends.ends:
+                    new = tuple(out.sequences[row, batch.start :][: ends.ends.get(row)].tolist())
+                    yield answer(request, new, end_ids, self.tokenizer.decode)
+            going = [row for row in range(len(batch.requests)) if not over and row not in ends.ends]
+            batch = batch.after(out.sequences, out.past_key_values, going)
+
+    def _extended(self, batch: decoding.Batch[GenerateRequest], sampling: Sampling, ends: Tensor) -> Any:  # noqa: ANN401 - torch is not typed here
+        """What `generate` makes of a batch until `ends` or the last token ends it."""
         guard = decoding.NumberGuard()
-        steps = [guard, *decoding.sampler(sampling, mask, [r.seed for r in batch])]
+        steps = [guard, *decoding.sampler(sampling, batch.mask, batch.generators)]
         config = GenerationConfig(
-            max_new_tokens=sampling.max_tokens,
+            max_new_tokens=sampling.max_tokens - (batch.ids.shape[1] - batch.start),
             do_sample=False,  # sampling, if any, is the last of `steps`: one generator per row
             num_beams=1,
             use_cache=True,
-            eos_token_id=ends or None,
             pad_token_id=0,  # masked before the prompt, cut off after the answer
+            return_dict_in_generate=True,
         )
         out = _within_memory(
             lambda: self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
+                input_ids=batch.ids,
+                attention_mask=batch.attention,
+                past_key_values=batch.cache,
                 generation_config=config,
                 logits_processor=LogitsProcessorList(steps),
-                stopping_criteria=StoppingCriteriaList([watch]),
+                stopping_criteria=StoppingCriteriaList([ends]),
             )
         )
-        guard.check([r.key for r in batch])
-        for row, request in enumerate(batch):
-            new = tuple(out[row, ids.shape[1] :].tolist())
-            yield answer(request, new[: watch.ends.get(row)], frozenset(ends), self.tokenizer.decode)
+        guard.check([r.key for r in batch.requests])
+        return out
 
     def weigh(self, requests: Iterable[LogLikelihoodRequest]) -> Iterator[LogLikelihoods]:
         """Log-likelihoods; continuations that differ in their last token only share one forward pass."""
