@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, Undefined, meta, nodes
@@ -22,8 +22,9 @@ Columns = Mapping[str, Any]
 _ONE_EXPRESSION = re.compile(r"\s*\{\{-?(?P<expression>.*?)-?\}\}\s*", re.DOTALL)
 
 
+@cache
 def environment() -> ImmutableSandboxedEnvironment:
-    """The sandbox.
+    """The sandbox, one for all templates, which cannot change it.
 
     Without `lipsum` and `random`, which give another text each time. `tojson` is that of chat templates: for models,
     not for HTML, and with keys in the order of the document.
@@ -45,6 +46,8 @@ class Text:
     """The columns that it may read."""
     needed: frozenset[str]
     """Those without which it has no value."""
+    constant: str | None
+    """The text of a template without expressions."""
 
     def render(self, columns: Columns, where: str) -> str:
         """The text for one document.
@@ -56,6 +59,8 @@ class Text:
         Raises:
             Fatal: BadData, when a variable is undefined or an expression does not fit the document.
         """
+        if self.constant is not None:
+            return self.constant
         _refuse_missing(self.name, self.needed, columns, where)
         try:
             return self.template.render(columns)
@@ -104,24 +109,23 @@ def text(name: str, source: str) -> Text:
     Raises:
         Fatal: BadConfiguration, for a syntax error or a statement.
     """
-    env = environment()
-    tree = _parse(env, name, source)
-    return Text(name, env.from_string(source), *_columns(tree))
+    tree, template = _parse(name, source)
+    parts = _parts(tree)
+    texts = [part.data for part in parts if isinstance(part, nodes.TemplateData)]
+    return Text(name, template, *_columns(tree), "".join(texts) if len(texts) == len(parts) else None)
 
 
 def value(name: str, source: str) -> Value:
     """Compile a template of exactly one expression; raises as `text`."""
-    env = environment()
-    tree = _parse(env, name, source)
+    tree, _ = _parse(name, source)
     match = _ONE_EXPRESSION.fullmatch(source)
-    parts = [n for output in tree.body if isinstance(output, nodes.Output) for n in output.nodes]
-    expressions = [n for n in parts if not (isinstance(n, nodes.TemplateData) and n.data.isspace())]
+    expressions = [n for n in _parts(tree) if not (isinstance(n, nodes.TemplateData) and n.data.isspace())]
     if match is None or len(expressions) != 1 or isinstance(expressions[0], nodes.TemplateData):
         raise Fatal(
             Reason.BAD_CONFIGURATION,
             f"{name}: must be exactly one {{{{ expression }}}} (it yields a list), got {source[:80]!r}",
         )
-    compiled = env.compile_expression(match["expression"], undefined_to_none=False)
+    compiled = environment().compile_expression(match["expression"], undefined_to_none=False)
     return Value(name, compiled, *_columns(tree))
 
 
@@ -132,10 +136,16 @@ def _columns(tree: nodes.Template) -> tuple[frozenset[str], frozenset[str]]:
     return variables, frozenset() if asks else variables
 
 
-def _parse(env: ImmutableSandboxedEnvironment, name: str, source: str) -> nodes.Template:
+def _parts(tree: nodes.Template) -> list[nodes.Expr]:
+    """Texts and expressions, in order."""
+    return [part for output in tree.body if isinstance(output, nodes.Output) for part in output.nodes]
+
+
+def _parse(name: str, source: str) -> tuple[nodes.Template, Template]:
+    env = environment()
     try:
         tree = env.parse(source)
-        env.from_string(source)  # unknown filters show here
+        template = env.from_string(source)  # unknown filters show here
     except TemplateError as error:
         raise Fatal(Reason.BAD_CONFIGURATION, f"{name}: {error} in {source[:80]!r}") from error
     if any(not isinstance(node, nodes.Output) for node in tree.body):
@@ -143,12 +153,13 @@ def _parse(env: ImmutableSandboxedEnvironment, name: str, source: str) -> nodes.
             Reason.BAD_CONFIGURATION,
             f"{name}: only text and {{{{ expressions }}}} are allowed, no {{% statements %}}: {source[:80]!r}",
         )
-    return tree
+    return tree, template
 
 
 def _refuse_missing(name: str, variables: frozenset[str], columns: Columns, where: str) -> None:
-    missing = sorted(variables - columns.keys() - _GLOBALS)
-    if missing:
+    if variables <= columns.keys():
+        return
+    if missing := sorted(variables - columns.keys() - _GLOBALS):
         raise _bad(name, f"{', '.join(map(repr, missing))} is undefined", columns, where)
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,9 +132,8 @@ def encode(prompt: Prompt, tokenizer: Tokenizer, date: dt.date, template_args: M
         template_args = {**template_args, "tools": [dict(tool) for tool in prompt.tools]}
     text = tokenizer.render(prompt.messages, date, **template_args) + prompt.prefix if chat else prompt.text
     ids = tokenizer.encode(text, special=not chat)
-    pairs = tuple(
-        _pair(tokenizer, text, prompt.delimiter + choice, special=not chat) for choice in prompt.choices
-    )
+    continuations = [prompt.delimiter + choice for choice in prompt.choices]
+    pairs = _pairs(tokenizer, text, continuations, special=not chat)
     for choice, (context, continuation) in zip(prompt.choices, pairs, strict=True):
         if not context or not continuation:
             raise Fatal(Reason.BAD_DATA, f"choice {choice[:80]!r} gives no token ({prompt.sample.where})")
@@ -169,16 +168,16 @@ def windowed(encoded: Encoded, prefix_id: int | None, size: int, where: str) -> 
     return dataclasses.replace(encoded, pairs=tuple(pairs))
 
 
-def _pair(
-    tokenizer: Tokenizer, context: str, continuation: str, *, special: bool
-) -> tuple[TokenIds, TokenIds]:
-    """Context and continuation as tokens; the border may lie inside a merge, so the whole is cut."""
+def _pairs(
+    tokenizer: Tokenizer, context: str, continuations: Sequence[str], *, special: bool
+) -> tuple[tuple[TokenIds, TokenIds], ...]:
+    """Context and continuations as tokens; the border may lie inside a merge, so the whole is cut."""
     if not context:
-        return _without_context(tokenizer, continuation)
+        return tuple(_without_context(tokenizer, continuation) for continuation in continuations)
     stripped, space = _trimmed(context)
-    whole = tokenizer.encode(stripped + space + continuation, special=special)
-    start = tokenizer.encode(stripped, special=special)
-    return start, whole[len(start) :]
+    start = tokenizer.encode(stripped, special=special) if continuations else ()
+    wholes = (tokenizer.encode(stripped + space + c, special=special) for c in continuations)
+    return tuple((start, whole[len(start) :]) for whole in wholes)
 
 
 def _trimmed(context: str) -> tuple[str, str]:

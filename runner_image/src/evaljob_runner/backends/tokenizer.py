@@ -31,12 +31,9 @@ class HuggingFaceTokenizer:
             raise Fatal(
                 Reason.BAD_CONFIGURATION, f"the model's tokenizer cannot be loaded: {str(error)[:300]}"
             ) from error
-
-    @property
-    def bos_id(self) -> int | None:
+        self._bos: str | None = self._inner.bos_token
+        self.bos_id: int | None = self._inner.bos_token_id
         """The token that begins a text, if the model has one."""
-        found: int | None = self._inner.bos_token_id
-        return found
 
     @property
     def eos_id(self) -> int | None:
@@ -62,8 +59,7 @@ class HuggingFaceTokenizer:
 
     def encode(self, text: str, *, special: bool) -> TokenIds:
         """Token ids; a text that begins with BOS gets no second one."""
-        bos = self._inner.bos_token
-        add = special and not (bos and text.startswith(bos))
+        add = special and not (self._bos and text.startswith(self._bos))
         return tuple(self._inner.encode(text, add_special_tokens=add))
 
     def decode(self, ids: TokenIds) -> str:
