@@ -87,8 +87,9 @@ parity: .venv-vllm/.synced .venv-examples/.synced  ## the same tasks by lm-eval 
 	.venv-examples/bin/python -m examples.prepare $(DATA)
 	.venv-vllm/bin/python -m tests.parity --prepared $(DATA)
 
-bench-runner: .venv-vllm/.synced  ## the runner beside the bare engines and lm-eval: ratios of CPU seconds
-	.venv-vllm/bin/python -m tests.benchmarks.runner
+bench-runner: .venv-vllm/.synced .venv-examples/.synced  ## the runner beside the bare engines and lm-eval: ratios of CPU seconds
+	.venv-examples/bin/python -m examples.prepare $(DATA)
+	.venv-vllm/bin/python -m tests.benchmarks.runner $(DATA)
 
 bench-memory: .venv/.synced  ## the runner's memory by the number of samples; SIZES="1000 100000 1000000"
 	.venv/bin/python -m tests.benchmarks.runner.memory $(SIZES)

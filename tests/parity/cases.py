@@ -115,9 +115,14 @@ def _short(scratch: Path, window: int) -> Model:
     return Model("short", folder, window)
 
 
+def smollm2_model(prepared: Path) -> Model:
+    """A real model, from the folder that `python -m examples.prepare` fills."""
+    return Model("smollm2", prepared / "models" / "smollm2", 2048)
+
+
 def smollm2(data: Path, limit: int) -> list[Case]:
     """SmolLM2 on questions of MMLU and on capitals, as `python -m examples.prepare` makes them."""
-    model = Model("smollm2", data / "models" / "smollm2", 2048)
+    model = smollm2_model(data)
     sets = (("letters", "mmlu-dev"), ("mc", "capitals"), ("capitals", "capitals"))
     formats: tuple[tuple[int, Format], ...] = ((0, "Text"), (5, "Text"), (0, "Chat"), (5, "Chat"))
     found = [Case(model, *names, shots, kind, limit) for names, (shots, kind) in product(sets, formats)]

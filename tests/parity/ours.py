@@ -76,7 +76,14 @@ def load(folder: Path, backend: str, window: int) -> Any:  # noqa: ANN401 - any 
     return loaded
 
 
-def evaluated(case: Case, engine: Any, backend: str, data: Path, out: Path) -> PartitionResult:  # noqa: ANN401 - as above
+def evaluated(
+    case: Case,
+    engine: Any,  # noqa: ANN401 - as above
+    backend: str,
+    data: Path,
+    out: Path,
+    watch: Stopwatch | None = None,
+) -> PartitionResult:
     """The partition of a case on a live engine; its sample log stands in `out`."""
     dataset = planned(case.ours(), name=case.data, source=f"pvc://data/{case.data}", limit=case.limit)
     work = assignment(model(case, backend), dataset, out, data=data, models=case.model.folder.parent)
@@ -86,7 +93,7 @@ def evaluated(case: Case, engine: Any, backend: str, data: Path, out: Path) -> P
 
     out.mkdir(parents=True)
     with (out / "progress").open("w") as said:
-        return evaluate(work, Shell(opened, Progress(said), Stopwatch(), lambda _: None))
+        return evaluate(work, Shell(opened, Progress(said), watch or Stopwatch(), lambda _: None))
 
 
 def run(case: Case, engine: Any, backend: str, data: Path, out: Path) -> Run:  # noqa: ANN401 - as above

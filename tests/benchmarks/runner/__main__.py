@@ -1,43 +1,37 @@
 """`python -m tests.benchmarks.runner`: ratios of one run on one machine, one line of JSON at the end.
 
-Three comparisons, each in turn, so that other work on the machine meets both sides; the fastest round counts.
+Four comparisons, each in turn, so that other work on the machine meets both sides; the fastest round counts.
 
-- Beside the bare engine and lm-eval in one process: CPU seconds on one thread, loading left out.
+- Beside the bare engine, with a real model: CPU seconds on one thread, loading left out.
+- Beside the bare engine and lm-eval, with a model so small that all else shows: the same.
 - Beside lm-eval's command line: CPU seconds of whole processes, from the start of Python to the result.
 - Beside a bare HTTP loop on an idle server: requests per second.
 """
 
+import argparse
 import json
 import logging
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from itertools import count, cycle, islice, product
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from evaljob_runner.opening import VLLM_ENVIRONMENT
-from tests.benchmarks.runner import endpoint, raw, whole
-from tests.parity import cases, ours, theirs
+from tests.benchmarks.runner import endpoint, engines, whole
+from tests.benchmarks.runner.engines import Cases, Seconds
+from tests.parity import cases, theirs
 from tests.parity.cases import Case
 
 log = logging.getLogger("bench")
-PROMPTS, QUESTIONS, ROUNDS, WHOLE_ROUNDS = 200, 285, 3, 2
+PROMPTS, QUESTIONS, WHOLE_ROUNDS = 200, 285, 2
+REAL_PROMPTS = 48
+"""Of the real model, whose answers take a hundred times as long."""
 BACKENDS = ("transformers", "vllm")
-
-
-@dataclass(frozen=True)
-class Sides:
-    """One backend, loaded by us and by lm-eval."""
-
-    backend: str
-    mine: Any
-    their: Any
-    data: Path
-    out: Path
 
 
 def write_data(folder: Path) -> None:
@@ -49,62 +43,32 @@ def write_data(folder: Path) -> None:
         path.write_text("".join(islice(cycle(lines), rows)))
 
 
-def fastest(sides: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """CPU seconds of each side's fastest round; the first round only warms up."""
-    found: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(ROUNDS + 1):
-        for name, side in sides.items():
-            begin = time.process_time()
-            side()
-            if number:
-                found[name].append(time.process_time() - begin)
-    return {name: min(seconds) for name, seconds in found.items()}
+def beside_engines(pool: ProcessPoolExecutor, folder: Path, tiny: Cases, real: Case) -> dict[str, float]:
+    """The ratios of both local backends: the real model beside its engine, the tiny one beside lm-eval too."""
+    found: dict[str, float] = {}
+    for backend in BACKENDS:
+        large = pool.submit(
+            engines.seconds, backend, folder, {"generate": real}, beside_lm_eval=False
+        ).result()
+        small = pool.submit(engines.seconds, backend, folder, tiny, beside_lm_eval=True).result()
+        log.info("%s: CPU seconds %s", backend, json.dumps({real.model.name: large, "tiny": small}))
+        found[f"{backend}_ratio"] = round(large["generate"]["raw"] / large["generate"]["ours"], 3)
+        found |= ratios(backend, small)
+    return found
 
 
-def measured(sides: Sides, wanted: Mapping[str, Case]) -> Iterator[tuple[str, dict[str, float]]]:
-    """Seconds of each task by side: the runner, lm-eval, and for generation the engine alone."""
-    numbers = count()
-    for task, case in wanted.items():
-
-        def mine(case: Case = case) -> object:
-            out = sides.out / str(next(numbers))
-            return ours.evaluated(case, sides.mine, sides.backend, sides.data, out)
-
-        def their(case: Case = case) -> object:
-            return theirs.run(case, sides.their, sides.data)
-
-        run: dict[str, Callable[[], object]] = {"ours": mine, "lm-eval": their}
-        if case.kind == "generate":
-            prompts = raw.prompts(sides.mine.tokenizer, sides.data / case.data / "test.jsonl")
-            run["raw"] = raw.loop(sides.backend, sides.their, prompts)
-        yield task, fastest(run)
-
-
-def ratios(backend: str, seconds: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def ratios(backend: str, tiny: Seconds) -> dict[str, float]:
     """How many times as fast as the others, and what a sample costs outside the engine."""
-    generate, choose = seconds["generate"], seconds["choose"]
+    generate, choose = tiny["generate"], tiny["choose"]
     return {
-        f"{backend}_ratio": round(generate["raw"] / generate["ours"], 3),
+        f"{backend}_tiny_ratio": round(generate["raw"] / generate["ours"], 3),
         f"lm_eval_{backend}_generate_ratio": round(generate["lm-eval"] / generate["ours"], 2),
         f"lm_eval_{backend}_choose_ratio": round(choose["lm-eval"] / choose["ours"], 2),
         f"overhead_{backend}_ms_per_sample": round(1000 * (generate["ours"] - generate["raw"]) / PROMPTS, 3),
     }
 
 
-def in_one_process(folder: Path, wanted: Mapping[str, Case]) -> dict[str, float]:
-    """The ratios of both local backends beside their engine and lm-eval."""
-    found: dict[str, float] = {}
-    model = wanted["generate"].model
-    for backend in BACKENDS:
-        mine, their = (side.load(model.folder, backend, model.window) for side in (ours, theirs))
-        sides = Sides(backend, mine, their, folder / "data", folder / backend)
-        seconds = dict(measured(sides, wanted))
-        log.info("%s: CPU seconds %s", backend, json.dumps(seconds))
-        found |= ratios(backend, seconds)
-    return found
-
-
-def from_start_to_result(folder: Path, wanted: Mapping[str, Case]) -> dict[str, float]:
+def from_start_to_result(folder: Path, wanted: Cases) -> dict[str, float]:
     """How many times as fast as lm-eval's command line, by backend and task."""
     found = {}
     data, numbers = folder / "data", count()
@@ -139,23 +103,26 @@ def summary(found: Mapping[str, float]) -> dict[str, float]:
 
 def main() -> None:
     """Measure everything."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.runner", description=__doc__)
+    parser.add_argument("prepared", type=Path, help="folder of `python -m examples.prepare`, with SmolLM2")
+    prepared = parser.parse_args().prepared
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        os.environ |= VLLM_ENVIRONMENT | {
-            "HF_HOME": scratch,
-            "HF_HUB_OFFLINE": "1",
-            "HF_DATASETS_OFFLINE": "1",
-        }
+        hub = {"HF_HOME": scratch, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+        os.environ |= VLLM_ENVIRONMENT | hub | {"OMP_NUM_THREADS": "1"}
         theirs.pretend_vllm(folder / "site")
         write_data(folder / "data")
         every = {str(case): case for case in cases.tiny(folder)}
-        wanted = {
+        tiny = {
             "generate": every["tiny/gsm/generate/0-shot/Text"],
             "choose": every["tiny/mc/choose/0-shot/Text"],
         }
-        found = from_start_to_result(folder, wanted) | beside_a_server() | in_one_process(folder, wanted)
+        real = replace(tiny["generate"], model=cases.smollm2_model(prepared), limit=REAL_PROMPTS)
+        found = from_start_to_result(folder, tiny) | beside_a_server()
+        with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+            found |= beside_engines(pool, folder, tiny, real)
     print(json.dumps({"prompts": PROMPTS, "questions": QUESTIONS, **found, **summary(found)}))
 
 
