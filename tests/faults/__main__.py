@@ -18,7 +18,7 @@ def main(arguments: Sequence[str]) -> int:
         prog="python -m tests.faults", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--thin", action="store_true", help="every request once, with the faults in turn")
-    parser.add_argument("--jobs", type=int, default=4, help="operators that compute at the same time")
+    parser.add_argument("--jobs", type=int, default=everything.AT_ONCE, help="operators that compute at once")
     parser.add_argument("--only", metavar="NAME", nargs="+", help="only these scenarios, and no sweep")
     args = parser.parse_args(arguments)
     wanted = [

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
+
 from evaljob import framing
 from evaljob.framing import InvalidResultError
-from evaljob.names import summary_name
+from evaljob.names import LABEL_NAME, summary_name
 from tests.faults.fates import Fates
 from tests.faults.history import Recorder, condition, partition_key, record_of, violations
-from tests.faults.proxy import Proxy, RequestPlan, WatchPlan
+from tests.faults.proxy import Proxy, RequestPlan, WatchPlan, upstream
 from tests.plane.client import Client, Json
 from tests.plane.kubelet import Kubelet
 from tests.plane.operatorprocess import OperatorProcess
@@ -36,17 +38,19 @@ class Lab:
     client: Client
     recorder: Recorder
     kubelet: Kubelet
+    upstream: aiohttp.ClientSession
+    """Of the proxies."""
 
 
 @contextlib.asynccontextmanager
 async def lab(plane: Plane) -> AsyncIterator[Lab]:
     """Pods are played, and changes recorded, for the time of the block."""
     await asyncio.to_thread(warm_up)
-    async with Client(plane, ADMIN) as client:
+    async with Client(plane, ADMIN) as client, upstream(plane) as connections:
         recorder, kubelet = Recorder(client), Kubelet(client, Fates())
         tasks = [asyncio.create_task(recorder.run()), asyncio.create_task(kubelet.run())]
         try:
-            yield Lab(plane, client, recorder, kubelet)
+            yield Lab(plane, client, recorder, kubelet, connections)
         finally:
             for task in tasks:
                 task.cancel()
@@ -154,7 +158,7 @@ class Case:
         **proxy: Any,  # noqa: ANN401
     ) -> None:
         self.lab, self.namespace, self.plan = lab, namespace, plan
-        self.proxy = Proxy(lab.plane, plan, self.kill, **proxy)
+        self.proxy = Proxy(lab.plane.server, lab.upstream, plan, self.kill, **proxy)
         self.operator: OperatorProcess | None = None
         self.history = lab.recorder.of(namespace)
         self.kills = 0
@@ -202,6 +206,10 @@ class Case:
         """The EvalJob as it was seen last."""
         changes = list(self.history.of("EvalJob"))
         return changes[-1].obj if changes and changes[-1].type != "DELETED" else None
+
+    def jobs(self, evaljob: str = NAME) -> list[Json]:
+        """The Jobs of an EvalJob that are there, as they were seen last: looking costs the API server nothing."""
+        return [j for j in self.history.present("Job") if j["metadata"]["labels"][LABEL_NAME] == evaljob]
 
     @property
     def finished(self) -> bool:

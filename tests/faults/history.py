@@ -52,6 +52,11 @@ class History:
         """The changes of one kind."""
         return (s.change for s in self.ordered() if s.kind == kind)
 
+    def present(self, kind: str) -> list[Json]:
+        """The objects of one kind that are there, as they were seen last."""
+        last = {change.obj["metadata"]["uid"]: change for change in self.of(kind)}
+        return [change.obj for change in last.values() if change.type != "DELETED"]
+
 
 class Recorder:
     """Watches the kinds that matter, everywhere."""

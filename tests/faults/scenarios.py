@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from evaljob.names import ANNOTATION_RESULT, job_name, summary_name
+from evaljob.names import ANNOTATION_RESULT, LABEL_DATASET, job_name, summary_name
 from evaljob_operator import vigil
 from tests.faults.case import NAME, QUIET, Case, evaljob, turns
 from tests.faults.history import condition, owner_of, record_of, violations
@@ -38,11 +38,15 @@ async def until(case: Case, what: Callable[[], bool], seconds: float = 60) -> No
     assert await case.until(what, seconds), f"not within {seconds} s; status {json.dumps(status(case))}"
 
 
-async def job_when(case: Case, dataset: str, what: Callable[[Json], Any], seconds: float = 60) -> Json:
+async def job_when(case: Case, dataset: str, what: Callable[[Json], Any]) -> Json:
     """A dataset's Job, once it is as wanted."""
-    async for _ in turns(seconds):
-        found = (await jobs(case)).get(dataset)
-        if found and what(found):
+
+    def wanted() -> Json | None:
+        found = [j for j in case.jobs() if j["metadata"]["labels"][LABEL_DATASET] == dataset]
+        return found[-1] if found and what(found[-1]) else None
+
+    async for _ in turns(60):
+        if found := wanted():
             return found
     raise AssertionError(f"the Job of {dataset} is not as wanted; status {json.dumps(status(case))}")
 
@@ -131,6 +135,8 @@ async def an_evaljob_deleted_in_mid_run_leaves_nothing(case: Case) -> None:
 
 async def until_nothing(case: Case) -> None:
     """Wait until neither Jobs nor pods nor our ConfigMaps are left."""
+    # Half a minute passes before the garbage collector has heard of a young CRD.
+    await until(case, lambda: not case.history.present("Job"))
     left: list[str] = []
     async for _ in turns(60):
         left = []
@@ -156,12 +162,7 @@ async def deleted_and_made_again_under_the_same_name(case: Case) -> None:
 
 async def only_owned_by(case: Case, uid: str) -> None:
     """Wait until the garbage collector has taken the Jobs of all others."""
-    owners: set[str] = set()
-    async for _ in turns(60):
-        owners = {owner_of(j) for j in (await jobs(case)).values()}
-        if owners == {uid}:
-            return
-    raise AssertionError(f"owned by {owners}, not only {uid}")
+    await until(case, lambda: set(map(owner_of, case.jobs())) == {uid})
 
 
 async def a_job_deleted_by_hand_is_run_again(case: Case) -> None:
@@ -229,11 +230,8 @@ async def a_quota_is_waited_for(case: Case) -> None:
     async with case.running():
         await case.submit(evaljob(NAME, ["one", "two", "three"]))
         # All three are asked for at once: which of them the quota refuses is chance.
-        async for _ in turns(60):
-            made = await jobs(case)
-            if any(map(record_of, made.values())):
-                break
-        assert len(made) == 2
+        await until(case, lambda: any(map(record_of, case.jobs())))
+        assert len(case.jobs()) == 2
         more = {"spec": {"hard": {"count/jobs.batch": "10"}}}
         await case.lab.client.request("PATCH", f"{path}/few", more, MERGE)
         await finish(case)
@@ -380,23 +378,11 @@ async def a_small_evaljob_beside_a_giant_does_not_wait_for_it(case: Case) -> Non
     """The first Job of the small one is there long before the last of the giant."""
     async with case.running():
         await case.submit(evaljob("giant", [f"endless{n}" for n in range(60)], 10, parallelism=600))
-        await jobs_of(case, "giant", at_least=20)
+        await until(case, lambda: len(case.jobs("giant")) >= 20)
         await case.submit(evaljob(NAME, ["one"]))
-        await jobs_of(case, NAME, at_least=1)
-        assert len(await jobs_of(case, "giant", at_least=20)) < 500
+        await until(case, lambda: bool(case.jobs()))
+        assert len(case.jobs("giant")) < 500
         await until(case, lambda: NAME in finished_names(case), 120)
-        await case.lab.client.request("DELETE", case.path("evaljobs", "giant"))
-
-
-async def jobs_of(case: Case, name: str, at_least: int) -> list[Json]:
-    """The Jobs of one EvalJob, once there are so many."""
-    selector = {"labelSelector": f"evaljob.dev/name={name}"}
-    async for _ in turns(60):
-        found = await case.lab.client.request("GET", case.path("jobs"), query=selector)
-        items: list[Json] = found["items"]
-        if len(items) >= at_least:
-            return items
-    raise AssertionError(f"not {at_least} Jobs of {name} within a minute")
 
 
 def finished_names(case: Case) -> set[str]:

@@ -72,8 +72,8 @@ class Slots:
 
     @classmethod
     def of(cls, jobs: int) -> "Slots":
-        """So many cases that compute, and four times as many that wait."""
-        return cls(asyncio.Semaphore(jobs), asyncio.Semaphore(4 * jobs))
+        """So many cases that compute, and twice as many that wait."""
+        return cls(asyncio.Semaphore(jobs), asyncio.Semaphore(2 * jobs))
 
 
 async def run(

@@ -11,15 +11,12 @@ import pytest
 from tests.faults import everything, scenarios, sweep
 from tests.faults.everything import Results
 
-AT_ONCE = 4
-"""Operators that compute at the same time, on two processors."""
-
 
 @pytest.fixture(scope="module")
 def results() -> Results:
     """Everything, run once."""
     wanted = list(scenarios.names(long=False).values())
-    return asyncio.run(everything.run(AT_ONCE, wanted, cases=True, thin=True))
+    return asyncio.run(everything.run(everything.AT_ONCE, wanted, cases=True, thin=True))
 
 
 def test_every_request_of_a_run_is_hit_once(results: Results) -> None:

@@ -18,12 +18,13 @@ def report() -> dict[str, Any]:
 
 
 def test_a_partition_costs_two_writes(report: dict[str, Any]) -> None:
-    """Beside the dry runs, one per model, and the EvalJob's own plan, status and summary."""
-    assert report["writes_per_partition"] <= 2.2
+    """Beside some that do not grow: dry runs, one per model, plan, status and summary, of a small EvalJob too."""
+    assert 2 <= report["writes_per_partition"] <= 2.6
 
 
 def test_jobs_are_watched_and_not_asked_for(report: dict[str, Any]) -> None:
-    assert report["reads_per_partition"] <= 0.1
+    """A few configurations are, in all."""
+    assert report["reads_per_partition"] <= 0.3
 
 
 def test_a_restart_writes_nothing(report: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""The operator in a process that has its imports behind it: they take a second, and a sweep starts it often."""
+"""The operator in a process that has its imports behind it: they take a second, and a sweep starts it often.
+
+What started this process is imported too, as multiprocessing does that in each child.
+"""
 
 import multiprocessing
 import os
@@ -10,7 +13,7 @@ from pathlib import Path
 from tests.plane.operatorprocess import OperatorProcess
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["evaljob_operator.__main__"])
+_CONTEXT.set_forkserver_preload(["evaljob_operator.__main__", "pytest", __name__])
 
 
 def warm_up() -> None:

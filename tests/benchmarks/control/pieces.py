@@ -128,6 +128,8 @@ class Observer:
 
     def _job(self, job: Json) -> None:
         progress, meta = self.progress, job["metadata"]
+        if LABEL_NAME not in meta.get("labels", ()):
+            return  # somebody else's
         progress.events += 1
         progress.created.add(meta["name"])
         if not progress.all_created_at and len(progress.created) >= self._expected:
