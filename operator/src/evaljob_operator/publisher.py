@@ -55,7 +55,7 @@ class Publisher:
         started = self._world.monotonic()
         if not over and (left := self._next_summary - started) > 0:
             return left
-        await _made(report)
+        await in_slices(report)
         if (packed := decision.summary) is not None:
             await self._writer.summary(evaljob, packed)
         ended = self._world.monotonic()
@@ -77,8 +77,8 @@ class Publisher:
         return body, None
 
 
-async def _made(report: Report) -> None:
-    """Make a summary between other things: small EvalJobs need not wait for that of a giant."""
+async def in_slices(report: Report) -> None:
+    """Make a summary, as far as it fits, between other things: small EvalJobs do not wait for a giant's."""
     with contextlib.suppress(SummaryTooLargeError):
         for _ in report.steps():
             await asyncio.sleep(0)
