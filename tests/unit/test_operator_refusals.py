@@ -36,14 +36,14 @@ def test_one_refusal_stands_for_a_model_until_a_job_of_it_is_taken() -> None:
     absent = Observed(tuple(Observation(p, Phase.ABSENT) for p in plan.partitions))
     first, second, other, _ = plan.partitions
     refusals = Refusals()
-    refusals.take((first, other), {first: ForbiddenError(403, "Forbidden", "exceeded quota")}, NOW)
+    refusals.take({first: ForbiddenError(403, "Forbidden", "exceeded quota"), other: None}, NOW)
     waits = [o.waiting.reason if o.waiting else None for o in refusals.overlay(absent).observations]
     assert waits == ["QuotaExceeded", "QuotaExceeded", None, None]
-    refusals.take((second,), {second: ForbiddenError(403, "Forbidden", "exceeded quota: 2")}, later(15))
+    refusals.take({second: ForbiddenError(403, "Forbidden", "exceeded quota: 2")}, later(15))
     (wait,) = {o.waiting for o in refusals.overlay(absent).observations[:2]}
     assert wait is not None
     assert (wait.since, wait.tried_at, wait.message) == (NOW, later(15), "exceeded quota: 2")
-    refusals.take((second,), {}, NOW)
+    refusals.take({second: None}, NOW)
     assert refusals.overlay(absent) == absent
 
 
@@ -51,6 +51,6 @@ def test_a_job_that_is_invalid_fails_its_partition_alone() -> None:
     plan = builders.plan(builders.evaljob(datasets=[dataset(shards=2)]))
     first, second = plan.partitions
     refusals = Refusals()
-    refusals.take((first, second), {first: InvalidError(422, "Invalid", "image: Required value")}, NOW)
+    refusals.take({first: InvalidError(422, "Invalid", "image: Required value"), second: None}, NOW)
     seen = refusals.overlay(Observed(tuple(Observation(p, Phase.ABSENT) for p in plan.partitions)))
     assert [o.phase for o in seen.observations] == [Phase.FAILED, Phase.ABSENT]

@@ -43,3 +43,17 @@ async def test_after_an_error_no_further_write_begins_and_those_that_run_end() -
         await many(writes, failing=AT_ONCE)
     assert AT_ONCE < writes.begun <= 3 * AT_ONCE
     assert writes.running == 0
+
+
+async def test_when_the_time_is_up_no_further_write_begins() -> None:
+    """While 250 Jobs were made one by one, outcomes waited for 15 seconds."""
+    writes = Writes()
+    await several((writes.one(number) for number in range(AT_ONCE)), 0.0)
+    assert writes.begun == 0
+    slow = (asyncio.sleep(0.03) for _ in range(100 * AT_ONCE))
+    async with asyncio.timeout(1):
+        await several(slow, 0.05)
+    left = list(slow)
+    assert left
+    for write in left:
+        write.close()

@@ -302,9 +302,9 @@ class Reconciler:
         )
 
     async def _create(self, evaljob: EvalJob, plan: Plan, decision: Decision, now: datetime) -> None:
-        refused_ = await self._writer.create(evaljob, plan, decision.create)
-        self._refusals.take(decision.create, refused_, now)
-        if refused_:
+        answers = await self._writer.create(evaljob, plan, decision.create)
+        self._refusals.take(answers, now)
+        if any(answers.values()) or len(answers) < len(decision.create):
             self.wake()
 
     async def _conclude(

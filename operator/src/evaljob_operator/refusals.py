@@ -1,6 +1,6 @@
 """Jobs that the API server would not take: for good, or for now."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -33,12 +33,12 @@ class Refusals:
         self._held: dict[str, Waiting] = {}
         """By model: its partitions differ in name and data only, so one refusal stands for all."""
 
-    def take(self, tried: Iterable[Partition], errors: Mapping[Partition, ApiError], now: datetime) -> None:
-        """Note the answers to creations."""
-        for partition in tried:
-            if partition not in errors:
-                self._held.pop(partition.model, None)
-        for partition, error in errors.items():
+    def take(self, answers: Mapping[Partition, ApiError | None], now: datetime) -> None:
+        """Note the answers to creations; None to one that was carried out."""
+        refused = {partition: error for partition, error in answers.items() if error}
+        for partition in answers.keys() - refused.keys():
+            self._held.pop(partition.model, None)
+        for partition, error in refused.items():
             reason = refusal(error)
             if reason in (Reason.INVALID_SPEC, Reason.NAME_COLLISION):
                 self._failed[partition] = failure(reason, error.message)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import math
 from collections.abc import Awaitable, Iterable, Mapping
 from datetime import datetime
 
@@ -40,6 +41,8 @@ _WITH_PODS = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": 
 """Without it the API server orphans a Job's pods, GPUs included."""
 MESSAGE_MAX = 1024
 """Characters of an Event's message, as Kubernetes has it."""
+CREATING = 2.0
+"""Seconds in which a pass makes Jobs: outcomes are put on record in between, however slow the API server is."""
 AT_ONCE = 12
 """Writes of one EvalJob at the same time: of the 20 requests that there may be, a giant leaves eight to others."""
 
@@ -55,28 +58,29 @@ class Writer:
 
     async def create(
         self, evaljob: EvalJob, plan: Plan, partitions: Iterable[Partition]
-    ) -> dict[Partition, ApiError]:
-        """Make the Jobs. One that already exists with our uid is ours: a crash lost the answer.
+    ) -> dict[Partition, ApiError | None]:
+        """Make Jobs for some seconds. One that already exists with our uid is ours: a crash lost the answer.
 
         Returns:
-            The partitions whose Job the API server does not take as it is, or not now.
+            Of those that were tried, why the API server does not take the Job as it is, or not now; None if it did.
 
         Raises:
             ApiError: the first one, when all that had begun by then have ended.
         """
-        refused: dict[Partition, ApiError] = {}
+        answers: dict[Partition, ApiError | None] = {}
 
         async def make(partition: Partition) -> None:
             try:
                 await self._create(evaljob, jobs.job(evaljob, plan, partition))
+                answers[partition] = None
                 log.debug("Job is there", extra={"partition": str(partition)})
             except ApiError as error:
                 if refusal(error) in (None, Reason.PERMISSION_DENIED):
                     raise
-                refused[partition] = error
+                answers[partition] = error
 
-        await several(make(p) for p in partitions)
-        return refused
+        await several((make(p) for p in partitions), CREATING)
+        return answers
 
     async def _create(self, evaljob: EvalJob, job: Json) -> None:
         try:
@@ -240,16 +244,18 @@ def event_object(evaljob: EvalJob, event: Event, now: datetime) -> Json:
     }
 
 
-async def several(writes: Iterable[Awaitable[None]]) -> None:
-    """Run the writes, `AT_ONCE` at a time. After an error no further one begins; then it is raised."""
-    waiting, failed = iter(writes), asyncio.Event()
+async def several(writes: Iterable[Awaitable[None]], seconds: float = math.inf) -> None:
+    """Run the writes, `AT_ONCE` at a time; none begins later than that, or after an error, which is raised then."""
+    waiting, clock = iter(writes), asyncio.get_running_loop().time
+    ends = clock() + seconds
 
     async def work() -> None:
-        while not failed.is_set() and (write := next(waiting, None)) is not None:
+        nonlocal ends
+        while clock() < ends and (write := next(waiting, None)) is not None:
             try:
                 await write
             except ApiError:
-                failed.set()
+                ends = clock()
                 raise
 
     for outcome in await asyncio.gather(*(work() for _ in range(AT_ONCE)), return_exceptions=True):
