@@ -3,8 +3,9 @@
 A real etcd with fsync, API server, controllers and scheduler; nodes with 8 simulated GPUs; pods played by
 tests.plane.kubelet. In one run on one plane: a raw loop over 20 connections (the floor, before and after the rest),
 our operator with one EvalJob of N partitions and a small one that comes in between, its restart, EvalJobs spread over
-a hundred, and a plain kopf operator of 80 lines. Requests are counted by the API server's audit log, memory and processor time by
-/proc. When the time is up the report has what was measured until then, and `unfinished` names the rest.
+a hundred, and a plain kopf operator of 80 lines. Requests are counted by the API server's audit log, memory and
+processor time by /proc. When the time is up the report has what was measured until then, and `unfinished` names the
+rest.
 """
 
 import asyncio
