@@ -52,7 +52,7 @@ faults-test: .venv/.synced  ## the operator under faults, thinned: a real API se
 $(FAULTS): .venv/.synced
 	.venv/bin/pytest -q $@
 
-faults: .venv/.synced  ## the operator under faults, all of them: eight minutes; the last line is JSON
+faults: .venv/.synced  ## the operator under faults, all of them: six minutes; the last line is JSON
 	.venv/bin/python -m tests.faults
 
 chaos: .venv/.synced  ## the operator killed at random moments in runs of 20 partitions; the last line is JSON

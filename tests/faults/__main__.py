@@ -1,6 +1,6 @@
 """`python -m tests.faults`: every fault at every request, every fault of a watch, every scenario.
 
-The last line is JSON: `cases`, `converged`, `violations`. Eight minutes on two cores; --thin takes two.
+The last line is JSON: `cases`, `converged`, `violations`. Six minutes, as the longest scenario takes; --thin: one, on two idle cores.
 """
 
 import argparse
