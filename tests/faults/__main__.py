@@ -1,6 +1,7 @@
 """`python -m tests.faults`: every fault at every request, every fault of a watch, every scenario.
 
-The last line is JSON: `cases`, `converged`, `violations`. Six minutes, as the longest scenario takes; --thin: one, on two idle cores.
+The last line is JSON: `cases`, `converged`, `violations`. Six minutes, as the longest scenario takes; --thin takes
+one, on two idle cores.
 """
 
 import argparse
