@@ -41,10 +41,10 @@ _WITH_PODS = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": 
 """Without it the API server orphans a Job's pods, GPUs included."""
 MESSAGE_MAX = 1024
 """Characters of an Event's message, as Kubernetes has it."""
-CREATING = 5.0
+CREATING = 2.0
 """Seconds in which a pass makes Jobs: outcomes are put on record in between, however slow the API server is."""
-AT_ONCE = 16
-"""Writes of one EvalJob at the same time: of the 20 requests that there may be, a giant leaves four to others."""
+AT_ONCE = 12
+"""Writes of one EvalJob at the same time: of the 20 requests that there may be, a giant leaves eight to others."""
 
 
 class Writer:
