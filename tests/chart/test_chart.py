@@ -165,6 +165,23 @@ def test_the_operator_s_pod_is_restricted(render: Render) -> None:
     assert "memory" in container["resources"]["limits"]
 
 
+def test_its_node_and_its_pull_secrets_are_the_installation_s(render: Render) -> None:
+    own: dict[str, Any] = {
+        "imagePullSecrets": [{"name": "regcred"}],
+        "nodeSelector": {"pool": "cpu"},
+        "tolerations": [{"key": "infra", "operator": "Exists"}],
+        "affinity": {
+            "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
+        },
+        "priorityClassName": "system-cluster-critical",
+    }
+    given = [f"{name}={json.dumps(value)}" for name, value in own.items()]
+    for options, expected in (([], {}), (given, own)):
+        (deployment,) = of_kind(render(*options), "Deployment")
+        pod = deployment["spec"]["template"]["spec"]
+        assert {name: pod[name] for name in own if name in pod} == expected
+
+
 def test_one_replica_that_is_never_doubled(render: Render) -> None:
     (deployment,) = of_kind(render(), "Deployment")
     assert deployment["spec"]["replicas"] == 1
