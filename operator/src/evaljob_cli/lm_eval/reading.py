@@ -46,10 +46,15 @@ def _read(path: Path, places: tuple[Path, ...], within: tuple[Path, ...]) -> dic
         raise InputError(f"{path}: includes itself, by {' and '.join(p.name for p in within)}")
     try:
         found = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - a SafeLoader
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: {error}") from error
+    except OSError as error:
+        raise InputError(
+            f"{path}: {error.strerror}: give the YAML file of a task or group of lm-eval"
+        ) from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {error}") from error
     if not isinstance(found, dict):
-        raise InputError(f"{path}: holds a {type(found).__name__}, a task of lm-eval is a mapping")
+        what = "nothing" if found is None else f"a {type(found).__name__}"
+        raise InputError(f"{path}: holds {what}, a task of lm-eval is a mapping")
     own = {str(key): value for key, value in found.items()}
     included = own.pop("include", [])
     merged: dict[str, Any] = {}
