@@ -45,9 +45,9 @@ integration: .venv/.synced  ## real processes and real HTTP: no cluster, no torc
 	.venv/bin/pytest -q tests/integration
 
 faults-test: .venv/.synced  ## the operator under faults, thinned: a real API server without nodes, 90 seconds
-	$(MAKE) --no-print-directory --jobs --output-sync=target $(FAULTS)
+	$(MAKE) --no-print-directory -j2 --output-sync=target $(FAULTS)
 
-# Each on an API server of its own, side by side: they wait for clocks more than they compute.
+# Each on an API server of its own, two at a time: they wait for clocks more than they compute.
 .PHONY: $(FAULTS)
 $(FAULTS): .venv/.synced
 	.venv/bin/pytest -q $@
