@@ -8,14 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
-
 from evaljob import framing
 from evaljob.framing import InvalidResultError
 from evaljob.names import LABEL_NAME, summary_name
 from tests.faults.fates import Fates
 from tests.faults.history import Recorder, condition, partition_key, record_of, violations
-from tests.faults.proxy import Proxy, RequestPlan, WatchPlan, upstream
+from tests.faults.proxy import Proxy, RequestPlan, WatchPlan
 from tests.plane.client import Client, Json
 from tests.plane.kubelet import Kubelet
 from tests.plane.operatorprocess import OperatorProcess
@@ -38,19 +36,17 @@ class Lab:
     client: Client
     recorder: Recorder
     kubelet: Kubelet
-    upstream: aiohttp.ClientSession
-    """Of the proxies."""
 
 
 @contextlib.asynccontextmanager
 async def lab(plane: Plane) -> AsyncIterator[Lab]:
     """Pods are played, and changes recorded, for the time of the block."""
     await asyncio.to_thread(warm_up)
-    async with Client(plane, ADMIN) as client, upstream(plane) as connections:
+    async with Client(plane, ADMIN) as client:
         recorder, kubelet = Recorder(client), Kubelet(client, Fates())
         tasks = [asyncio.create_task(recorder.run()), asyncio.create_task(kubelet.run())]
         try:
-            yield Lab(plane, client, recorder, kubelet, connections)
+            yield Lab(plane, client, recorder, kubelet)
         finally:
             for task in tasks:
                 task.cancel()
@@ -158,7 +154,7 @@ class Case:
         **proxy: Any,  # noqa: ANN401
     ) -> None:
         self.lab, self.namespace, self.plan = lab, namespace, plan
-        self.proxy = Proxy(lab.plane.server, lab.upstream, plan, self.kill, **proxy)
+        self.proxy = Proxy(lab.plane, plan, self.kill, **proxy)
         self.operator: OperatorProcess | None = None
         self.history = lab.recorder.of(namespace)
         self.kills = 0

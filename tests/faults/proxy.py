@@ -29,15 +29,6 @@ DELAY = 3.0
 """Seconds that a delayed event waits; ten times less than in life, like the watches' own length."""
 
 
-def upstream(plane: Plane) -> aiohttp.ClientSession:
-    """Connections to a plane's API server, for proxies."""
-    tls = ssl.create_default_context(cafile=str(plane.ca))
-    connector = aiohttp.TCPConnector(ssl=tls, limit=0)
-    return aiohttp.ClientSession(
-        connector=connector, timeout=aiohttp.ClientTimeout(total=None), auto_decompress=False
-    )
-
-
 class Fault(StrEnum):
     """What becomes of one request."""
 
@@ -151,8 +142,7 @@ class Proxy:
     """See the module.
 
     Args:
-        server: the address of what is behind it.
-        upstream: Connections to that, which all proxies share: a handshake costs as much as some requests.
+        plane: what is behind it.
         plan: the fault; None passes everything on.
         kill: ends the operator.
         watch_seconds: Ends watches after this time instead of the client's, so that minutes become seconds.
@@ -160,15 +150,14 @@ class Proxy:
 
     def __init__(
         self,
-        server: str,
-        upstream: aiohttp.ClientSession,
+        plane: Plane,
         plan: RequestPlan | WatchPlan | None,
         kill: Callable[[], None],
         *,
         watch_seconds: int | None = None,
     ) -> None:
-        self._server = server
-        self._upstream = upstream
+        self._server = plane.server
+        self._tls = ssl.create_default_context(cafile=str(plane.ca))
         self._plan = plan
         self._kill = kill
         self._watch_seconds = watch_seconds
@@ -185,6 +174,9 @@ class Proxy:
         """Resources of which a watch has been opened."""
 
     async def __aenter__(self) -> Self:
+        timeout = aiohttp.ClientTimeout(total=None)
+        connector = aiohttp.TCPConnector(ssl=self._tls, limit=0)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
         app = web.Application(client_max_size=1 << 24)
         app.router.add_route("*", "/{path:.*}", self._handle)
         # A client that goes away ends the handler: a time-out must not hold the proxy.
@@ -198,6 +190,7 @@ class Proxy:
 
     async def __aexit__(self, *_: object) -> None:
         await self._runner.cleanup()
+        await self._session.close()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if refusal := self.outage.answer(request.path):
@@ -252,9 +245,7 @@ class Proxy:
     async def _forward(self, request: web.Request) -> tuple[int, dict[str, str], bytes]:
         body = await request.read() or None  # an empty one would get a Content-Type
         url = self._server + request.raw_path
-        async with self._upstream.request(
-            request.method, url, headers=_headers(request), data=body
-        ) as answer:
+        async with self._session.request(request.method, url, headers=_headers(request), data=body) as answer:
             text = await answer.read()
             kept = {k: v for k, v in answer.headers.items() if k in ("Content-Type", "Date", "Retry-After")}
             return answer.status, kept, text
@@ -292,7 +283,7 @@ class Proxy:
             query["timeoutSeconds"] = str(self._watch_seconds)
         url = self._server + request.path
         self.watched.add(request.path.rpartition("/")[2])
-        async with self._upstream.get(url, headers=_headers(request), params=query) as upstream:
+        async with self._session.get(url, headers=_headers(request), params=query) as upstream:
             response = web.StreamResponse(
                 status=upstream.status, headers={"Content-Type": "application/json"}
             )
