@@ -142,22 +142,23 @@ class Endings(StoppingCriteria):  # type: ignore[misc]
     def __call__(self, input_ids: Tensor, _scores: Tensor, **_: object) -> Tensor:
         """Whether to leave, said of every row."""
         for row, token in enumerate(input_ids[:, -1].tolist()):
-            if row not in self.ends and self._ends(input_ids[row], token):
+            if row not in self.ends and (
+                token in self._end_ids or (self._may_end(token) and self._stopped(input_ids[row]))
+            ):
                 self.ends[row] = input_ids.shape[1] - self._start
         rows = input_ids.shape[0]
         return torch.full((rows,), rows - len(self.ends) <= self._leave, device=input_ids.device)
 
-    def _ends(self, row: Tensor, token: int) -> bool:
-        if token in self._end_ids:
-            return True
-        if not self._stops or not self._may_end(token):
+    def _may_end(self, token: int) -> bool:
+        """Whether a stop text may end with this token."""
+        if not self._stops:
             return False
+        return not self._telling or not self._last.isdisjoint(self._tokenizer.piece(token))
+
+    def _stopped(self, row: Tensor) -> bool:
         new = row[self._start :].tolist()
         # A token has a byte at least, so the tail is enough; the whole text decides.
         return self._found(new[-self._tail :]) and self._found(new)
-
-    def _may_end(self, token: int) -> bool:
-        return not self._telling or not self._last.isdisjoint(self._tokenizer.piece(token))
 
     def _found(self, ids: list[int]) -> bool:
         text = self._tokenizer.decode(tuple(ids))
