@@ -125,6 +125,16 @@ class Api(Protocol):
         ...
 
 
+def version_of(obj: Mapping[str, Any]) -> int:
+    """The resourceVersion of an object as a number; see `version_number`."""
+    return version_number(str(obj["metadata"].get("resourceVersion") or ""))
+
+
+def version_number(version: str) -> int:
+    """A resourceVersion, which grows with every write; 0 where a server uses something else."""
+    return int(version) if version.isdecimal() else 0
+
+
 def _namespaced(prefix: str, namespace: str, plural: str, name: str) -> str:
     return f"{prefix}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
 

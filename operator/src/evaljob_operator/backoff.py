@@ -1,6 +1,14 @@
-"""Waiting longer after each failure."""
+"""Waiting longer: after each failure, and after what has taken long."""
 
 from collections.abc import Callable
+
+RARELY = 10
+"""The time between two expensive looks is at least so many times as long as the last one took."""
+
+
+def rest(interval: float, took: float) -> float:
+    """Seconds to leave something alone that took so many, and is otherwise due each `interval`."""
+    return max(interval, RARELY * took)
 
 
 class Backoff:

@@ -10,11 +10,20 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from evaljob.names import LABEL_MANAGED_BY, LABEL_NAME, MANAGED_BY
 from evaljob.views import JobView, PodView, job_view, pod_view
-from evaljob_operator.api import Api, ApiError, GoneError, Json, core_path, job_path
+from evaljob_operator.api import (
+    Api,
+    ApiError,
+    GoneError,
+    Json,
+    core_path,
+    job_path,
+    version_number,
+    version_of,
+)
 from evaljob_operator.backoff import Backoff
 
 log = logging.getLogger(__name__)
@@ -134,7 +143,7 @@ class Informer(Generic[V]):
 
         What the watch has already passed is not taken: if it is not in the store any more, it was deleted.
         """
-        if _version(obj) > self._passed:
+        if version_of(obj) > self._passed:
             self._put(obj)
 
     async def run(self) -> None:
@@ -178,7 +187,7 @@ class Informer(Generic[V]):
             found |= {name: self._known(name, entry) for name, entry in page.items if entry}
             resume = page.version
             self.heard_at = self._clock()
-        version = _number(resume)
+        version = version_number(resume)
         found |= {name: e for name, e in self._entries.items() if e.version > version}
         self._replace(found)
         self._passed, self._resume = version, resume
@@ -213,7 +222,7 @@ class Informer(Generic[V]):
             self._remove(obj)
         elif kind != "BOOKMARK":
             self._put(obj)
-        self._passed = max(self._passed, _version(obj))
+        self._passed = max(self._passed, version_of(obj))
         self._resume = obj["metadata"]["resourceVersion"]
 
     def _put(self, obj: Json) -> None:
@@ -227,7 +236,7 @@ class Informer(Generic[V]):
 
     def _remove(self, obj: Json) -> None:
         name = obj["metadata"]["name"]
-        if name in self._entries and self._newer(name, _version(obj)):
+        if name in self._entries and self._newer(name, version_of(obj)):
             self._wake(self._drop(name))
 
     def _drop(self, name: str) -> str:
@@ -255,20 +264,11 @@ class Informer(Generic[V]):
     def _entry(self, obj: Json) -> _Entry[V] | None:
         owner = (obj["metadata"].get("labels") or {}).get(LABEL_NAME, "")
         try:
-            return _Entry(_version(obj), owner, self._project(obj))
+            return _Entry(version_of(obj), owner, self._project(obj))
         except (KeyError, TypeError, ValueError) as error:
             # One odd object must not blind us to all others.
             log.warning("%s/%s cannot be read: %r", self._path, obj["metadata"].get("name"), error)
             return None
-
-
-def _version(obj: Mapping[str, Any]) -> int:
-    """The resourceVersion as a number; 0 where a server uses something else."""
-    return _number(str(obj["metadata"].get("resourceVersion") or ""))
-
-
-def _number(version: str) -> int:
-    return int(version) if version.isdecimal() else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,13 @@ from datetime import datetime
 from evaljob.names import LABEL_NAME
 from evaljob.views import JobView, PodView, pod_view
 from evaljob_operator.api import JOB_LABEL, ApiError, Json, core_path
+from evaljob_operator.backoff import rest
 from evaljob_operator.informer import OURS, PAGE, pages
 from evaljob_operator.world import World
 
 log = logging.getLogger(__name__)
 UNEXPLAINED_AFTER = 30.0
 """Seconds after which the Events of a pod or Job that waits without a word are asked for."""
-RARELY = 10
-"""The time between two lists of pods that wait is at least so many times as long as the last one took."""
 PATIENCE = 3
 """Intervals between two looks at pods that fit one list, at most."""
 ASKED_MAX = 5
@@ -60,12 +59,10 @@ class PodLists:
         started, self._requests = monotonic(), 0
         self._waiting = await self._list_waiting(waiting)
         self.warnings = await self._list_warnings(waiting, now)
-        rest = max(
-            pause(timing.between_pending_lists, self._requests, len(self._waiting)),
-            RARELY * (monotonic() - started),
-        )
-        self._next_list = monotonic() + rest
-        return rest
+        interval = pause(timing.between_pending_lists, self._requests, len(self._waiting))
+        left = rest(interval, monotonic() - started)
+        self._next_list = monotonic() + left
+        return left
 
     async def look_up(self, names: Iterable[str], jobs: Mapping[str, JobView]) -> None:
         """List all pods of finished Jobs, as the API server has them now."""

@@ -10,13 +10,12 @@ from evaljob.packing import SummaryTooLargeError
 from evaljob.report import Report
 from evaljob.spec import EvalJob
 from evaljob_operator.api import Json
+from evaljob_operator.backoff import rest
 from evaljob_operator.statuses import due_in
 from evaljob_operator.world import World
 from evaljob_operator.writer import Writer
 
 NEVER = float("-inf")
-RARELY = 10
-"""The time between two summaries of an EvalJob is at least so many times as long as the last one took."""
 
 
 class Publisher:
@@ -60,8 +59,8 @@ class Publisher:
             await self._writer.summary(evaljob, packed)
         ended = self._world.monotonic()
         # That of 10,000 partitions takes seconds: then it is made less often.
-        rest = max(self._world.timing.between_summaries, RARELY * (ended - started))
-        self._summarized, self._next_summary = mark, ended + rest
+        self._next_summary = ended + rest(self._world.timing.between_summaries, ended - started)
+        self._summarized = mark
         return None
 
     async def _write_status(

@@ -24,6 +24,7 @@ from evaljob_operator.api import (
     Json,
     TooManyRequestsError,
     evaljob_path,
+    version_of,
 )
 from evaljob_operator.backoff import Backoff
 from evaljob_operator.freeze import PredecessorError, UnreadablePlanError, freeze, get, make, read, read_run
@@ -83,7 +84,7 @@ class Reconciler:
 
     def update(self, body: Json) -> None:
         """The EvalJob as a watch shows it, which may be older than the answer to our last write."""
-        if _version(body) >= _version(self._body):
+        if version_of(body) >= version_of(self._body):
             self._body = body
             self.wake()
 
@@ -265,7 +266,7 @@ class Reconciler:
 
     async def _read_records(self, plan: Plan) -> None:
         """Those that no pass has seen yet, with room for others in between: 10,000 take seconds."""
-        jobs, read = self._informers.jobs.of(self.name), 0
+        jobs, read = self._informers.jobs.of(self.name), self._why.cache_info().misses
         for name, partition in plan.named:
             job = jobs.get(name)
             if job is None or job.record is None:
@@ -347,8 +348,3 @@ async def first_error(*steps: Callable[[], Awaitable[None]]) -> ApiError | None:
 
 def _is_denial(error: ApiError) -> bool:
     return refusal(error) is Reason.PERMISSION_DENIED
-
-
-def _version(body: Json) -> int:
-    text = str(body["metadata"].get("resourceVersion") or "")
-    return int(text) if text.isdecimal() else 0
