@@ -28,8 +28,8 @@ class TestTransformers(BackendContract):
     """With the tiny model."""
 
 
-def test_choices_of_one_token_share_one_forward_pass(open_tiny: Load) -> None:
-    backend = open_tiny()
+def _rows_of_passes(backend: "TransformersBackend") -> list[int]:
+    """The rows of each pass through the model from now on."""
     rows: list[int] = []
     inner = backend.model.forward
 
@@ -38,6 +38,12 @@ def test_choices_of_one_token_share_one_forward_pass(open_tiny: Load) -> None:
         return inner(**call)
 
     backend.model.forward = counted
+    return rows
+
+
+def test_choices_of_one_token_share_one_forward_pass(open_tiny: Load) -> None:
+    backend = open_tiny()
+    rows = _rows_of_passes(backend)
     context = backend.tokenizer.encode("Answer:", special=True)
     letters = [backend.tokenizer.encode(f" {letter}", special=False) for letter in "ABCD"]
     assert {len(letter) for letter in letters} == {1}
@@ -82,19 +88,6 @@ def test_answers_do_not_depend_on_the_batch(open_tiny: Load, params: Sampling) -
     assert texts[1] == texts[5] == texts[24]
 
 
-def _rows_of_steps(backend: "TransformersBackend", params: Sampling) -> tuple[list[int], dict[str, str]]:
-    """Rows of each pass through the model, and the answers."""
-    rows: list[int] = []
-    inner = backend.model.forward
-
-    def counted(**call: Any) -> Any:  # noqa: ANN401 - the model's own interface
-        rows.append(len(call["input_ids"]))
-        return inner(**call)
-
-    backend.model.forward = counted
-    return rows, {key: answer.text for key, answer in generated(backend, params).items()}
-
-
 @pytest.mark.parametrize("kept", [True, False], ids=["its cache is cut", "its cache is computed anew"])
 @pytest.mark.parametrize("params", [{}, {"temperature": 1.0}, {"repetition_penalty": 1.3}])
 def test_rows_leave_a_batch_once_half_of_them_have_ended(
@@ -106,7 +99,9 @@ def test_rows_leave_a_batch_once_half_of_them_have_ended(
     alone = {key: answer.text for key, answer in generated(open_tiny(batch_size=1), wanted).items()}
     if not kept:
         monkeypatch.setattr(decoding, "_KEYS_AND_VALUES", ())
-    rows, answers = _rows_of_steps(open_tiny(batch_size=24), wanted)
+    backend = open_tiny(batch_size=24)
+    rows = _rows_of_passes(backend)
+    answers = {key: answer.text for key, answer in generated(backend, wanted).items()}
     assert answers == alone
     assert rows[0] == 24
     assert len(set(rows)) > 2

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch.nn.functional import pad
@@ -18,12 +18,11 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from evaljob.names import Reason
-from evaljob_runner.backends.base import Sampling, TokenIds
+from evaljob_runner.backends.base import GenerateRequest, Sampling, TokenIds
 from evaljob_runner.errors import Fatal
 
 Tensor = Any
 """The lint environment holds no torch."""
-R = TypeVar("R")
 _KEYS_AND_VALUES = (DynamicLayer, DynamicSlidingWindowLayer)
 """Layers of a cache that hold nothing else: of another, as of one with a state, rows are not taken out."""
 
@@ -99,7 +98,7 @@ def sampler(sampling: Sampling, mask: Tensor, generators: Sequence[Tensor]) -> l
     Args:
         sampling: the parameters.
         mask: which of the prompts' tokens are real.
-        generators: one torch.Generator per row.
+        generators: one torch.Generator per row, where the temperature is not 0.
     """
     steps: list[LogitsProcessor] = []
     if sampling.repetition_penalty not in (None, 1):
@@ -166,16 +165,16 @@ class Endings(StoppingCriteria):  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
-class Batch(Generic[R]):
+class Batch:
     """Rows that are still being answered."""
 
-    requests: Sequence[R]
+    requests: Sequence[GenerateRequest]
     ids: Tensor
     """Prompts, padded on their left, and what was generated so far: rows x tokens."""
     mask: Tensor
     """Which of the prompts' tokens are real: rows x the longest prompt."""
     generators: Sequence[Tensor]
-    """One torch.Generator per row."""
+    """One torch.Generator per row; none where nothing is drawn."""
     cache: Cache | None = None
     """Of all tokens but the last; None: it is computed anew."""
 
@@ -190,14 +189,14 @@ class Batch(Generic[R]):
         """Which tokens are real."""
         return pad(self.mask, (0, self.ids.shape[1] - self.start), value=1)
 
-    def after(self, ids: Tensor, cache: Cache | None, rows: Sequence[int]) -> "Batch[R]":
+    def after(self, ids: Tensor, cache: Cache | None, rows: Sequence[int]) -> "Batch":
         """Some rows, as `generate` left them."""
         index = torch.tensor(rows, dtype=torch.long, device=ids.device)
         return Batch(
             [self.requests[row] for row in rows],
             ids[index],
             self.mask[index],
-            [self.generators[row] for row in rows],
+            [self.generators[row] for row in rows] if self.generators else (),
             _of_rows(cache, index) if rows else None,
         )
 

@@ -106,7 +106,8 @@ class TransformersBackend:
     def _generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[Answer]:
         """Answers to a batch. Rows leave it once half of them have ended: they cost as much as those that go on."""
         ids, mask = _padded([token_ids(r) for r in requests], self._device, left=True)
-        generators = [torch.Generator(self._device).manual_seed(r.seed) for r in requests]
+        drawn = requests if sampling.temperature else ()
+        generators = [torch.Generator(self._device).manual_seed(r.seed) for r in drawn]
         end_ids = frozenset([*self._ends, *self.tokenizer.special_ids(sampling.stop)])
         batch = decoding.Batch(requests, ids, mask, generators)
         while batch.requests:
@@ -121,7 +122,7 @@ class TransformersBackend:
             going = [row for row in range(len(batch.requests)) if not over and row not in ends.ends]
             batch = batch.after(out.sequences, out.past_key_values, going)
 
-    def _extended(self, batch: decoding.Batch[GenerateRequest], sampling: Sampling, ends: Tensor) -> Any:  # noqa: ANN401 - torch is not typed here
+    def _extended(self, batch: decoding.Batch, sampling: Sampling, ends: Tensor) -> Any:  # noqa: ANN401 - torch is not typed here
         """What `generate` makes of a batch until `ends` or the last token ends it."""
         guard = decoding.NumberGuard()
         steps = [guard, *decoding.sampler(sampling, batch.mask, batch.generators)]
