@@ -138,18 +138,21 @@ def one_job_per_partition(history: History) -> Iterator[str]:
 
 
 def jobs_have_an_owner(history: History) -> Iterator[str]:
-    """I2: a Job is made only while its EvalJob exists."""
-    alive: set[str] = set()
+    """I2: a Job is made only while its EvalJob exists.
+
+    Nobody knows a uid before the object is there, so only EvalJobs that are never seen, and those that were gone,
+    count: an EvalJob that a watch which began late knows by a list carries the version of its last change.
+    """
+    known = {c.obj["metadata"]["uid"] for c in history.of("EvalJob")}
+    gone: set[str] = set()
     for step in history.ordered():
         meta = step.change.obj["metadata"]
-        if step.kind == "EvalJob":
-            alive.discard(meta["uid"]) if step.change.type == "DELETED" else alive.add(meta["uid"])
-        elif (
-            step.kind == "Job"
-            and step.change.type == "ADDED"
-            and owner_of(step.change.obj) not in alive | {""}
-        ):
-            yield f"Job {meta['name']} was made for an EvalJob that is not there"
+        if step.kind == "EvalJob" and step.change.type == "DELETED":
+            gone.add(meta["uid"])
+        elif step.kind == "Job" and step.change.type == "ADDED":
+            owner = owner_of(step.change.obj)
+            if owner and (owner in gone or owner not in known):
+                yield f"Job {meta['name']} was made for an EvalJob that is not there"
 
 
 def results_come_from_complete_jobs(history: History) -> Iterator[str]:

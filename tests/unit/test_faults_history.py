@@ -60,6 +60,10 @@ def test_a_good_run_breaks_no_promise() -> None:
     assert violations(history(*steps, end, ("Job", "DELETED", job(RESULT, COMPLETE)))) == []
 
 
+def test_an_evaljob_that_the_recorder_saw_late_was_there_before_its_jobs() -> None:
+    assert violations(history(MADE, ENDED, BORN)) == []
+
+
 @pytest.mark.parametrize(
     ("broken", "steps"),
     [
