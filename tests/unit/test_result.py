@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaljob.corpus import CORPORA, TER_UNIT
 from evaljob.framing import (
     DECODED_MAX,
     ENCODED_MAX,
@@ -32,7 +33,7 @@ from evaljob.result import (
     failure,
 )
 from evaljob.sizing import worst_case_bytes
-from evaljob.stats import Clusters, Stat, accumulate
+from evaljob.stats import Aggregation, Clusters, Stat, accumulate
 from tests.unit.builders import BINARY, scored
 
 PARTITION = Partition(model="qwen2-72b", dataset="mmlu", shard=0, shards=2)
@@ -187,6 +188,29 @@ def test_the_worst_case_of_mmlu_fits() -> None:
 def test_the_worst_case_of_any_number_of_subsets_has_an_answer() -> None:
     subsets = {str(i): (9, 9) for i in range(20_000)}
     assert worst_case_bytes(partition=PARTITION, metrics=(BINARY,), subsets=subsets) > ENCODED_MAX
+
+
+CORPUS = [a for a in Aggregation if a in CORPORA]
+
+
+@pytest.mark.parametrize("aggregation", CORPUS)
+@pytest.mark.parametrize("samples", [3000, 10**10])
+def test_the_worst_case_of_a_score_of_the_corpus_has_an_answer(
+    aggregation: Aggregation, samples: int
+) -> None:
+    metric = BINARY.model_copy(update={"binary": False, "aggregation": aggregation})
+    bound = worst_case_bytes(partition=PARTITION, metrics=(metric,), subsets={"": (samples, samples)})
+    assert bound <= ENCODED_MAX
+
+
+def test_the_words_of_a_large_shard_come_back_as_they_went() -> None:
+    metric = BINARY.model_copy(update={"binary": False, "aggregation": Aggregation.CORPUS_TER})
+    words = 10**8 * TER_UNIT
+    counted = SubsetResult(
+        name="", size=4, expected=4, stats=(Stat(4, 0, 0),), ngrams={metric.key: (7, words)}
+    )
+    report = scored(PARTITION, counted, metrics=(metric,))
+    assert decode(encode(report)) == report
 
 
 def test_too_large_says_what_to_change() -> None:

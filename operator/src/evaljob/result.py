@@ -25,6 +25,9 @@ MESSAGE_MAX = 1024
 
 COUNT_MAX = 10**12
 Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
+ITEM_COUNT_MAX = 10**18
+"""Of words, n-grams and edits, which are counted in `Corpus.unit`: over 10**12 words for TER."""
+ItemCount = Annotated[int, Field(ge=0, le=ITEM_COUNT_MAX)]
 Duration = Annotated[float, Field(ge=0, le=1e9)]
 Code = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z]*$", max_length=64)]
 
@@ -94,7 +97,7 @@ class SubsetResult(Frozen):
     """One state per metric, in the order of `metrics`."""
     labels: dict[str, dict[str, LabelCount]] = Field(default_factory=dict)
     """By metric, where it is a macro F1, and label."""
-    ngrams: dict[str, tuple[Count, ...]] = Field(default_factory=dict)
+    ngrams: dict[str, tuple[ItemCount, ...]] = Field(default_factory=dict)
     """By metric, where it is a score of the corpus: what `evaljob.corpus` makes it of; none without samples."""
 
 

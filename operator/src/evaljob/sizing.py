@@ -10,6 +10,7 @@ from evaljob.framing import compressed
 from evaljob.plan import Partition
 from evaljob.result import (
     COUNT_MAX,
+    ITEM_COUNT_MAX,
     Lint,
     MetricInfo,
     Outcomes,
@@ -82,7 +83,10 @@ def worst_case_bytes(
                     for key, names in labels.items()
                 },
                 ngrams={
-                    m.key: tuple(below(expected * ITEMS_MAX * corpus.unit) for _ in range(corpus.size))
+                    m.key: tuple(
+                        below(min(expected * ITEMS_MAX * corpus.unit, ITEM_COUNT_MAX))
+                        for _ in range(corpus.size)
+                    )
                     for m in metrics
                     if (corpus := CORPORA.get(m.aggregation))
                 },
