@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
@@ -112,6 +113,12 @@ class Stage:
         """As a user changes the spec."""
         body = self.evaljob()
         self.api.put(EVALJOB, {**body, "spec": {**body["spec"], **spec}})
+
+    def ask_for_retry(self, value: str) -> None:
+        """As `evaljob retry-failed` does."""
+        body = self.evaljob()
+        meta = {**body["metadata"], "annotations": {ANNOTATION_RETRY: value}}
+        self.api.put(EVALJOB, {**body, "metadata": meta})
 
     def evaljob(self, name: str = "nightly") -> Json:
         return self.api.of("evaljobs")[name]
@@ -538,6 +545,41 @@ async def test_an_evaljob_whose_event_was_lost_is_found_by_looking_again(stage: 
     stage.api.late = False
 
 
+async def test_jobs_that_went_with_their_evaljob_are_not_made_again(stage: Stage) -> None:
+    """The watch has not told of its deletion: it was broken off, and began anew when all was over."""
+    stage.submit()
+    await stage.start()
+    await stage.until(lambda: stage.api.of("jobs"))
+    await stage.settle()
+    del stage.api.objects[EVALJOB]
+    stage.api.writes.clear()
+    for job in list(stage.api.of("jobs")):
+        stage.api.remove(f"{JOBS}/{job}")
+    await stage.settle()
+    assert stage.api.writes == []
+
+
+async def test_a_wish_that_comes_while_the_end_is_told_is_not_overwritten(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The edit is newer than the answer to the status that had just been written."""
+    request = stage.api.request
+
+    async def edited(method: str, path: str, **rest: Any) -> Json:  # noqa: ANN401 - as the API has them
+        if path.endswith("/events") and stage.finished():
+            stage.ask_for_retry("1")
+            await asyncio.sleep(0.01)
+        return await request(method, path, **rest)
+
+    monkeypatch.setattr(stage.api, "request", edited)
+    stage.submit()
+    await stage.start()
+    await stage.until(lambda: stage.api.of("jobs"))
+    (job,) = stage.api.of("jobs")
+    stage.fail_job(job)
+    await stage.until(lambda: stage.status().get("retried") == "1")
+
+
 async def test_the_end_that_another_operator_has_written_stays(stage: Stage) -> None:
     stage.submit()
     await stage.start()
@@ -787,8 +829,7 @@ async def test_a_job_that_is_refused_too_long_fails_and_a_retry_asks_again(stage
 
     await stage.until(ran)
     assert {f["reason"] for f in stage.status()["failures"]} == {"QuotaExceeded"}
-    body = stage.evaljob()
-    stage.api.put(EVALJOB, {**body, "metadata": {**body["metadata"], "annotations": {ANNOTATION_RETRY: "1"}}})
+    stage.ask_for_retry("1")
     await stage.until(lambda: stage.status().get("retried") == "1")
     await stage.to_the_end()
     assert stage.status()["state"] == "Complete"
@@ -864,8 +905,7 @@ async def test_failed_partitions_are_run_again_when_the_annotation_asks_for_it(s
     await stage.until(stage.finished)
     uids = {name: job["metadata"]["uid"] for name, job in stage.api.of("jobs").items()}
     await stage.kill()
-    body = stage.evaljob()
-    stage.api.put(EVALJOB, {**body, "metadata": {**body["metadata"], "annotations": {ANNOTATION_RETRY: "1"}}})
+    stage.ask_for_retry("1")
     await stage.start()
     await stage.until(lambda: stage.status()["state"] == "Running")
     await stage.to_the_end()
@@ -884,8 +924,7 @@ async def test_without_its_jobs_a_finished_evaljob_says_that_it_cannot_be_run_ag
     await stage.until(stage.finished)
     for name in (good, bad):
         stage.api.remove(f"{JOBS}/{name}")
-    body = stage.evaljob()
-    stage.api.put(EVALJOB, {**body, "metadata": {**body["metadata"], "annotations": {ANNOTATION_RETRY: "1"}}})
+    stage.ask_for_retry("1")
     await stage.until(lambda: stage.status().get("retried") == "1")
     await stage.settle()
     assert stage.finished()

@@ -74,6 +74,8 @@ class Reconciler:
         self._plan_is_there = False
         self._refusals = Refusals()
         self._synced_at = NEVER
+        self._were_there: set[str] = set()
+        """Names of the Jobs that were seen or made."""
         self._trouble = ""
         self.counts = PartitionCounts()
         """Where its partitions are, as of the last pass; nowhere once it is finished."""
@@ -84,9 +86,14 @@ class Reconciler:
 
     def update(self, body: Json) -> None:
         """The EvalJob as a watch shows it, which may be older than the answer to our last write."""
-        if version_of(body) >= version_of(self._body):
-            self._body = body
+        if self._take(body):
             self.wake()
+
+    def _take(self, body: Json) -> bool:
+        """Keep what was answered or shown, unless something newer has come meanwhile; whether it was kept."""
+        if newer := version_of(body) >= version_of(self._body):
+            self._body = body
+        return newer
 
     @property
     def behind(self) -> bool:
@@ -211,13 +218,21 @@ class Reconciler:
         """
         if self._world.monotonic() - self._synced_at < self._world.timing.resync:
             return
-        body = await get(self._world.api, evaljob_path(self.namespace, self.name))
-        if body is None or body["metadata"]["uid"] != self.uid or "deletionTimestamp" in body["metadata"]:
-            raise ForgottenError
-        self._body = body
+        await self._ask()
         # Pods that start need it.
         self._plan_is_there = False
         self._synced_at = self._world.monotonic()
+
+    async def _ask(self) -> None:
+        """Ask whether the EvalJob is still there.
+
+        Raises:
+            ForgottenError: it is not.
+        """
+        body = await get(self._world.api, evaljob_path(self.namespace, self.name))
+        if body is None or body["metadata"]["uid"] != self.uid or "deletionTimestamp" in body["metadata"]:
+            raise ForgottenError
+        self._take(body)
 
     async def _after_the_end(self, now: datetime) -> float | None:
         """Wait for the time of the Jobs, and of the EvalJob itself, to be up, then delete them."""
@@ -279,6 +294,7 @@ class Reconciler:
     async def _step(self, evaljob: EvalJob, plan: Plan, now: datetime) -> float:
         await self._read_records(plan)
         jobs = self._informers.jobs
+        self._were_there.update(jobs.of(self.name))
         next_list = await self._pods.refresh(jobs.of(self.name).values(), now)
         next_workloads = await self._workloads.refresh(jobs.of(self.name).values())
         decision = decide(evaljob, plan, self._observe(plan), now)
@@ -303,7 +319,11 @@ class Reconciler:
         )
 
     async def _create(self, evaljob: EvalJob, plan: Plan, decision: Decision, now: datetime) -> None:
+        if not self._were_there.isdisjoint(map(plan.job_name, decision.create)):
+            # The garbage collector takes Jobs whose EvalJob is gone, and no watch need have told of that.
+            await self._ask()
         answers = await self._writer.create(evaljob, plan, decision.create)
+        self._were_there.update(map(plan.job_name, answers))
         self._refusals.take(answers, now)
         if any(answers.values()) or len(answers) < len(decision.create):
             self.wake()
@@ -324,7 +344,8 @@ class Reconciler:
             # Changed, or another EvalJob by now: the next pass asks.
             self._synced_at = NEVER
             raise
-        self._body = body or self._body
+        if body:
+            self._take(body)
         return 0.0 if over else left
 
 
