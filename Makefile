@@ -8,6 +8,8 @@ E2E := evaljob-e2e
 QUICKSTART := evaljob-quickstart
 FAULTS := $(wildcard tests/faults/test_*.py)
 SUITES := cluster-tests $(FAULTS) torch test-vllm integration
+NAMED = $(if $(CONTEXT),--context $(CONTEXT)) $(if $(IMAGES),--images $(IMAGES)) \
+  $(if $(DATA_CLAIM),--data-claim $(DATA_CLAIM))
 export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -17,8 +19,7 @@ help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 quickstart:  ## a real model on real data: ON=cluster (default) or local; CONTEXT=... a cluster of yours (README)
-	python3 -m examples.quickstart --on $(ON) $(if $(CONTEXT),--context $(CONTEXT)) $(if $(IMAGES),--images $(IMAGES)) \
-	  $(if $(DATA_CLAIM),--data-claim $(DATA_CLAIM))
+	python3 -m examples.quickstart --on $(ON) $(NAMED)
 
 # Most tests wait more than they compute: two suites side by side, each printed when it has ended.
 test: lint verify unit  ## everything, as CI runs it: lint, types, layers, generated files, all tests
@@ -83,8 +84,8 @@ chart: .venv/.synced  ## tests of the Helm chart
 crd-test: .venv/.synced  ## accept and reject cases at a real API server
 	EVALJOB_KEEP_CLUSTER=1 .venv/bin/pytest -q tests/crd
 
-e2e: .venv/.synced .venv-test/.synced  ## end to end on a cluster that stays up for the next time
-	EVALJOB_KEEP_CLUSTER=1 .venv/bin/pytest -q tests/e2e
+e2e: .venv/.synced .venv-test/.synced  ## end to end on a cluster that stays up for the next time; CONTEXT=... on yours
+	EVALJOB_KEEP_CLUSTER=1 .venv/bin/pytest -q -rs tests/e2e $(NAMED)
 
 bench-overhead: .venv/.synced .venv-test/.synced  ## what isolation costs per partition, by phase
 	.venv-test/bin/python -m tests.benchmarks.overhead

@@ -5,54 +5,27 @@ Nothing is built, loaded or written outside the namespaces of the quickstart, an
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from examples.quickstart import data
 from examples.quickstart.target import NAMESPACE, OPERATOR_NAMESPACE, RELEASE, Target, evaluate, install, show
-from tests.cluster import tools
+from tests.cluster import named, tools
 from tests.cluster.kind import GPU
+from tests.cluster.named import Named
 from tests.cluster.paths import Cache
 from tests.cluster.shell import ClusterError, CommandError, Timeline, say
 
-IMAGES = ("operator", "runner")
+_CONTENTS = "and copy the folders models/ and data/ onto it that `python -m examples.prepare DIR` makes"
 _GPU_LIMIT = f"{GPU}: 1, "
 _OUTPUT = "  output: {claimName: eval-logs}\n"
 
 
-@dataclass(frozen=True)
-class Given:
-    """What the user names.
-
-    Attributes:
-        context: Of the user's kubeconfig.
-        images: References of the operator's image and of the runner's for transformers.
-        claim: A PersistentVolumeClaim in the namespace `evals` with what `python -m examples.prepare DIR` makes.
-    """
-
-    context: str
-    images: Mapping[str, str]
-    claim: str
-
-
-def given(context: str, images: str, claim: str) -> Given:
-    """Read the three arguments.
+def given(context: str, images: str, claim: str) -> Named:
+    """The cluster that the arguments name.
 
     Raises:
         ClusterError: When one is missing or cannot be read.
     """
-    parts = [part.partition("=") for part in images.split(",") if part]
-    refs = {name: ref for name, _, ref in parts}
-    if set(refs) != set(IMAGES) or not all(refs.values()):
-        raise ClusterError(
-            f"IMAGES={images}: give both, as your cluster pulls them: IMAGES=operator=REFERENCE,runner=REFERENCE"
-        )
-    if not claim:
-        raise ClusterError(
-            f"DATA_CLAIM: missing; a claim in the namespace {NAMESPACE} with the folders models/ and data/ that "
-            "`python -m examples.prepare DIR` makes"
-        )
-    return Given(context, refs, claim)
+    return named.given(context, images, claim, namespace=NAMESPACE, contents=_CONTENTS)
 
 
 def manifest(text: str, claim: str, *, gpus: bool) -> str:
@@ -69,10 +42,11 @@ def manifest(text: str, claim: str, *, gpus: bool) -> str:
     return text if gpus else text.replace(_GPU_LIMIT, "")
 
 
-def run(cache: Cache, timeline: Timeline, wanted: Given) -> int:
+def run(cache: Cache, timeline: Timeline, wanted: Named) -> int:
     """Evaluate on the user's cluster; 0 when every partition succeeded."""
     target = Target(None, wanted.context, tools.path_with(cache.tools, os.environ))
-    _refuse_unusable(target, wanted)
+    wanted.refuse_unusable(target.kubectl, target.path, _CONTENTS)
+    _refuse_other_release(target)
     with timeline.stage("environment"):
         python = data.environment(".venv", "dev.txt")
     with timeline.stage("install"):
@@ -83,25 +57,6 @@ def run(cache: Cache, timeline: Timeline, wanted: Given) -> int:
             say(f"    no node has {GPU}: the pods ask for none")
         evaluate(target, manifest(data.EVALJOB.read_text(), wanted.claim, gpus=gpus))
     return show(target, python)
-
-
-def _refuse_unusable(target: Target, wanted: Given) -> None:
-    """Before anything is changed: the tools, the way there, the claim, and an installation that is not ours."""
-    missing = [tool for tool in ("kubectl", "helm") if not tools.usable(tool, target.path)]
-    if missing:
-        raise ClusterError(f"install {' and '.join(missing)}: kubectl 1.31 or newer, helm 3.14 or newer")
-    try:
-        target.kubectl("get", "--raw", "/readyz")
-    except CommandError as error:
-        raise ClusterError(f"CONTEXT={wanted.context}: kubectl does not get there: {error}") from error
-    try:
-        target.kubectl("get", "pvc", wanted.claim, "-n", NAMESPACE)
-    except CommandError as error:
-        raise ClusterError(
-            f"DATA_CLAIM={wanted.claim}: not in the namespace {NAMESPACE}: create both, and copy the folders "
-            f"models/ and data/ onto it that `python -m examples.prepare DIR` makes: {error}"
-        ) from error
-    _refuse_other_release(target)
 
 
 def _refuse_other_release(target: Target) -> None:

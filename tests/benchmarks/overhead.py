@@ -33,8 +33,9 @@ from tests.cluster.machine import prepare
 from tests.cluster.paths import REPOSITORY, Cache
 from tests.cluster.shell import Timeline, say
 from tests.clusters import SPEC
-from tests.e2e import world as worlds
+from tests.e2e import own
 from tests.e2e.evaljobs import Handle, Manifest, dataset, evaljob, tiny
+from tests.e2e.own import OwnWorld
 from tests.e2e.world import NAMESPACE, TINY
 from tests.kube import Kubectl
 
@@ -86,19 +87,19 @@ def local(body: Manifest, folder: Path) -> tuple[Manifest, float]:
 
 
 @contextmanager
-def installed() -> Iterator[worlds.World]:
+def installed() -> Iterator[OwnWorld]:
     """The operator on the tests' cluster; what was made for it goes again, unless EVALJOB_KEEP_CLUSTER is set."""
     timeline = Timeline()
     machine = prepare(Cache.from_env(os.environ), timeline)
     cluster = kind.up(machine, SPEC, timeline)
     try:
-        yield worlds.make(machine, cluster, Kubectl(cluster.context, cluster.kubeconfig, machine.path))
+        yield own.make(machine, cluster, Kubectl(cluster.context, cluster.kubeconfig, machine.path))
     finally:
         if cluster.origin == "created" and not os.environ.get("EVALJOB_KEEP_CLUSTER"):
             kind.down(machine.docker, machine.cache, cluster.name)
 
 
-def on_cluster(world: worlds.World) -> tuple[Phases, float]:
+def on_cluster(world: OwnWorld) -> tuple[Phases, float]:
     """The phases through the operator, and the seconds from its first look to the end."""
     handle, kubectl, here = Handle(world, NAME), world.kubectl, ("-n", NAMESPACE)
     kubectl.run("delete", "evaljob", NAME, *here, "--ignore-not-found", "--wait")

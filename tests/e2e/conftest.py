@@ -1,27 +1,49 @@
 """One cluster and one installation for all end-to-end tests; every EvalJob is deleted after its test."""
 
-import shutil
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.cluster.kind import Cluster
-from tests.cluster.machine import Machine
+from tests.cluster.paths import Cache
+from tests.cluster.shell import ClusterError
 from tests.clusters import stays
-from tests.e2e import world as worlds
+from tests.e2e import named, own
 from tests.e2e.evaljobs import Handle
+from tests.e2e.own import OwnWorld
 from tests.e2e.world import NAMESPACE, World
-from tests.kube import Kubectl
 
 
 @pytest.fixture(scope="session")
-def world(machine: Machine, cluster: Cluster, kubectl: Kubectl) -> Iterator[World]:
-    made = worlds.make(machine, cluster, kubectl)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """The cluster that `--context` names, or else the tests' own."""
+    options = request.config.option
+    if not options.context:
+        yield request.getfixturevalue("own_world")
+        return
+    try:
+        wanted = named.from_options(options.context, options.images, options.data_claim)
+        found = named.reach(wanted, Cache.from_env(os.environ), os.environ)
+    except ClusterError as error:
+        pytest.exit(str(error), returncode=2)
+    try:
+        found.set_up()
+        yield found
+    finally:
+        found.remove()
+
+
+@pytest.fixture(scope="session")
+def own_world(request: pytest.FixtureRequest) -> Iterator[OwnWorld]:
+    """The tests' own cluster, for those that need hands on nodes or change what belongs to the whole cluster."""
+    if request.config.option.context:
+        pytest.skip("takes hold of nodes, or of the whole cluster: only on the tests' own")
+    machine, cluster, kubectl = (request.getfixturevalue(name) for name in ("machine", "cluster", "kubectl"))
+    made = own.make(machine, cluster, kubectl)
     yield made
     if stays(cluster):
-        worlds.remove(made)
-    shutil.rmtree(made.data, ignore_errors=True)
+        made.remove()
 
 
 Submit = Callable[[dict[str, Any]], Handle]
@@ -33,7 +55,7 @@ def submit(world: World) -> Iterator[Submit]:
     handles: list[Handle] = []
 
     def apply(manifest: dict[str, Any]) -> Handle:
-        world.kubectl.apply(manifest)
+        world.apply(manifest)
         handle = Handle(world, manifest["metadata"]["name"])
         handles.append(handle)
         return handle
@@ -42,4 +64,11 @@ def submit(world: World) -> Iterator[Submit]:
     for handle in handles:
         world.kubectl.run("delete", "evaljob", handle.name, "-n", NAMESPACE, "--ignore-not-found", "--wait")
         handle.until(lambda h=handle: not h.get("jobs,pods,configmaps"), 90)  # type: ignore[misc]
-        shutil.rmtree(world.data / "output" / handle.name, ignore_errors=True)
+        world.forget(handle.name)
+
+
+def needs_image(world: World, name: str) -> str:
+    """An image that a named cluster may lack."""
+    if name not in world.images:
+        pytest.skip(f"--images names no {name}")
+    return world.images[name]

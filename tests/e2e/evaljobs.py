@@ -17,14 +17,14 @@ SMALL = {"resources": {"limits": {"memory": "256Mi"}, "requests": {"cpu": "50m",
 """The runner of a served model, without a GPU."""
 
 
-def tiny(name: str, prompt_format: str, node: str, **fields: object) -> Manifest:
+def tiny(name: str, prompt_format: str, node: str | None, **fields: object) -> Manifest:
     """The tiny model as a transformers model that asks for one GPU and computes on the CPU."""
     return {
         "name": name,
         "promptFormat": prompt_format,
         "transformers": {"source": "pvc://models/tiny", "dtype": "float32", "device": "CPU"},
         "runner": {
-            "nodeSelector": {"kubernetes.io/hostname": node},
+            "nodeSelector": {"kubernetes.io/hostname": node} if node else {},
             "resources": {
                 "limits": {"nvidia.com/gpu": 1, "cpu": 1, "memory": "2Gi"},
                 "requests": {"cpu": "100m"},

@@ -24,10 +24,10 @@ from tests.cluster.machine import prepare
 from tests.cluster.paths import Cache
 from tests.cluster.shell import CommandError, Timeline, say
 from tests.clusters import SPEC
-from tests.e2e import nodes
-from tests.e2e import world as worlds
+from tests.e2e import nodes, own
 from tests.e2e.evaljobs import SLOW, SMALL, Handle, Manifest, endpoint, evaljob, questions
-from tests.e2e.world import NAMESPACE, OPERATOR_NAMESPACE, World
+from tests.e2e.own import OwnWorld
+from tests.e2e.world import NAMESPACE, OPERATOR_NAMESPACE
 from tests.faults.history import Recorder, violations
 from tests.kube import Kubectl
 from tests.plane.client import Client
@@ -57,7 +57,7 @@ class Fault:
     """
 
     name: str
-    strike: Callable[[World, Handle], None]
+    strike: Callable[[OwnWorld, Handle], None]
     datasets: int = 8
     samples: int = 6
 
@@ -68,7 +68,7 @@ class Fault:
         return evaljob(self.name, [model], sets, parallelism=4, backoffLimit=0)
 
 
-def hanging_kubelets(world: World, _: Handle) -> None:
+def hanging_kubelets(world: OwnWorld, _: Handle) -> None:
     with nodes.hanging(world, "kubelet"):
         time.sleep(20)
 
@@ -78,7 +78,7 @@ def _stuck(handle: Handle, node: str) -> bool:
     return any(node in f["message"] for f in told)
 
 
-def paused_node(world: World, handle: Handle) -> None:
+def paused_node(world: OwnWorld, handle: Handle) -> None:
     """It comes back after its pods were given up: they end, and others go on."""
     victim = world.cluster.nodes[2]
     world.machine.docker("pause", victim)
@@ -88,7 +88,7 @@ def paused_node(world: World, handle: Handle) -> None:
         world.machine.docker("unpause", victim)
 
 
-def dead_node(world: World, handle: Handle) -> None:
+def dead_node(world: OwnWorld, handle: Handle) -> None:
     """It stays off until somebody says that it will: the others finish its partitions."""
     victim = world.cluster.nodes[2]
     world.machine.docker("kill", victim)
@@ -101,8 +101,8 @@ def dead_node(world: World, handle: Handle) -> None:
         world.kubectl.run("taint", "node", victim, f"{nodes.LOST}-")
 
 
-def killed_operator(rng: random.Random) -> Callable[[World, Handle], None]:
-    def strike(world: World, _: Handle) -> None:
+def killed_operator(rng: random.Random) -> Callable[[OwnWorld, Handle], None]:
+    def strike(world: OwnWorld, _: Handle) -> None:
         for _kill in range(rng.randint(2, 4)):
             time.sleep(rng.uniform(0.5, 6.0))
             nodes.take_operator(world)
@@ -140,7 +140,7 @@ class Access:
         return self.shown
 
 
-def access(world: World, folder: Path) -> Access:
+def access(world: OwnWorld, folder: Path) -> Access:
     """A service account that may see everything; its rights go with the test's cluster."""
     meta = {"name": RECORDER, "namespace": NAMESPACE}
     subject = {"kind": "ServiceAccount", **meta}
@@ -162,7 +162,7 @@ def access(world: World, folder: Path) -> Access:
     return Access(found["server"], ca, token)
 
 
-def keep_apart(world: World) -> None:
+def keep_apart(world: OwnWorld) -> None:
     """Operator and DNS leave the node that is taken away; the served model is not there anyway."""
     steady = {
         world.torch_node: ("evaljob", OPERATOR_NAMESPACE),
@@ -187,7 +187,7 @@ class Verdict:
     """Empty: the run came to the end that it has without the fault."""
 
 
-def play(world: World, fault: Fault) -> Verdict:
+def play(world: OwnWorld, fault: Fault) -> Verdict:
     """One run with its fault in the middle."""
     started, problem = time.monotonic(), ""
     handle = Handle(world, fault.name)
@@ -211,7 +211,7 @@ def _running(handle: Handle) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def recorded(world: World) -> AsyncIterator[Recorder]:
+async def recorded(world: OwnWorld) -> AsyncIterator[Recorder]:
     """Everything that changes is recorded for the time of the block."""
     folder = world.cluster.kubeconfig.parent
     async with Client(access(world, folder), RECORDER) as client:
@@ -224,7 +224,7 @@ async def recorded(world: World) -> AsyncIterator[Recorder]:
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def run(world: World, wanted: Sequence[Fault]) -> tuple[list[Verdict], list[str]]:
+async def run(world: OwnWorld, wanted: Sequence[Fault]) -> tuple[list[Verdict], list[str]]:
     """All of them, one after the other."""
     verdicts: list[Verdict] = []
     async with recorded(world) as recorder:
@@ -251,7 +251,7 @@ def main(arguments: Sequence[str]) -> int:
     wanted = [f for f in faults(args.rounds, args.seed) if not args.only or f.name in args.only]
     machine = prepare(Cache.from_env(os.environ), Timeline())
     cluster = kind.up(machine, SPEC, Timeline())
-    world = worlds.make(machine, cluster, Kubectl(cluster.context, cluster.kubeconfig, machine.path))
+    world = own.make(machine, cluster, Kubectl(cluster.context, cluster.kubeconfig, machine.path))
     keep_apart(world)
     started = time.monotonic()
     verdicts, broken = asyncio.run(run(world, wanted))

@@ -7,6 +7,7 @@ from functools import partial
 from tests.cluster import kind
 from tests.cluster.shell import CommandError
 from tests.e2e.evaljobs import Handle
+from tests.e2e.own import OwnWorld
 from tests.e2e.world import OPERATOR_NAMESPACE, World
 
 LOST = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
@@ -25,19 +26,19 @@ for p in pathlib.Path("/proc").iterdir():
 """
 
 
-def send(world: World, node: str, program: str, signal: str) -> None:
+def send(world: OwnWorld, node: str, program: str, signal: str) -> None:
     """A signal to a program of a node; killed ones are started again by the node's first process."""
     world.machine.docker("exec", node, "sh", "-c", _SIGNAL.format(program=program, signal=signal))
 
 
-def kill(world: World, program: str) -> None:
+def kill(world: OwnWorld, program: str) -> None:
     """`kill -9` of a program on all workers at once."""
     for node in world.cluster.nodes[1:]:
         send(world, node, program, "KILL")
 
 
 @contextlib.contextmanager
-def hanging(world: World, program: str) -> Iterator[None]:
+def hanging(world: OwnWorld, program: str) -> Iterator[None]:
     """A program on all workers stands still for the time of the block."""
     for node in world.cluster.nodes[1:]:
         send(world, node, program, "STOP")
@@ -48,7 +49,7 @@ def hanging(world: World, program: str) -> Iterator[None]:
             send(world, node, program, "CONT")
 
 
-def restart_control_plane(world: World) -> None:
+def restart_control_plane(world: OwnWorld) -> None:
     """Etcd, API server, controllers and scheduler, as after a power cut; ends when the API server answers."""
     world.machine.docker("restart", "--time=0", world.cluster.nodes[0])
     Handle(world, "control plane").until(lambda: _answers(world), 120)
@@ -61,7 +62,7 @@ def _answers(world: World) -> bool:
         return False
 
 
-def wait_ready(world: World) -> None:
+def wait_ready(world: OwnWorld) -> None:
     """All nodes are ready and have their simulated GPUs, which a restarted kubelet sets to 0."""
     world.kubectl.run("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=180s", timeout=190)
     kind.simulate_gpus(partial(world.machine.kubectl, world.cluster.name), 8, world.cluster.nodes[1:])

@@ -4,7 +4,8 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from tests.e2e.world import NAMESPACE, World
+from tests.e2e.own import OwnWorld
+from tests.e2e.world import NAMESPACE
 
 LOG = "/var/log/audit/audit.log"
 Right = tuple[str, str, str]
@@ -26,7 +27,7 @@ class Asked:
     line: str
 
 
-def granted(world: World) -> set[Right]:
+def granted(world: OwnWorld) -> set[Right]:
     """The rights of the operator's Role."""
     role = world.kubectl.get_json("get", "role", "evaljob", "-n", NAMESPACE)
     return {
@@ -38,7 +39,7 @@ def granted(world: World) -> set[Right]:
     }
 
 
-def asked(world: World) -> set[Asked]:
+def asked(world: OwnWorld) -> set[Asked]:
     """All kinds of requests since the tests began."""
     text = world.machine.docker("exec", world.cluster.nodes[0], "cat", LOG)
     events = map(json.loads, text.splitlines())

@@ -47,13 +47,13 @@ def test_a_run_gives_the_reference_scores_and_equals_a_local_run(
 def _records_are_on_the_jobs(handle: Handle) -> None:
     jobs = handle.get("jobs")
     assert len(jobs) == 9
+    asked = handle.body()["spec"]["models"][0]["runner"]["resources"]["limits"]
     for job in jobs:
         report = decode(job["metadata"]["annotations"]["evaljob.dev/result"])
         assert isinstance(report, PartitionResult)
         assert job["status"]["succeeded"] == 1
-        assert (
-            job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
-        )
+        limits = job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+        assert limits == {resource: str(amount) for resource, amount in asked.items()}
 
 
 def _shows_itself(handle: Handle) -> None:

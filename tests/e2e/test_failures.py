@@ -12,7 +12,7 @@ pytestmark = pytest.mark.cluster
 UNAUTHORIZED = servers.url("stub-401")
 
 
-def _model(name: str, node: str, **transformers: object) -> Manifest:
+def _model(name: str, node: str | None, **transformers: object) -> Manifest:
     model = tiny(name, "Text", node)
     return {**model, "transformers": {**model["transformers"], **transformers}}
 

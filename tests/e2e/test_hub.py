@@ -7,7 +7,8 @@ import pytest
 from tests.e2e import servers
 from tests.e2e.conftest import Submit
 from tests.e2e.evaljobs import dataset, evaljob, tiny
-from tests.e2e.world import NAMESPACE, World
+from tests.e2e.own import OwnWorld
+from tests.e2e.world import NAMESPACE
 from tests.hub_server import TOKEN, Hub
 from tests.s3_server import CREDENTIALS
 
@@ -18,28 +19,28 @@ ROOTS = {"hub": "/srv", "s3": "/srv/buckets"}
 
 
 @pytest.fixture
-def addresses(world: World) -> Iterator[dict[str, str]]:
+def addresses(own_world: OwnWorld) -> Iterator[dict[str, str]]:
     """A hub that holds the tiny model, private, and the tiny datasets; a bucket that holds these too."""
     volume = {"persistentVolumeClaim": {"claimName": "hub", "readOnly": True}}
     for name, root in ROOTS.items():
         command = ["python", f"/srv/{name}_server.py", "--port", str(servers.PORT), root]
         meta = {"name": f"eval-{name}", "namespace": NAMESPACE}
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": SECRETS[name]}
-        for manifest in (secret, *servers.server(name, world.images["runner"], command, volume)):
-            world.kubectl.apply(manifest)
+        for manifest in (secret, *servers.server(name, own_world.images["runner"], command, volume)):
+            own_world.kubectl.apply(manifest)
     for name in ROOTS:
-        servers.wait(world.kubectl, name)
+        servers.wait(own_world.kubectl, name)
     yield {name: servers.address(name) for name in ROOTS}
     for name in ROOTS:
         for kind in (f"pod/{name}", f"service/{name}", f"secret/eval-{name}"):
-            world.kubectl.run("-n", NAMESPACE, "delete", kind, "--wait=false")
+            own_world.kubectl.run("-n", NAMESPACE, "delete", kind, "--wait=false")
 
 
 def test_pods_share_what_comes_from_a_hub_and_read_a_bucket(
-    world: World, addresses: dict[str, str], submit: Submit
+    own_world: OwnWorld, addresses: dict[str, str], submit: Submit
 ) -> None:
     """Two pods at once: the scores of the files, the commits on record, the weights fetched once."""
-    model = tiny("tiny", "Text", world.torch_node)
+    model = tiny("tiny", "Text", own_world.torch_node)
     model["transformers"]["source"] = "hf://private/tiny@main"
     reached = {"HF_ENDPOINT": addresses["hub"], "AWS_ENDPOINT_URL": addresses["s3"]}
     model["runner"]["env"] = [{"name": name, "value": value} for name, value in reached.items()]
@@ -52,17 +53,17 @@ def test_pods_share_what_comes_from_a_hub_and_read_a_bucket(
     status = handle.finished()
     assert (status["state"], status["progress"]) == ("Complete", "3/3")
     handle.matches_reference("tiny", "gsm/Text")
-    served = Hub(world.data / "hub")
+    served = Hub(own_world.data / "hub")
     commits = {kind: served.repository(*where).commit() for kind, where in _SERVED.items()}
     for name in ("kind", "mc"):
         handle.matches_reference("tiny", f"{name}/Text")
         cell = handle.cell("tiny", name)
         assert {k: cell["provenance"][k] for k in commits} == {k: f"commit:{c}" for k, c in commits.items()}
-    asked = world.kubectl.run("-n", NAMESPACE, "logs", "pod/hub").splitlines()
+    asked = own_world.kubectl.run("-n", NAMESPACE, "logs", "pod/hub").splitlines()
     weights = f"/private/tiny/resolve/{commits['weights']}/model.safetensors"
     assert asked.count(f"GET {weights}") == 1
     assert (
-        world.data / "cache" / "hub" / "models--private--tiny" / "snapshots" / commits["weights"]
+        own_world.data / "cache" / "hub" / "models--private--tiny" / "snapshots" / commits["weights"]
     ).is_dir()
 
 

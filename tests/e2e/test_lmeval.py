@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e.conftest import Submit
+from tests.e2e.conftest import Submit, needs_image
 from tests.e2e.evaljobs import Manifest, evaljob, tiny
 from tests.e2e.world import World
 
@@ -15,6 +15,7 @@ def _task(name: str, task: str, metric: str, source: str) -> Manifest:
 
 
 def test_a_task_and_a_group_of_lm_eval_run_in_an_image_of_their_own(world: World, submit: Submit) -> None:
+    image = needs_image(world, "runner-lm-eval")
     model = tiny("tiny", "Text", world.torch_node)
     datasets = [
         _task("gsm", "tiny_gsm", "exact_match,strict-match", "/gsm"),
@@ -28,4 +29,4 @@ def test_a_task_and_a_group_of_lm_eval_run_in_an_image_of_their_own(world: World
     assert {part["name"] for part in cell["parts"]} >= {"tiny_choices", "tiny_mc", "tiny_kind"}
     assert cell["provenance"].keys() >= {"lm-eval", "weights"}
     used = {pod["spec"]["containers"][0]["image"] for pod in handle.get("pods")}
-    assert used == {world.images["runner-lm-eval"]}
+    assert used == {image}

@@ -17,7 +17,8 @@ from tests.cluster.paths import REPOSITORY
 from tests.e2e import kueue, obstacles
 from tests.e2e.conftest import Submit
 from tests.e2e.evaljobs import SLOW, SMALL, Handle, Manifest, endpoint, evaljob, questions
-from tests.e2e.world import NAMESPACE, OPERATOR_NAMESPACE, World, volume
+from tests.e2e.own import OwnWorld, persistent
+from tests.e2e.world import NAMESPACE, OPERATOR_NAMESPACE, World
 from tests.kube import Kubectl
 
 pytestmark = pytest.mark.cluster
@@ -27,11 +28,11 @@ FULL = "/mnt/full"
 
 
 @pytest.fixture
-def shared_cluster(world: World) -> Iterator[None]:
+def shared_cluster(own_world: OwnWorld) -> Iterator[None]:
     """Policies and quotas in the way."""
-    obstacles.put(world.kubectl)
+    obstacles.put(own_world.kubectl)
     yield
-    obstacles.clear(world.kubectl)
+    obstacles.clear(own_world.kubectl)
 
 
 def _reasons(*handles: Handle) -> dict[str, tuple[str, str]]:
@@ -168,21 +169,21 @@ def test_a_pod_that_writes_too_much_says_so(submit: Submit) -> None:
 
 
 @pytest.fixture
-def small_volume(world: World) -> Iterator[str]:
+def small_volume(own_world: OwnWorld) -> Iterator[str]:
     """A claim `full` of 64 KiB on one node, which is named."""
-    node = world.cluster.nodes[2]
+    node = own_world.cluster.nodes[2]
     mount = f"mkdir -p {FULL} && mount -t tmpfs -o size=64k,mode=1777 tmpfs {FULL}"
-    world.machine.docker("exec", node, "sh", "-c", mount)
-    for obj in volume("full", "ReadWriteMany", FULL):
-        world.kubectl.apply(obj)
+    own_world.machine.docker("exec", node, "sh", "-c", mount)
+    for obj in persistent("full", "ReadWriteMany", FULL):
+        own_world.kubectl.apply(obj)
     yield node
-    world.kubectl.run("delete", "pvc/full", "-n", NAMESPACE, "--wait")
-    world.kubectl.run("delete", "pv/e2e-full", "--wait")
-    world.machine.docker("exec", node, "umount", FULL)
+    own_world.kubectl.run("delete", "pvc/full", "-n", NAMESPACE, "--wait")
+    own_world.kubectl.run("delete", "pv/e2e-full", "--wait")
+    own_world.machine.docker("exec", node, "umount", FULL)
 
 
 def test_a_full_volume_is_named_and_once_there_is_room_no_sample_is_computed_twice(
-    world: World, small_volume: str, submit: Submit
+    own_world: OwnWorld, small_volume: str, submit: Submit
 ) -> None:
     model = endpoint("m", SLOW, runner={**SMALL, "nodeSelector": {"kubernetes.io/hostname": small_volume}})
     long = questions("d", 1)
@@ -192,7 +193,7 @@ def test_a_full_volume_is_named_and_once_there_is_room_no_sample_is_computed_twi
     (failure,) = handle.finished(120)["failures"]
     assert failure["reason"] == "OutputFull"
     assert "No space left on device; free or enlarge the volume of spec.output" in failure["message"]
-    world.machine.docker("exec", small_volume, "mount", "-o", "remount,size=1m", FULL)
+    own_world.machine.docker("exec", small_volume, "mount", "-o", "remount,size=1m", FULL)
     handle.retry_failed("more-room")
     assert handle.finished()["state"] == "Complete"
     outcomes = handle.cell("m", "d")["outcomes"]
@@ -202,11 +203,11 @@ def test_a_full_volume_is_named_and_once_there_is_room_no_sample_is_computed_twi
 
 
 @pytest.fixture
-def kueue_s_kind(world: World) -> Iterator[None]:
+def kueue_s_kind(own_world: OwnWorld) -> Iterator[None]:
     """The kind Workload, without Kueue itself."""
-    kueue.install(world.kubectl)
+    kueue.install(own_world.kubectl)
     yield
-    kueue.remove(world.kubectl)
+    kueue.remove(own_world.kubectl)
 
 
 @pytest.mark.usefixtures("kueue_s_kind")

@@ -8,7 +8,8 @@ import pytest
 
 from tests.e2e.conftest import Submit
 from tests.e2e.evaljobs import SLOW, Handle, endpoint, evaljob, questions
-from tests.e2e.world import NAMESPACE, World
+from tests.e2e.own import OwnWorld
+from tests.e2e.world import NAMESPACE
 
 pytestmark = pytest.mark.cluster
 
@@ -43,13 +44,13 @@ OBJECTS: list[dict[str, Any]] = [
 
 
 @pytest.fixture
-def objects(world: World) -> Iterator[None]:
+def objects(own_world: OwnWorld) -> Iterator[None]:
     """What the volumes show."""
     for manifest in OBJECTS:
-        world.kubectl.apply(manifest | {"metadata": {**manifest["metadata"], "namespace": NAMESPACE}})
+        own_world.kubectl.apply(manifest | {"metadata": {**manifest["metadata"], "namespace": NAMESPACE}})
     yield
     for kind in ("configmap/own", "secret/eval-own"):
-        world.kubectl.run("-n", NAMESPACE, "delete", kind, "--wait=false")
+        own_world.kubectl.run("-n", NAMESPACE, "delete", kind, "--wait=false")
 
 
 def runner(node: str) -> dict[str, Any]:
@@ -86,8 +87,8 @@ def runner(node: str) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("objects")
-def test_a_pod_is_as_its_user_says(world: World, submit: Submit) -> None:
-    node = world.cluster.nodes[-1]
+def test_a_pod_is_as_its_user_says(own_world: OwnWorld, submit: Submit) -> None:
+    node = own_world.cluster.nodes[-1]
     handle = submit(evaljob("pods", [endpoint("slow", SLOW)], [questions("q", 12)], runner=runner(node)))
     handle.until(lambda: [p for p in handle.get("pods") if p["status"]["phase"] == "Running"])
     (pod,) = handle.get("pods")
@@ -95,7 +96,7 @@ def test_a_pod_is_as_its_user_says(world: World, submit: Submit) -> None:
     assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["spec"][
         "tolerations"
     ]
-    assert look(world, handle) == {
+    assert look(own_world, handle) == {
         "user": 1234,
         "group": 1234,
         "groups": [1234, 2000, 3000],
@@ -110,10 +111,10 @@ def test_a_pod_is_as_its_user_says(world: World, submit: Submit) -> None:
     assert handle.finished()["state"] == "Complete"
 
 
-def look(world: World, handle: Handle) -> dict[str, Any]:
+def look(own_world: OwnWorld, handle: Handle) -> dict[str, Any]:
     """What the process in the pod sees."""
     (pod,) = handle.get("pods")
     name = pod["metadata"]["name"]
-    text = world.kubectl.run("-n", NAMESPACE, "exec", name, "--", "python", "-c", LOOK)
+    text = own_world.kubectl.run("-n", NAMESPACE, "exec", name, "--", "python", "-c", LOOK)
     found: dict[str, Any] = json.loads(text)
     return found | {"claim": sorted(found["claim"]), "groups": sorted({1234, *found["groups"]})}

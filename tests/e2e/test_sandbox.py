@@ -1,7 +1,6 @@
 """Generated programs in a restricted pod: what the attacks of tests/attacks.py meet there, and a whole EvalJob."""
 
 import json
-from typing import Any
 
 import pytest
 
@@ -11,6 +10,7 @@ from evaljob.result import PartitionResult
 from tests import attacks
 from tests.cluster.paths import REPOSITORY
 from tests.cluster.shell import CommandError
+from tests.e2e import servers
 from tests.e2e.conftest import Submit
 from tests.e2e.evaljobs import SLOW, Manifest, endpoint, evaljob
 from tests.e2e.world import NAMESPACE, World
@@ -37,18 +37,14 @@ def _pod(image: str) -> Manifest:
         }
     )
     assert podsecurity.violations(spec) == []
-    return _object("Pod", "attacks", spec=spec)
-
-
-def _object(kind: str, name: str, **fields: Any) -> Manifest:  # noqa: ANN401 - manifests
-    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, **fields}
+    return servers.labelled("v1", "Pod", "attacks", spec=spec)
 
 
 def test_in_a_restricted_pod_no_attack_succeeds_and_no_honest_program_fails(world: World) -> None:
     script = (REPOSITORY / "tests" / "attacks.py").read_text()
     kubectl = world.kubectl
-    kubectl.apply(_object("ConfigMap", "attacks", data={"attacks.py": script}))
-    kubectl.apply(_pod(world.images["runner"]))
+    world.apply(servers.labelled("v1", "ConfigMap", "attacks", data={"attacks.py": script}))
+    world.apply(_pod(world.images["runner"]))
     try:
         kubectl.wait(
             "pod/attacks",

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.e2e import servers
-from tests.e2e.conftest import Submit
+from tests.e2e.conftest import Submit, needs_image
 from tests.e2e.evaljobs import Handle, Manifest, dataset, endpoint, evaljob
 from tests.e2e.world import NAMESPACE, World
 
@@ -62,6 +62,7 @@ def test_a_served_model_has_the_reference_scores_and_log_likelihoods_are_refused
     world: World, submit: Submit
 ) -> None:
     """Completions, chat completions, a judge, and what this server lacks: log-probabilities."""
+    needs_image(world, "serving")
     servers.wait(world.kubectl, "serve")
     models = [_served("text", "Text"), _served("chat", "Chat")]
     exclude = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import rights
-from tests.e2e.world import World
+from tests.e2e.own import OwnWorld
 
 pytestmark = pytest.mark.cluster
 
@@ -21,14 +21,14 @@ UNUSED = {
 
 
 def test_the_operator_uses_all_of_its_rights_and_asks_for_no_others(
-    world: World, request: pytest.FixtureRequest
+    own_world: OwnWorld, request: pytest.FixtureRequest
 ) -> None:
     modules = {path.name for path in Path(__file__).parent.glob("test_*.py")}
     if request.config.option.keyword or modules - {item.path.name for item in request.session.items}:
         pytest.skip("needs the whole suite")
-    if not world.machine.image.own:
+    if not own_world.machine.image.own:
         pytest.skip("kindest/node as it is keeps no audit log")
-    asked, granted = rights.asked(world), rights.granted(world)
+    asked, granted = rights.asked(own_world), rights.granted(own_world)
     allowed = {a.right for a in asked if a.allowed and a.right}
     # An API server that has just come back refuses what it allows a moment later: it has not read the roles yet.
     assert [a for a in asked if not a.allowed and a.right not in granted] == []

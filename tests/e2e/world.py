@@ -1,55 +1,74 @@
-"""What the end-to-end tests stand on: a cluster, images, data, a namespace, volumes, the chart, servers."""
+"""What the end-to-end tests stand on: a cluster with the operator installed, and the data of the tests.
+
+A cluster of their own (`tests.e2e.own`), or one that the user names (`tests.e2e.named`): tests that take hold of
+nodes, or change what belongs to the whole cluster, need the first and are skipped on the second.
+"""
 
 import json
 import shutil
+from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.cluster import images, kind, load
-from tests.cluster.machine import Machine
 from tests.cluster.paths import REPOSITORY
-from tests.cluster.shell import Timeline, run
+from tests.cluster.shell import run
 from tests.e2e import servers
-from tests.kube import Kubectl
+from tests.kube import Kubectl, Manifest
 
 NAMESPACE = servers.NAMESPACE
 OPERATOR_NAMESPACE = "evaljob-system"
+RELEASE = "evaljob"
+CRD = "evaljobs.evaljob.dev"
 TINY = REPOSITORY / "tests" / "tiny"
-_WITH_TORCH = ("runner-cpu", "serving", "runner-lm-eval")
-_MOUNT = "/mnt/evaljob/e2e"
-_CLAIMS = {
-    "models": "ReadOnlyMany",
-    "data": "ReadOnlyMany",
-    "hub": "ReadOnlyMany",
-    "cache": "ReadWriteMany",
-    "output": "ReadWriteMany",
-}
 
 
 @dataclass(frozen=True)
-class World:
-    """A cluster with the operator installed, and the folder that its nodes share with this machine."""
+class World(ABC):
+    """A cluster with the operator installed.
 
-    machine: Machine
-    cluster: kind.Cluster
+    Attributes:
+        kubectl: The way there.
+        images: References by name, as in `tests.cluster.images.RECIPES`.
+    """
+
     kubectl: Kubectl
-    data: Path
-    images: dict[str, str]
-    since: datetime
-    """When the tests began."""
+    images: Mapping[str, str]
 
     @property
-    def torch_node(self) -> str:
-        """The one worker that holds the images with torch: loading one takes 40 seconds a node."""
-        return self.cluster.nodes[1]
+    def torch_node(self) -> str | None:
+        """The one node that holds the images with torch; None: all do."""
+        return None
+
+    def fitted(self, manifest: Manifest) -> Manifest:
+        """A manifest of the tests as this cluster wants it."""
+        return manifest
+
+    @abstractmethod
+    def volume(self, claim: str) -> servers.Volume:
+        """One of the claims `models`, `data` and `output`, for a pod."""
+
+    @abstractmethod
+    def log_lines(self, evaljob: str) -> list[str]:
+        """All lines of the sample logs under a path of the claim `output`."""
+
+    @abstractmethod
+    def forget(self, evaljob: str) -> None:
+        """Remove its sample logs."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Leave the cluster as it was found."""
+
+    def apply(self, manifest: Manifest) -> None:
+        """Apply a manifest of the tests."""
+        self.kubectl.apply(self.fitted(manifest))
 
     def samples(self, evaljob: str) -> list[dict[str, Any]]:
         """Every line of an EvalJob's sample logs, over all attempts."""
-        files = sorted((self.data / "output" / evaljob).rglob("*.jsonl"))
-        return [json.loads(line) for f in files for line in f.read_text().splitlines()]
+        return [json.loads(line) for line in self.log_lines(evaljob)]
 
     def each_sample_once(self, evaljob: str, expected: int) -> None:
         """Every sample was computed exactly once, over all attempts of all partitions."""
@@ -58,32 +77,20 @@ class World:
         assert set(seen.values()) == {1}
         assert len(seen) == expected
 
-
-def make(machine: Machine, cluster: kind.Cluster, kubectl: Kubectl) -> World:
-    """Build, load, install. Everything is idempotent, so that a kept cluster is reused in seconds."""
-    timeline = Timeline()
-    refs = images.build(machine, ["operator", "runner", *_WITH_TORCH], timeline)
-    with timeline.stage("load images"):
-        workers = list(cluster.nodes[1:])
-        load.load(machine, cluster.name, [refs["operator"], refs["runner"]], workers)
-        load.load(machine, cluster.name, [refs[name] for name in _WITH_TORCH], workers[:1])
-    world = World(machine, cluster, kubectl, machine.cache.data / "e2e", refs, datetime.now(tz=UTC))
-    with timeline.stage("data"):
-        _fill(world.data)
-    with timeline.stage("install"):
-        _namespaces(kubectl)
-        kubectl.apply(_volumes())
-        # First, as it takes longest to get ready; its tests wait for it.
-        kubectl.apply(servers.transformers_serve(refs["runner-cpu"], refs["serving"], world.torch_node))
-        _install(world)
-        kubectl.apply(servers.stubs(refs["runner"], world.torch_node))
+    def start_servers(self) -> None:
+        """The stub servers, and `transformers serve` where its image is there; its tests wait for it."""
+        if "serving" in self.images:
+            # First, as it takes longest to get ready.
+            served = self.volume("models")
+            image, packages = self.images["runner-cpu"], self.images["serving"]
+            self.apply(servers.transformers_serve(image, packages, served, self.torch_node))
+        self.apply(servers.stubs(self.images["runner"], self.torch_node))
         for mode in servers.STUB_MODES:
-            servers.wait(kubectl, f"stub-{mode}")
-    return world
+            servers.wait(self.kubectl, f"stub-{mode}")
 
 
-def _fill(folder: Path) -> None:
-    """The shared folder: the tiny model, one with a NaN, the tiny datasets, both in a hub, two empty folders."""
+def fill(folder: Path) -> None:
+    """The folder of the claims, made anew: the tiny model, one with a NaN, the tiny datasets, lm-eval tasks."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(TINY / "data", folder / "data")
     shutil.copytree(REPOSITORY / "tests" / "lmeval_tasks", folder / "data" / "tasks")
@@ -93,16 +100,6 @@ def _fill(folder: Path) -> None:
     broken = folder / "models" / "nan"
     shutil.copytree(TINY / "model", broken)
     spoil(broken / "model.safetensors")
-    shutil.copytree(TINY / "model", folder / "hub" / "models" / "private" / "tiny")
-    shutil.copytree(TINY / "data", folder / "hub" / "datasets" / "org" / "tiny")
-    shutil.copytree(TINY / "data", folder / "hub" / "buckets" / "evals" / "tiny")
-    for server in ("hub_server.py", "s3_server.py"):
-        shutil.copy(REPOSITORY / "tests" / server, folder / "hub")
-    for name in ("cache", "output"):
-        written = folder / name
-        written.mkdir()
-        # fsGroup is not applied to hostPath: the runner's user must be able to write as it is.
-        written.chmod(0o1777)
 
 
 def _split(table: Path, folder: Path) -> None:
@@ -123,54 +120,27 @@ def spoil(weights: Path) -> None:
     weights.write_bytes(content)
 
 
-def _namespaces(kubectl: Kubectl) -> None:
+def namespace(name: str) -> Manifest:
+    """A namespace in which only restricted pods run."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    for name in (NAMESPACE, OPERATOR_NAMESPACE):
-        kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
-def _volumes() -> dict[str, Any]:
-    """The claims of the tests."""
-    items = [o for claim, mode in _CLAIMS.items() for o in volume(claim, mode, f"{_MOUNT}/{claim}")]
-    return {"apiVersion": "v1", "kind": "List", "items": items}
+def helm(kubectl: Kubectl, *args: str | Path, stdin: str | None = None) -> str:
+    """Run helm against the operator's namespace of the cluster that kubectl leads to."""
+    where = ("--kube-context", kubectl.context, "--namespace", OPERATOR_NAMESPACE)
+    file = ("--kubeconfig", kubectl.kubeconfig) if kubectl.kubeconfig else ()
+    return run("helm", *file, *where, *args, stdin=stdin, env={"PATH": kubectl.path})
 
 
-def volume(claim: str, mode: str, path: str) -> list[dict[str, Any]]:
-    """A static hostPath volume with its claim, as examples/quickstart/storage.yaml has them."""
-    common = {"accessModes": [mode], "storageClassName": ""}
-    spec = {
-        **common,
-        "capacity": {"storage": "1Gi"},
-        "claimRef": {"namespace": NAMESPACE, "name": claim},
-        "hostPath": {"path": path, "type": "Directory"},
-    }
-    wish = {**common, "volumeName": f"e2e-{claim}", "resources": {"requests": {"storage": "1Gi"}}}
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": f"e2e-{claim}"},
-            "spec": spec,
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": claim, "namespace": NAMESPACE},
-            "spec": wish,
-        },
-    ]
-
-
-def _install(world: World) -> None:
-    repository, _, tag = world.images["operator"].rpartition(":")
+def install(kubectl: Kubectl, images: Mapping[str, str], pull_policy: str) -> None:
+    """The chart, for the tests' namespace."""
+    repository, _, tag = images["operator"].rpartition(":")
+    runners = {"transformers": "runner-cpu", "openai": "runner", "lmEval": "runner-lm-eval"}
     values = {
-        "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
+        "image": {"repository": repository, "tag": tag, "pullPolicy": pull_policy},
         "runner": {
-            "images": {
-                "transformers": world.images["runner-cpu"],
-                "openai": world.images["runner"],
-                "lmEval": world.images["runner-lm-eval"],
-            },
+            "images": {key: images[name] for key, name in runners.items() if name in images},
             "allowedMetadata": ["example.com/"],
         },
         "watchNamespaces": [NAMESPACE],
@@ -178,17 +148,6 @@ def _install(world: World) -> None:
         "security": {"admissionPolicy": True, "networkPolicies": True},
         "kueue": {"enabled": True},
     }
-    run(
-        "helm", "--kubeconfig", world.cluster.kubeconfig, "--kube-context", world.cluster.context,
-        "upgrade", "--install", "evaljob", REPOSITORY / "charts" / "evaljob", "--namespace", OPERATOR_NAMESPACE,
-        "--wait", "--timeout", "120s", "--values", "-",
-        stdin=json.dumps(values), env={"PATH": world.machine.path},
-    )  # fmt: skip
-
-
-def remove(world: World) -> None:
-    """Leave the cluster as it was found."""
-    world.kubectl.run("delete", "namespace", NAMESPACE, OPERATOR_NAMESPACE, "--ignore-not-found", "--wait")
-    # The chart keeps its CRD on purpose; users' EvalJobs would go with it.
-    world.kubectl.run("delete", "crd", "evaljobs.evaljob.dev", "--ignore-not-found")
-    world.kubectl.run("delete", "pv", *(f"e2e-{c}" for c in _CLAIMS), "--ignore-not-found")
+    chart = REPOSITORY / "charts" / "evaljob"
+    options = ("--wait", "--timeout", "120s", "--values", "-")
+    helm(kubectl, "upgrade", "--install", RELEASE, chart, *options, stdin=json.dumps(values))

@@ -81,7 +81,11 @@ def test_for_any_other_cluster_images_and_data_are_named() -> None:
         ("", "c", "IMAGES=: give both"),
         ("operator=a:1", "c", "operator=REFERENCE,runner=REFERENCE"),
         ("operator=a:1,runner=", "c", "give both"),
-        ("operator=a:1,runner=b:1,other=c:1", "c", "give both"),
+        (
+            "operator=a:1,runner=b:1,other=c:1",
+            "c",
+            "other=c:1: expected NAME=REFERENCE with one of the names",
+        ),
         (REFS, "", "DATA_CLAIM: missing; a claim in the namespace evals"),
     ],
 )
