@@ -57,6 +57,13 @@ def test_a_server_may_have_taken_it_apart() -> None:
     assert said("Paris", None, thoughts="hm") == ("hm", "Paris")
 
 
+def test_what_stands_between_thoughts_and_answer_is_no_answer_from_a_server_either() -> None:
+    assert said("\n\nParis\nmore", thoughts="hm") == ("hm", "Paris")
+    assert said("\n\nParis", None, thoughts="hm") == ("hm", "Paris")
+    assert said("\n\n", thoughts="hm") == ("hm", "")
+    assert said("  return 1", None) == ("", "  return 1")
+
+
 def thinking(tmp_path: Path, **more: Any) -> Any:
     rows = [{"q": f"q{i}", "a": "Paris"} for i in range(2)]
     dataset = planned(task(generation={"maxTokens": 10, "stop": ["\n"]}), inline={"jsonl": lines(rows)})

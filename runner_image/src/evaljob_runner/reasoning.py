@@ -33,7 +33,8 @@ def split(reply: Answer, reasoning: Reasoning | None, stop: tuple[str, ...]) -> 
         stop: the stop texts.
     """
     if reasoning is None:
-        return Said(reply.thoughts or "", reply.text, reply.finish)
+        text = reply.text.lstrip() if reply.thoughts else reply.text
+        return Said(reply.thoughts or "", text, reply.finish)
     thoughts, answer = _apart(reply, reasoning)
     if answer is None:
         return Said(thoughts, None, reply.finish)
@@ -43,8 +44,8 @@ def split(reply: Answer, reasoning: Reasoning | None, stop: tuple[str, ...]) -> 
 
 def _apart(reply: Answer, reasoning: Reasoning) -> tuple[str, str | None]:
     if reply.thoughts is not None:
-        # Nothing but thoughts: the server found no end of them.
-        return reply.thoughts, reply.text or None
+        # Nothing but thoughts: the server found no end of them. What it leaves may begin with line breaks.
+        return reply.thoughts, reply.text.lstrip() if reply.text else None
     text = reply.text
     begun = text.lstrip().startswith(reasoning.start)
     thoughts, end, answer = text.partition(reasoning.end)
