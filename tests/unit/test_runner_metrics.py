@@ -83,6 +83,38 @@ def test_a_call_is_right_with_its_name_and_typed_arguments(answer: Any, target: 
     assert verdict("tool_call", answer, json.dumps(target)) == (value, None)
 
 
+@pytest.mark.parametrize(
+    ("accepted", "argument", "right"),
+    [
+        ([{"name": ["John Doe"], "age": ["", 7]}], {"name": "John Doe"}, True),
+        ([{"name": ["John Doe"], "age": ["", 7]}], {"name": "John Doe", "age": 7.0}, True),
+        ([{"name": ["John Doe"], "age": ["", 7]}], {"name": "John Doe", "age": "7"}, False),
+        ([{"name": ["John Doe"], "age": ["", 7]}], {"age": 7}, False),
+        ([{"name": ["John Doe"]}], {"name": "John Doe", "age": 7}, False),
+        ([{"name": ["John Doe"]}], {"name": ["John Doe"]}, False),
+        (["", {"a": [1]}, {"b": [2]}], {"b": 2}, True),
+        ([[{"field": ["age", "years"]}, {"field": ["job"]}]], [{"field": "years"}, {"field": "job"}], True),
+        ([[{"field": ["age", "years"]}, {"field": ["job"]}]], [{"field": "job"}, {"field": "age"}], False),
+        ([[{"field": ["age"]}]], [{"field": "age"}, {"field": "age"}], False),
+        ([{"cards": [["7 of clubs", "8 of clubs"]]}], {"cards": ["7 of clubs", "8 of clubs"]}, True),
+        ([["a", "b"], ["b", "a"]], ["b", "a"], True),
+        ([{"format": "epoch_millis", "at": {"x": 1}}], {"format": "epoch_millis", "at": {"x": 1}}, True),
+        ([{}], {}, True),
+    ],
+)
+def test_accepted_values_of_bfcl_are_nested(accepted: Any, argument: Any, right: bool) -> None:
+    target = json.dumps([{"f": {"x": accepted}}])
+    call = {"name": "f", "arguments": {"x": argument}}
+    assert verdict("tool_call", call, target).value == right
+
+
+def test_a_call_that_is_written_out_is_meant_as_it_stands() -> None:
+    plain = {"name": "f", "arguments": {"x": {"tags": ["a", "b"]}}}
+    assert verdict("tool_call", plain, json.dumps([plain])).value == 1
+    other = {"name": "f", "arguments": {"x": {"tags": "a"}}}
+    assert verdict("tool_call", other, json.dumps([plain])).value == 0
+
+
 @pytest.mark.parametrize("answer", ["add(1, 2)", {"tool": "add"}, [ADD, 3], {"name": "f", "arguments": "{"}])
 def test_a_malformed_call_is_wrong_and_says_so(answer: Any) -> None:
     target = json.dumps([ADD])

@@ -3,11 +3,12 @@
 An answer is a JSON object or a list of them: `{"name": …, "arguments": {…}}`, also spelled `action` and `args`
 (T-Eval) or `parameters` (Llama), or OpenAI's tool call around it with arguments as JSON in a text, or each in a
 `<tool_call>`, as Hermes and Qwen write them. A target is a JSON list of such calls, or of BFCL's
-`{name: {argument: [accepted values]}}`, where the accepted value "" means that the argument may be absent.
+`{name: {argument: [accepted values]}}`, where the accepted value "" means that the argument may be absent; the members
+of an accepted object have accepted values of their own, those of a list are values.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations, zip_longest
 from typing import Any
@@ -36,6 +37,8 @@ class Expected:
 
     name: str
     arguments: Mapping[str, Sequence[Json]]
+    is_value: Callable[[Json, Json], bool]
+    """(argument, accepted value) -> whether it is that."""
 
     def accepts(self, call: Call) -> bool:
         """Whether name, arguments and their types are right."""
@@ -43,11 +46,27 @@ class Expected:
 
     def parts(self, call: Call) -> list[bool]:
         """What is right: the name, then each expected argument."""
-        found = call.arguments
-        return [call.name == self.name] + [
-            any(same(found[name], value) for value in accepted) if name in found else _ABSENT in accepted
-            for name, accepted in self.arguments.items()
-        ]
+        return [call.name == self.name, *_members(call.arguments, self.arguments, self.is_value)]
+
+
+def _members(
+    found: Mapping[str, Json], wanted: Mapping[str, Sequence[Json]], is_value: Callable[[Json, Json], bool]
+) -> list[bool]:
+    return [
+        any(is_value(found[name], value) for value in accepted) if name in found else _ABSENT in accepted
+        for name, accepted in wanted.items()
+    ]
+
+
+def _is_bfcl_value(found: Json, value: Json) -> bool:
+    """Whether an argument is an accepted value of BFCL."""
+    if isinstance(found, dict) and isinstance(value, dict):
+        # Some objects of BFCL hold bare values.
+        wanted = {name: v if isinstance(v, list) else [v] for name, v in value.items()}
+        return found.keys() <= wanted.keys() and all(_members(found, wanted, _is_bfcl_value))
+    if isinstance(found, list) and isinstance(value, list):
+        return len(found) == len(value) and all(map(_is_bfcl_value, found, value))
+    return same(found, value)
 
 
 def same(a: Json, b: Json) -> bool:
@@ -97,11 +116,11 @@ def expected(target: str) -> list[Expected]:
 
 def _expected(item: Any) -> Expected:  # noqa: ANN401 - JSON
     if (call := _call(item)) is not None:
-        return Expected(call.name, {name: [value] for name, value in call.arguments.items()})
+        return Expected(call.name, {name: [value] for name, value in call.arguments.items()}, same)
     if isinstance(item, dict) and len(item) == 1:
         ((name, arguments),) = item.items()
         if isinstance(arguments, dict) and all(isinstance(v, list) for v in arguments.values()):
-            return Expected(name, arguments)
+            return Expected(name, arguments, _is_bfcl_value)
     raise ValueError(f"neither {{name, arguments}} nor {{name: {{argument: [values]}}}}: {str(item)[:80]}")
 
 
