@@ -2,9 +2,12 @@
 """Metrics that need no library: what they count as right."""
 
 import json
+from itertools import permutations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evaljob.scoring import Metric
 from evaljob.stats import Clusters, Stat, Weighted, accumulate_weighted
@@ -142,6 +145,25 @@ def test_the_order_of_calls_counts_unless_told_otherwise() -> None:
     assert verdict("tool_call", [sub, ADD], target, order="any").value == 1
     assert verdict("tool_call_name", [{**ADD, "arguments": {}}, sub], target).value == 1
     assert verdict("tool_call_name", [sub, ADD], target).value == 0
+
+
+@pytest.mark.parametrize("count", [2, 7, 40])
+def test_any_order_is_any_order_of_any_number_of_calls(count: int) -> None:
+    made = [{"name": "f", "arguments": {"x": i}} for i in range(count)]
+    assert verdict("tool_call", made[::-1], json.dumps(made), order="any").value == 1
+    assert verdict("tool_call", [*made[1:], made[1]], json.dumps(made), order="any").value == 0
+
+
+@given(st.lists(st.sets(st.integers(0, 4), min_size=1), min_size=5, max_size=5))
+def test_any_order_is_found_where_there_is_one(accepted: list[set[int]]) -> None:
+    """A call that several targets accept goes to the one that accepts no other."""
+    target = json.dumps([{"f": {"x": sorted(values)}} for values in accepted])
+    made = [{"name": "f", "arguments": {"x": i}} for i in range(5)]
+    there_is = any(
+        all(x in values for x, values in zip(order, accepted, strict=True))
+        for order in permutations(range(5))
+    )
+    assert verdict("tool_call", made, target, order="any").value == there_is
 
 
 @pytest.mark.parametrize("target", ["add", "[1]", '[{"add": {"a": 1}}]'])

@@ -3,22 +3,20 @@
 An answer is a JSON object or a list of them: `{"name": …, "arguments": {…}}`, also spelled `action` and `args`
 (T-Eval) or `parameters` (Llama), or OpenAI's tool call around it with arguments as JSON in a text, or each in a
 `<tool_call>`, as Hermes and Qwen write them. A target is a JSON list of such calls, or of BFCL's
-`{name: {argument: [accepted values]}}`, where the accepted value "" means that the argument may be absent; the members
-of an accepted object have accepted values of their own, those of a list are values.
+`{name: {argument: [accepted values]}}`, where the accepted value "" means that the argument may be absent. Members of
+an accepted object have lists of accepted values in turn, items of an accepted list have none.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations, zip_longest
+from itertools import zip_longest
 from typing import Any
 
 from evaljob.scoring import Metric
 from evaljob_runner.extract import Json, tool_calls
 from evaljob_runner.metrics.base import Compare, Definition, Verdict
 
-_ANY_ORDER_MAX = 6
-"""Calls whose orders are all tried: 720."""
 _ABSENT = ""
 _NAMES, _ARGUMENTS = ("name", "action"), ("arguments", "args", "parameters")
 
@@ -147,8 +145,29 @@ def _tool_call(metric: Metric) -> Compare:
 def _matches(made: Sequence[Call], wanted: Sequence[Expected], *, any_order: bool) -> bool:
     if len(made) != len(wanted):
         return False
-    orders = permutations(made) if any_order and len(made) <= _ANY_ORDER_MAX else [made]
-    return any(all(e.accepts(c) for e, c in zip(wanted, order, strict=True)) for order in orders)
+    if any_order:
+        return _all_matched([[i for i, call in enumerate(made) if e.accepts(call)] for e in wanted])
+    return all(e.accepts(call) for e, call in zip(wanted, made, strict=True))
+
+
+def _all_matched(fitting: Sequence[Sequence[int]]) -> bool:
+    """Whether each of some calls can have one that fits for itself alone: by augmenting paths, as Kuhn does.
+
+    Args:
+        fitting: for each the numbers of those that fit.
+    """
+    taken_by: dict[int, int] = {}
+
+    def find(one: int, tried: set[int]) -> bool:
+        for call in fitting[one]:
+            if call not in tried:
+                tried.add(call)
+                if call not in taken_by or find(taken_by[call], tried):
+                    taken_by[call] = one
+                    return True
+        return False
+
+    return all(find(one, set()) for one in range(len(fitting)))
 
 
 def _tool_call_name(_metric: Metric) -> Compare:
