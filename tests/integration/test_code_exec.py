@@ -112,6 +112,9 @@ def test_mbpp_scores_programs_with_classes_that_its_tests_use(tmp_path: Path, pr
     assert run(work, answers(answer)).subsets[0].stats[0][:2] == (3, 2)
 
 
+PLAIN = {"requestType": "Generate", "prompt": "{{ q }}", "target": ""}
+
+
 def small(tests: str = "assert f() == 1", **limits: Any) -> Task:  # noqa: ANN401 - any limit
     metric = {
         "name": "code_exec",
@@ -120,9 +123,7 @@ def small(tests: str = "assert f() == 1", **limits: Any) -> Task:  # noqa: ANN40
         "tests": tests,
         "limits": limits,
     }
-    return Task.model_validate(
-        {"requestType": "Generate", "prompt": "{{ q }}", "target": "", "metrics": [metric]}
-    )
+    return Task.model_validate({**PLAIN, "metrics": [metric]})
 
 
 def ones(count: int) -> list[dict[str, Any]]:
@@ -140,6 +141,18 @@ def test_a_second_attempt_runs_programs_and_asks_nothing(tmp_path: Path) -> None
     assert again.asked == []
     assert found.subsets[0].stats[0][:2] == (4, 4)
     assert sum(x["kind"] == "score" for x in logged(tmp_path)) == 4
+
+
+def test_programs_run_for_answers_that_were_written_before_any_metric_did(tmp_path: Path) -> None:
+    rows = [{"q": f"q{i}", "value": i} for i in range(4)]
+    metrics = Task.model_validate({**PLAIN, "metrics": [{"name": "exact_match", "primary": True}]})
+    run(assignment(tiny_model(), dataset(metrics, rows), tmp_path), answers(lambda _: "def f(): return 1"))
+    planned = dataset(small("assert f() == {{ value }}"), rows)
+    found = run(
+        assignment(tiny_model(), planned, tmp_path, attempt="a-2"), answers(lambda _: pytest.fail("asked"))
+    )
+    assert found.outcomes.from_log == 4
+    assert found.subsets[0].stats[0][:2] == (4, 1)
 
 
 def test_the_model_does_not_wait_for_programs_and_each_runs_once() -> None:

@@ -22,6 +22,7 @@ from evaljob.names import Reason
 from evaljob.plan import PlannedDataset
 from evaljob.result import PartitionResult
 from evaljob.spec import Model
+from evaljob_runner import data
 from evaljob_runner.backends.correspondent import OpenAICorrespondent
 from evaljob_runner.backends.scripted import ScriptedBackend
 from evaljob_runner.errors import Fatal, Retry
@@ -244,6 +245,24 @@ def test_another_judge_scores_again_and_asks_no_model(tmp_path: Path, change: di
         assert found.provenance["judge:llm_judge"] != first.provenance["judge:llm_judge"]
         Partition(tmp_path, url, attempts=2).run(score_only=True)
     assert len(script.requests) == 12
+
+
+@pytest.mark.parametrize("kept", [1024, 3])
+@pytest.mark.parametrize("column", ["{{ note }}", "{{ note if note is defined else '-' }}"])
+def test_another_prompt_may_read_a_column_that_none_read_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str, kept: int
+) -> None:
+    """The log has the columns that were wanted when the answer was written, the source has all."""
+    monkeypatch.setattr(data, "KEPT", kept)
+    rows = [{**row, "note": f"note {i}"} for i, row in enumerate(ROWS)]
+    script = Script("judge")
+    with serve(script) as url:
+        first = Partition(tmp_path, url, rows=rows).run()
+        changed = judged({"prompt": f"{PROMPT}\n{column}"})
+        found = Partition(tmp_path, url, attempts=1, rows=rows, task=changed).run(score_only=True)
+    assert found.subsets == first.subsets
+    asked = [request["body"]["messages"][0]["content"].splitlines()[-1] for request in script.requests[6:]]
+    assert sorted(asked) == [f"note {i}" for i in range(6)]
 
 
 def test_other_labels_and_pipelines_read_what_the_judge_said_before(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import logging
 from collections import Counter, deque
 from collections.abc import Iterator
+from typing import Any
 
 from evaljob.names import Reason
 from evaljob_runner.asking import Ask
@@ -140,12 +141,19 @@ class Recorder:
 
     def _begun(self) -> Iterator[tuple[Entry, InferenceLine]]:
         """Every answer, read back; its scores are there or begun."""
-        for entry in self._prepared.selection.samples.entries():
+        for entry, document in self._documents():
             for n in self._prepared.repeats:
-                line = self._log.answer((entry.id, n))
+                line = self._log.answer((entry.id, n)).model_copy(update={"doc": document})
                 if (entry.id, n) not in self._late and (scores := self._begin(line)):
                     self._note(line, scores)
                 yield entry, line
+
+    def _documents(self) -> Iterator[tuple[Entry, dict[str, Any] | None]]:
+        """What scoring needs of each document. The log has what it needed when the answer was written."""
+        samples, scorer = self._prepared.selection.samples, self._prepared.scorer
+        if not scorer.takes_time:
+            return ((entry, None) for entry in samples.entries())
+        return zip(samples.entries(), map(scorer.document, samples), strict=True)
 
     def _begin(self, line: InferenceLine) -> ScoreLine | None:
         scores = self._background.begin(line)
