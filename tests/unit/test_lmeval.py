@@ -2,6 +2,8 @@
 
 import copy
 import json
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -359,21 +361,65 @@ def test_one_file_is_one_split_or_examples_would_hold_the_question(tmp_path: Pat
         one.splits(["test", "dev"], None)
 
 
-def test_the_digest_of_tasks_and_documents_changes_with_either(tmp_path: Path) -> None:
-    written(tmp_path / "set" / "test.jsonl", {"q": 1})
-    (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks" / "a.yaml").write_text("task: a")
-    spec = harness(source="pvc://data/set", lmEval={**OWN, "includePath": "pvc://data/tasks"})
+def identity(folder: Path, include: str = "pvc://data/tasks", source: str = "pvc://data/set") -> str:
+    spec = harness(source=source, lmEval={**OWN, "includePath": include})
     given = PlannedDataset(dataset=Dataset.model_validate(spec), task_name="a")
-    work = assignment(tiny_model(), given, tmp_path, data=tmp_path)
+    work = assignment(tiny_model(), given, folder, data=folder)
+    work = replace(work, places=replace(work.places, config_maps={"tasks": folder / "mounted"}))
+    with tempfile.TemporaryDirectory() as scratch:
+        tasks = documents_of.copy_tasks(work, Path(scratch) / "tasks")
+        return documents_of.identity(work, documents(folder, source).source, tasks)
 
-    def identity() -> str:
-        return documents_of.identity(work, documents(tmp_path, "pvc://data/set").source)
 
-    found = [identity()]
-    assert identity() == found[0]
-    (tmp_path / "tasks" / "a.yaml").write_text("task: b")
-    found.append(identity())
-    written(tmp_path / "set" / "test.jsonl", {"q": 2})
-    found.append(identity())
-    assert len(set(found)) == 3
+@pytest.mark.parametrize("include", ["pvc://data/tasks", "pvc://data/tasks/a.yaml"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "tasks/a.yaml",
+        "tasks/_default_template_yaml",
+        "tasks/utils.py",
+        "tasks/in/prompt.jinja",
+        "set/test.jsonl",
+    ],
+)
+def test_the_digest_of_tasks_and_documents_changes_with_every_file(
+    tmp_path: Path, include: str, file: str
+) -> None:
+    """A task includes files of any name, also where one file alone is named."""
+    for name in ("tasks/a.yaml", "set/test.jsonl", file):
+        written(tmp_path / name, {"q": 1})
+    before = identity(tmp_path, include)
+    assert identity(tmp_path, include) == before
+    written(tmp_path / file, {"q": 2})
+    assert identity(tmp_path, include) != before
+
+
+def test_the_digest_of_a_config_map_is_not_that_of_its_mount(tmp_path: Path) -> None:
+    """A kubelet puts the files into a folder named by the time, and links them."""
+    written(tmp_path / "set" / "test.jsonl", {"q": 1})
+
+    def mounted(time: str) -> str:
+        written(tmp_path / "mounted" / time / "a.yaml", {"task": "a"})
+        for link, to in (("..data", time), ("a.yaml", "..data/a.yaml")):
+            (tmp_path / "mounted" / link).unlink(missing_ok=True)
+            (tmp_path / "mounted" / link).symlink_to(to)
+        return identity(tmp_path, "configmap://tasks/a.yaml")
+
+    assert mounted("..2026_01_01") == mounted("..2026_01_02")
+
+
+def test_the_beginning_of_the_names_of_a_splits_files_has_a_digest_too(tmp_path: Path) -> None:
+    written(tmp_path / "tasks" / "a.yaml", {"task": "a"})
+    found = []
+    for row in range(2):
+        written(tmp_path / "set" / "test-00000-of-00001.jsonl", {"q": row})
+        found.append(identity(tmp_path, source="pvc://data/set/test"))
+    assert found[0] != found[1]
+
+
+def test_tasks_that_cannot_be_copied_are_refused_by_their_uri(tmp_path: Path) -> None:
+    written(tmp_path / "set" / "test.jsonl", {"q": 1})
+    written(tmp_path / "tasks" / "a.yaml", {"task": "a"})
+    (tmp_path / "tasks" / "gone.py").symlink_to("nowhere.py")
+    with pytest.raises(Fatal, match=r"lmEval\.includePath: pvc://data/tasks: cannot be copied: .*gone\.py"):
+        identity(tmp_path)

@@ -1,11 +1,12 @@
-"""Where a task's documents come from when the dataset names a source: our rows, split by split."""
+"""What a task of lm-eval is read from: files of the user's, and rows of the dataset's source, split by split."""
 
 import hashlib
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaljob.fields import HUB_SCHEME
+from evaljob.fields import S3_SCHEME
 from evaljob.names import Reason
 from evaljob_runner.assignment import Assignment
 from evaljob_runner.errors import Fatal
@@ -55,44 +56,62 @@ class Documents:
         return found
 
 
-def identity(work: Assignment, source: Source | None) -> str:
+def copy_tasks(work: Assignment, to: Path) -> Path | None:
+    """A copy of the user's tasks, or None without any. A file stands for its whole folder, as lm-eval takes folders.
+
+    Left out is what begins with two points: a mounted ConfigMap holds each file three times.
+
+    Raises:
+        Fatal: BadData, when nothing is there or a file cannot be read.
+    """
+    own = work.planned.dataset.lm_eval
+    if own is None or own.include_path is None:
+        return None
+    path = uris.resolve(own.include_path, work.places)
+    folder = path.parent if path.is_file() else path
+    try:
+        return Path(shutil.copytree(folder, to, ignore=shutil.ignore_patterns("..*")))
+    except OSError as error:
+        raise Fatal(
+            Reason.BAD_DATA, f"lmEval.includePath: {own.include_path}: cannot be copied: {error}"
+        ) from error
+
+
+def identity(work: Assignment, source: Source | None, tasks: Path | None) -> str:
     """Which documents and tasks these are, without reading rows: a hash of files, a commit, or this EvalJob's uid.
 
     Documents that a task fetches from a hub itself, and objects of a bucket, may change: results are then never
     shared between EvalJobs.
+
+    Args:
+        work: whose uid.
+        source: of the documents; None where the task fetches them.
+        tasks: the copy that lm-eval reads. Any file there may be one that a task includes.
     """
-    own = work.planned.dataset.lm_eval
-    include = own.include_path if own else None
-    parts = [_files(include, work) if include else ""]
-    uri = work.planned.dataset.source
-    if source is None or uri is None:
-        parts.append(work.run.uid)
-    elif uri.startswith(HUB_SCHEME):
-        parts.append(f"{uri} {source.commit}")
-    else:
-        parts.append(_files(uri, work) if "s3://" not in uri else work.run.uid)
+    parts = [_folder(tasks) if tasks else "", _rows(work, source)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _files(uri: str, work: Assignment) -> str:
-    """SHA-256 over the files that a URI names, tasks or data."""
-    path = uris.resolve(uri, work.places)
-    found = hashlib.sha256()
-    for file in files(path):
-        with file.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        found.update(f"{file.relative_to(path.parent)}\0{digest}\0".encode())
-    return found.hexdigest()
+def _folder(path: Path) -> str:
+    files = [(file.relative_to(path), file) for file in sorted(path.rglob("*")) if file.is_file()]
+    return _hash((str(name), _sha256(file)) for name, file in files)
 
 
-def files(path: Path) -> list[Path]:
-    """A file, or the tasks and data of a folder; not the hidden copies that a mounted ConfigMap has."""
-    if path.is_file():
-        return [path]
-    wanted = (*SUFFIXES, ".yaml", ".yml", ".py", ".json")
-    inner = sorted(path.rglob("*"))
-    return [f for f in inner if f.is_file() and f.suffix in wanted and not _hidden(f.relative_to(path))]
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith("..") for part in path.parts)
+def _rows(work: Assignment, source: Source | None) -> str:
+    if source is None or source.name.startswith(S3_SCHEME):
+        return work.run.uid
+    if source.commit:
+        return f"{source.name} {source.commit}"
+    names = source.files or [name for name in source.names if name.endswith(SUFFIXES)]
+    return _hash((name, file.digest()) for name, file in zip(names, source.fetch(names), strict=True))
+
+
+def _hash(digests: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 over files by name and digest."""
+    text = "".join(f"{name}\0{digest}\0" for name, digest in digests)
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

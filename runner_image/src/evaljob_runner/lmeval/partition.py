@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata, util
@@ -49,10 +48,11 @@ def evaluate(work: Assignment, spec: LmEval, shell: Shell) -> PartitionResult:
     if why := lm_eval_problem(work.model):
         raise work.unsupported(why)
     with tempfile.TemporaryDirectory() as scratch:
-        source = _source(work, Path(scratch))
+        tasks = documents.copy_tasks(work, Path(scratch) / "tasks")
+        source = _source(work, Path(scratch) / "rows")
         with shell.stopwatch.phase("load"):
             checkpoint = checkpoints.find(work)
-        identity = _digest(work, spec, checkpoint, documents.identity(work, source))
+        identity = _digest(work, spec, checkpoint, documents.identity(work, source, tasks))
         kept = _kept(work, identity)
         if kept.exists():
             return _finished(kept, work)
@@ -60,7 +60,8 @@ def evaluate(work: Assignment, spec: LmEval, shell: Shell) -> PartitionResult:
             raise Fatal(
                 Reason.SAMPLES_LEFT, "--score-only: lm-eval has not finished this partition; run it once"
             )
-        device, read = _run(work, spec, checkpoint, Documents(source) if source else None, shell, identity)
+        found = Documents(source) if source else None
+        device, read = _run(work, spec, checkpoint, tasks, found, shell, identity)
     with contextlib.closing(SampleLog(kept.parent, work.attempt, identity)) as log:
         shell.watch(log)
         for lines in read.lines:
@@ -79,6 +80,7 @@ def _run(
     work: Assignment,
     spec: LmEval,
     checkpoint: Checkpoint | None,
+    tasks: Path | None,
     found: Documents | None,
     shell: Shell,
     identity: str,
@@ -92,8 +94,8 @@ def _run(
     os.environ["DISABLE_MULTIPROC"] = "1"
     with shell.stopwatch.phase("start"):
         from evaljob_runner.lmeval import harness  # noqa: PLC0415 - seconds, and not in every image
-    with _include(work, spec) as include, shell.stopwatch.phase("load"):
-        loaded = harness.load(spec, include, found)
+    with shell.stopwatch.phase("load"):
+        loaded = harness.load(spec, tasks, found)
         if work.model.openai and not loaded.generates:
             raise work.unsupported(
                 "lm-eval weighs answers with the model's tokenizer, a server's model has none"
@@ -129,20 +131,6 @@ def _read(results: dict[str, Any], spec: LmEval, loaded: "Loaded", names: Names)
             "%s is no mean over samples, so it is left out: lm-eval's own value cannot be checked", key
         )
     return read
-
-
-@contextlib.contextmanager
-def _include(work: Assignment, spec: LmEval) -> Iterator[Path | None]:
-    """A copy of the user's tasks: a mounted ConfigMap holds each file three times."""
-    if spec.include_path is None:
-        yield None
-        return
-    path = uris.resolve(spec.include_path, work.places)
-    folder = path.parent if path.is_file() else path
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / "tasks"
-        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("..*"))
-        yield copy
 
 
 @contextlib.contextmanager
