@@ -283,6 +283,16 @@ def test_the_primary_metric_must_be_a_mean_that_is_there(primary: str, words: st
         read(primary)
 
 
+def test_of_a_finished_partition_another_metric_may_stand_in_the_summary() -> None:
+    metrics = (MetricInfo(key="acc", primary=True), MetricInfo(key="acc_norm", binary=False))
+    assert reading.with_primary(metrics, "acc_norm") == (
+        MetricInfo(key="acc"),
+        MetricInfo(key="acc_norm", primary=True, binary=False),
+    )
+    with pytest.raises(Fatal, match=r"lmEval\.metric: f1 is not among its .*; use one of acc, acc_norm"):
+        reading.with_primary(metrics, "f1")
+
+
 def test_a_conversation_that_a_server_renders_is_logged_as_one() -> None:
     row = rows("a", 1.0)[0] | {"arguments": [(('[{"role": "user", "content": "Q"}]',), {"until": ["x"]})]}
     given = {

@@ -111,9 +111,11 @@ def test_a_group_gives_lm_evals_numbers_and_a_finished_partition_is_not_run_agai
     assert ended.result.provenance.keys() >= {"lm-eval", "weights"}
     logged = [json.loads(text) for text in lines(tmp_path)]
     assert len([x for x in logged if x["kind"] == "inference"]) == ended.result.outcomes.expected
-    again = run(tmp_path, dataset, *mounted, "--score-only", attempt="a-2")
+    other = harness("tiny_choices", "acc_norm", "rows")
+    again = run(tmp_path, other, *mounted, "--score-only", attempt="a-2")
     assert again.result.subsets == ended.result.subsets
     assert (again.result.attempt, again.result.outcomes.from_log) == ("a-2", ended.result.outcomes.expected)
+    assert [m.key for m in again.result.metrics if m.primary] == ["acc_norm"]
 
 
 def test_vllm_gives_the_numbers_of_lm_eval_with_vllm(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def evaluate(work: Assignment, spec: LmEval, shell: Shell) -> PartitionResult:
         identity = _digest(work, spec, checkpoint, documents.identity(work, source, tasks))
         kept = _kept(work, identity)
         if kept.exists():
-            return _finished(kept, work)
+            return _finished(kept, work, spec)
         if shell.score_only:
             raise Fatal(
                 Reason.SAMPLES_LEFT, "--score-only: lm-eval has not finished this partition; run it once"
@@ -180,7 +180,7 @@ def _keep(kept: Path, result: PartitionResult) -> None:
         raise Retry(Reason.DEPENDENCY_UNAVAILABLE, f"the result cannot be kept: {error.strerror}") from error
 
 
-def _finished(kept: Path, work: Assignment) -> PartitionResult:
+def _finished(kept: Path, work: Assignment, spec: LmEval) -> PartitionResult:
     try:
         found = PartitionResult.model_validate_json(kept.read_bytes())
     except (OSError, ValidationError) as error:
@@ -188,7 +188,8 @@ def _finished(kept: Path, work: Assignment) -> PartitionResult:
             Reason.INVALID_RESULT, f"{kept.name} in the output is no result; delete it: {error}"
         ) from error
     outcomes = found.outcomes.model_copy(update={"from_log": found.outcomes.completed})
-    return found.model_copy(update={"attempt": work.attempt, "outcomes": outcomes})
+    metrics = reading.with_primary(found.metrics, spec.metric)
+    return found.model_copy(update={"attempt": work.attempt, "outcomes": outcomes, "metrics": metrics})
 
 
 def _result(

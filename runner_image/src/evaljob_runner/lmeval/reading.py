@@ -75,10 +75,7 @@ def read(
     ]
     if primary not in means:
         why = "is no mean over samples" if primary in keys else "is not among its metrics"
-        raise Fatal(
-            Reason.BAD_CONFIGURATION,
-            f"lmEval.metric: {primary} {why}; use one of {', '.join(means) or 'none'}",
-        )
+        raise _no_primary(primary, why, means)
     infos = tuple(_info(key, primary, scores, results) for key in means)
     alone = len(samples) == 1 and not groups
     subsets = tuple(_subset(task, scores[task], infos, results, alone=alone) for task in samples)
@@ -91,6 +88,23 @@ def read(
         groups=tuple(_groups(groups, weighed, infos, subsets, results)),
         left_out=tuple(key for key in keys if key not in means),
     )
+
+
+def with_primary(metrics: Sequence[MetricInfo], primary: str) -> tuple[MetricInfo, ...]:
+    """The metrics of a result that was read before, when perhaps another one stood in the summary.
+
+    Raises:
+        Fatal: BadConfiguration, where the primary metric is not among them.
+    """
+    keys = [metric.key for metric in metrics]
+    if primary not in keys:
+        raise _no_primary(primary, "is not among its means over samples", keys)
+    return tuple(metric.model_copy(update={"primary": metric.key == primary}) for metric in metrics)
+
+
+def _no_primary(primary: str, why: str, means: Sequence[str]) -> Fatal:
+    use = ", ".join(means) or "none"
+    return Fatal(Reason.BAD_CONFIGURATION, f"lmEval.metric: {primary} {why}; use one of {use}")
 
 
 def _key(metric: str, pipeline: str) -> str:
