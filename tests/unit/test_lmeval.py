@@ -361,6 +361,11 @@ def test_splits_are_files_of_the_source_or_of_a_folder_by_dataset_name(tmp_path:
         one.splits(["train"], "north")
 
 
+def test_a_column_that_the_first_row_lacks_is_there_in_all() -> None:
+    rows_: list[dict[str, Any]] = [{"q": 1}, {"q": 2, "hint": "x"}]
+    assert documents_of.columns(rows_) == {"q": [1, 2], "hint": [None, "x"]}
+
+
 def test_one_file_is_one_split_or_examples_would_hold_the_question(tmp_path: Path) -> None:
     written(tmp_path / "a.jsonl", {"q": 1})
     one = documents(tmp_path, "pvc://data/a.jsonl")

@@ -150,17 +150,38 @@ def test_what_lm_eval_does_not_do_is_said(tmp_path: Path) -> None:
     assert ended.code == 78
 
 
-def test_a_server_is_asked_by_lm_eval_with_our_limits(tmp_path: Path) -> None:
+def hint(folder: Path) -> None:
+    """A task whose template has a column that only the second row has; what it includes has no suffix."""
+    (folder / "tasks").mkdir()
+    shutil.copy(TASKS / "tiny_gsm.yaml", folder / "tasks" / "_gsm_yaml")
+    own = 'include: _gsm_yaml\ntask: hinted\ndoc_to_text: "{{question}} Hint: {{hint}}"\n'
+    (folder / "tasks" / "hinted.yaml").write_text(own)
+    rows = folder / "rows" / "gsm" / "test.jsonl"
+    documents = [json.loads(text) for text in rows.read_text().splitlines()]
+    documents[1]["hint"] = "add"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in documents))
+
+
+def test_a_server_is_asked_by_lm_eval_with_our_limits_and_all_columns(tmp_path: Path) -> None:
     script = Script(answer="#### 33")
+    mounted = mounts(tmp_path)
+    hint(tmp_path)
     with serve(script) as url:
         openai = {"url": url, "model": "stub", "maxConcurrency": 2}
         served = Model.model_validate(
             {"name": "m", "promptFormat": "Chat", "openai": openai, "generation": {"maxTokens": 9}}
         )
-        dataset = harness("tiny_gsm", "exact_match,strict-match", "rows/gsm", limit=3)
-        ended = end(start(tmp_path, served, dataset, *mounts(tmp_path)), tmp_path, timeout=600)
+        own = {
+            "task": "hinted",
+            "metric": "exact_match,strict-match",
+            "includePath": "pvc://rows/tasks/hinted.yaml",
+        }
+        dataset = harness("hinted", "", "rows/gsm", limit=3, lmEval=own)
+        ended = end(start(tmp_path, served, dataset, *mounted), tmp_path, timeout=600)
     assert [s.stats[0] for s in ended.result.subsets] == [stats.Stat(3, 1, 1)]
     assert ended.result.limited
     bodies = [request["body"] for request in script.requests]
     assert [(b["max_tokens"], b["temperature"], b["seed"]) for b in bodies] == [(9, 0.0, 0)] * 3
-    assert [b["messages"][0]["role"] for b in bodies] == ["user"] * 3
+    asked = [b["messages"][0] for b in bodies]
+    assert [m["role"] for m in asked] == ["user"] * 3
+    assert sorted(m["content"].partition("Hint: ")[2] for m in asked) == ["None", "None", "add"]

@@ -2,9 +2,11 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from evaljob.fields import S3_SCHEME
 from evaljob.names import Reason
@@ -54,6 +56,11 @@ class Documents:
         if not found:
             raise Fatal(Reason.BAD_DATA, f"{rows.name}: no rows for dataset_name {folder!r}")
         return found
+
+
+def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Every column that any row has, None where one lacks it: as a table that is read from JSON lines has them."""
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(chain.from_iterable(rows))}
 
 
 def copy_tasks(work: Assignment, to: Path) -> Path | None:

@@ -19,7 +19,7 @@ from evaljob.lmeval import LmEval
 from evaljob.names import Reason
 from evaljob_runner.errors import Fatal, Retry
 from evaljob_runner.lmeval.arguments import Arguments, Engine
-from evaljob_runner.lmeval.documents import Documents
+from evaljob_runner.lmeval.documents import Documents, columns
 
 _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 
@@ -98,7 +98,9 @@ def _download(documents: Documents) -> Callable[..., None]:
         """Instead of what the task itself would fetch."""
         named = [*(getattr(self.config, field) for field in _SPLITS), self.fewshot_cfg.split]
         rows = documents.splits(filter(None, named), self.DATASET_NAME)
-        self.dataset = datasets.DatasetDict({name: datasets.Dataset.from_list(r) for name, r in rows.items()})
+        self.dataset = datasets.DatasetDict(
+            {name: datasets.Dataset.from_dict(columns(r)) for name, r in rows.items()}
+        )
 
     return download
 
