@@ -17,6 +17,7 @@ from evaljob_runner.assignment import Places
 from evaljob_runner.data import Selection
 from evaljob_runner.errors import Fatal
 from evaljob_runner.sources import uris
+from evaljob_runner.sources.rows import JsonLines
 from tests.runner_plans import planned
 
 NOWHERE = Path("/nowhere")
@@ -105,10 +106,22 @@ def test_ids_by_template_must_be_unique_and_both_lines_are_named() -> None:
         ("[1]", "line 1: must be a JSON object, got list"),
         ('{"q": NaN}', "line 1: not JSON: NaN is not a JSON number"),
         ("[" * 100_000, "line 1: not JSON"),
+        (
+            '{"q": "\\\\ud83d \\ud83d\\ude00"}\n{"q": ["a\\uD83D"]}',
+            "line 2: column 'q' holds .ud83d, half of a",
+        ),
+        ('{"q\\ude00": 1}', "line 1: column 'q\ufffd' holds .ude00, half of a"),
     ],
 )
 def test_a_broken_line_is_named(text: str, words: str) -> None:
     refused(inline(text), Reason.BAD_DATA, words)
+
+
+def test_bytes_of_half_a_character_are_named_too(tmp_path: Path) -> None:
+    file = tmp_path / "f.jsonl"
+    file.write_bytes(b'{"q": "\xed\x95\x9c"}\n{"q": "\xed\xa0\xbd"}\n')
+    with pytest.raises(Fatal, match=r"f line 2: column 'q' holds .ud83d"):
+        list(JsonLines("f", file).rows())
 
 
 def test_no_samples_is_an_error_of_its_own() -> None:

@@ -76,6 +76,8 @@ def pipeline(*steps: dict[str, Any]) -> extract.Pipeline:
         ([{"json": {}}], 'Here:\n```json\n"x"\n```\nDone.', "x"),
         ([{"json": {}}], "I (3 of us) know", None),
         ([{"json": {}}], '{"a": NaN}', None),
+        ([{"json": {}}], '"a\\ud83d"', "a\ufffd"),
+        ([{"json": {}}], '"\\ud83d\\ude00"', "\U0001f600"),
         ([{"json": {}}], "[" * 100_000, None),
         ([{"toolCalls": {}}], '<tool_call>\n{"name": "f"}\n</tool_call>', [{"name": "f"}]),
         (

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from evaljob.scoring import Empty, Step, Take
 from evaljob.task import Task
+from evaljob_runner.surrogates import half, replaced
 
 Json = Any
 """A JSON value."""
@@ -145,8 +146,9 @@ def _decoded(text: str, start: int) -> tuple[Json, int]:
         found, end = _DECODER.raw_decode(text, start)
     except ValueError:
         return None, 0
-    json.dumps(found)
-    return found, end
+    written = json.dumps(found, ensure_ascii=False)
+    # What a text spells as \\ud83d alone is half a character, which no log can hold.
+    return (json.loads(replaced(written)) if half(written) else found), end
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,10 +12,13 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 from evaljob.names import Reason
 from evaljob_runner.errors import Fatal
+from evaljob_runner.surrogates import half, replaced
 
 Row = dict[str, Any]
 Stamp = tuple[int, int]
 """Size and time of the last change."""
+_MAY_HOLD_HALVES = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+"""Escaped, or as the bytes that CESU-8 has for them, which json reads too."""
 
 
 class Found(NamedTuple):
@@ -178,7 +182,19 @@ def _decode(raw: bytes, where: str) -> Row:
         raise Fatal(Reason.BAD_DATA, f"{where}: not JSON: {str(error)[:200]}") from error
     if not isinstance(data, dict):
         raise Fatal(Reason.BAD_DATA, f"{where}: must be a JSON object, got {type(data).__name__}")
+    if _MAY_HOLD_HALVES.search(raw):
+        _refuse_halves(data, where)
     return data
+
+
+def _refuse_halves(data: Row, where: str) -> None:
+    for column, value in data.items():
+        if found := half(json.dumps([column, value], ensure_ascii=False)):
+            raise Fatal(
+                Reason.BAD_DATA,
+                f"{where}: column {replaced(column)!r} holds {found}, half of a surrogate pair and no character: "
+                "write the whole pair, or leave it out",
+            )
 
 
 def _no_constant(name: str) -> NoReturn:
