@@ -9,6 +9,8 @@ Standard library only, one file: it also runs as a pod in the runner's image. Mo
 - 401, 403, 404, 429, 500: that status always; 429 says Retry-After
 - 429-then-ok, 500-then-ok: the first `--faults` requests fail
 - context: 400 in the words of a server whose window is too small
+- filter: 400 in the words of a server whose filter takes the prompt
+- abort: breaks the answer off
 - 400: 400 for another reason
 - garbage: 200 with a body that is no JSON
 - slow: answers after `--delay` seconds
@@ -40,11 +42,23 @@ MODES = (
     "500-then-ok",
     "400",
     "context",
+    "filter",
+    "abort",
     "garbage",
     "slow",
     "silent",
 )
-CONTEXT = "This model's maximum context length is 64 tokens. However, you requested 80 tokens."
+REFUSALS = {
+    "context": {
+        "message": "This model's maximum context length is 64 tokens. However, you requested 80 tokens.",
+        "code": "context_length_exceeded",
+    },
+    "filter": {
+        "message": "The response was filtered due to the prompt triggering our content management policy.",
+        "code": "content_filter",
+    },
+}
+"""Errors with status 400."""
 
 
 @dataclass
@@ -112,13 +126,15 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(script.delay)
         if mode == "garbage":
             self._send_bytes(200, b"<html>it works!</html>")
-        elif mode == "context":
-            self._send(400, {"error": {"message": CONTEXT, "code": "context_length_exceeded"}})
+        elif mode in REFUSALS:
+            self._send(400, {"error": REFUSALS[mode]})
         elif mode.isdecimal():
             headers = {"retry-after": script.retry_after} if mode == "429" else {}
             self._send(int(mode), {"error": {"message": script.message}}, headers)
         elif mode in ("echo", "infinite"):
             self._send(200, _echo(request["body"]["prompt"], infinite=mode == "infinite"))
+        elif mode == "abort":
+            self._send(200, _completion(request, replace(script, answer=script.answer[:2], finish="abort")))
         elif mode == "judge":
             self._send(200, _completion(request, replace(script, answer=_grade(request))))
         else:

@@ -9,12 +9,15 @@ import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evaljob.backends import OpenAI
 from evaljob.names import Reason
+from evaljob.result import PartitionResult
 from evaljob.spec import Model
+from evaljob.task import Task
 from evaljob_runner.backends import openai
 from evaljob_runner.backends.base import (
     Answer,
@@ -69,6 +72,19 @@ def ask_at(
     return list(backend.generate(requests))
 
 
+def partition(
+    folder: Path, url: str, rows: list[dict[str, Any]], asked: Task | None = None
+) -> PartitionResult:
+    """A partition of the served model; by default with questions `q`, whose answers should hold `a`."""
+    model = Model.model_validate(
+        {"name": "served", "promptFormat": "Chat", "openai": {"url": url, "model": "m"}}
+    )
+    dataset = planned(asked or task(), inline={"jsonl": lines(rows)})
+    backend = openai.OpenAIBackend(model.openai, None)  # type: ignore[arg-type]
+    shell = Shell(lambda *_: backend, Progress(io.StringIO()), Stopwatch(), lambda _: None)
+    return evaluate(assignment(model, dataset, folder), shell)
+
+
 def test_text_goes_to_completions_with_every_parameter() -> None:
     script = Script(answer="Paris")
     (reply,) = ask(script, TextPrompt("The capital of France is"))
@@ -103,15 +119,9 @@ def test_messages_go_to_chat_completions() -> None:
 def test_a_server_is_asked_each_turn_with_its_own_answers_before_it(tmp_path: Path) -> None:
     script = Script(answer="Paris")
     turns = [{"role": "user", "content": "Capital of France?"}, {"role": "user", "content": "Sure?"}]
+    asked = task(requestType="Chat", prompt=None, messages="{{ m }}", turns="Every", target="Paris")
     with serve(script) as url:
-        model = Model.model_validate(
-            {"name": "served", "promptFormat": "Chat", "openai": {"url": url, "model": "m"}}
-        )
-        asked = task(requestType="Chat", prompt=None, messages="{{ m }}", turns="Every", target="Paris")
-        dataset = planned(asked, inline={"jsonl": lines([{"m": turns}])})
-        backend = openai.OpenAIBackend(model.openai, None)  # type: ignore[arg-type]
-        shell = Shell(lambda *_: backend, Progress(io.StringIO()), Stopwatch(), lambda _: None)
-        found = evaluate(assignment(model, dataset, tmp_path), shell)
+        found = partition(tmp_path, url, [{"m": turns}], asked)
     told = {"role": "assistant", "content": "Paris"}
     assert [r["body"]["messages"] for r in script.requests] == [turns[:1], [turns[0], told, turns[1]]]
     assert found.outcomes.answered == 1
@@ -196,12 +206,59 @@ def test_a_server_that_speaks_of_its_context_overflows_that_sample() -> None:
     assert "64 tokens" in reply.message
 
 
-@pytest.mark.parametrize("mode", ["429-then-ok", "500-then-ok"])
+@pytest.mark.parametrize("mode", ["429-then-ok", "500-then-ok", "abort-then-ok"])
 def test_a_fault_that_passes_is_tried_again(mode: str) -> None:
     script = Script(mode, faults=3)
     (reply,) = ask(script, CHAT)
     assert isinstance(reply, Answer)
+    assert (reply.text, reply.finish) == ("Paris", Finish.STOP)
     assert len(script.requests) == 4
+
+
+@pytest.mark.parametrize("finish", ["abort", "error", "insufficient_system_resource", "network_error"])
+def test_an_answer_that_the_server_breaks_off_is_none(finish: str) -> None:
+    script = Script(answer="Par", finish=finish)
+    (reply,) = ask(script, CHAT)
+    assert isinstance(reply, Unavailable)
+    assert f"broke the answer off (finish_reason {finish})" in reply.message
+    assert len(script.requests) == ATTEMPTS
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        Script("filter"),
+        Script(answer="", finish="content_filter"),
+        Script(answer="", finish="sensitive"),
+    ],
+)
+def test_a_prompt_or_an_answer_that_a_filter_takes_is_refused(script: Script) -> None:
+    (reply,) = ask(script, CHAT)
+    assert isinstance(reply, Answer)
+    assert (reply.text, reply.finish) == ("", Finish.REFUSED)
+    assert len(script.requests) == 1
+
+
+def test_a_filter_that_takes_one_prompt_leaves_the_others_their_answers(tmp_path: Path) -> None:
+    script = Script("filter-then-ok")
+    with serve(script) as url:
+        found = partition(tmp_path, url, [{"q": "a", "a": "Paris"}, {"q": "b", "a": "Paris"}])
+    assert (found.outcomes.refused, found.outcomes.answered) == (1, 1)
+
+
+def test_half_a_character_from_a_server_is_replaced(tmp_path: Path) -> None:
+    """Legal JSON, and nothing that a log can hold."""
+    script = Script(answer="Paris \ud83d", thoughts="hm \ude00")
+    (reply,) = ask(script, CHAT)
+    assert isinstance(reply, Answer)
+    assert (reply.text, reply.thoughts) == ("Paris \ufffd", "hm \ufffd")
+    called = Script(answer="", tool_calls=[{"function": {"name": "add\ud83d"}}])
+    (call,) = ask(called, CHAT)
+    assert isinstance(call, Answer)
+    assert calls(call.text) == [Call("add\ufffd", {})]
+    with serve(script) as url:
+        found = partition(tmp_path, url, [{"q": "a", "a": "Paris \ufffd"}])
+    assert (found.outcomes.answered, found.subsets[0].stats[0].total) == (1, found.metrics[0].unit)
 
 
 @pytest.mark.parametrize(("mode", "words"), [("500", "500"), ("garbage", "not an answer"), ("429", "429")])

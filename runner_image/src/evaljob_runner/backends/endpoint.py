@@ -29,6 +29,8 @@ _CONTEXT = re.compile(
     r"context_length_exceeded|context (length|window|size)|maximum sequence length|inputs.{0,40}max_new_tokens",
     re.IGNORECASE,
 )
+_FILTERED = re.compile(r"content_filter|content_?policy_?violation|data_inspection_failed", re.IGNORECASE)
+"""Words of Azure, of LiteLLM and of Alibaba's Model Studio."""
 _TRY_AGAIN = frozenset({408, 409, 425, 429})
 _NEVER = {401: Reason.UNAUTHORIZED, 403: Reason.UNAUTHORIZED, 404: Reason.ENDPOINT_NOT_FOUND}
 
@@ -49,7 +51,11 @@ class Refused(Fatal):
     """The server understood the request and will not take it."""
 
 
-class _TryAgain(Exception):  # noqa: N818 - not the user's error
+class Filtered(Refused):
+    """The server's filter will not take this prompt; others it may."""
+
+
+class TryAgain(Exception):  # noqa: N818 - not the user's error
     """The server could not answer this time."""
 
     def __init__(self, message: str, after: float | None = None) -> None:
@@ -129,7 +135,7 @@ class Endpoint:
                 return await answer(client, request)
         except _TooLong as error:
             return Overflow(request.key, str(error))
-        except (_TryAgain, httpx.TransportError) as error:
+        except (TryAgain, httpx.TransportError) as error:
             return Unavailable(request.key, f"{self.spec.url}: {str(error) or type(error).__name__}")
 
     def http(self) -> httpx.AsyncClient:
@@ -172,10 +178,10 @@ class Client:
         Args:
             path: below the endpoint's url.
             body: sent as JSON, with the model's name.
-            parse: may raise what malformed JSON makes raise: the request is then tried again.
+            parse: may raise `TryAgain`, or what malformed JSON makes raise: the request is then tried again.
 
         Raises:
-            Fatal: when the server refuses for good; `Refused`, when it refuses this request.
+            Fatal: when the server refuses for good: `Refused`, when it refuses this request, `Filtered`, its words.
         """
         async for attempt in stamina.retry_context(
             on=_wait_before_retry,
@@ -201,7 +207,7 @@ class Client:
         try:
             return parse(response)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise _TryAgain(f"not an answer of this API: {_words(response, key)!r}") from error
+            raise TryAgain(f"not an answer of this API: {_words(response, key)!r}") from error
 
 
 class Clients:
@@ -239,7 +245,7 @@ async def _next(replies: AsyncGenerator[_A, None]) -> _A | None:
 
 def _wait_before_retry(error: Exception) -> bool | float:
     """Whether to try again, or after how many seconds where the server says so."""
-    if isinstance(error, _TryAgain):
+    if isinstance(error, TryAgain):
         return True if error.after is None else error.after
     return isinstance(error, httpx.TransportError)
 
@@ -251,14 +257,15 @@ def _refuse(response: httpx.Response, key: str) -> None:
         return
     words = _words(response, key)
     if status in _TRY_AGAIN or status >= 500:
-        raise _TryAgain(f"HTTP {status}: {words}", _retry_after(response))
+        raise TryAgain(f"HTTP {status}: {words}", _retry_after(response))
     if status in _NEVER:
         # A server may repeat the key that it refuses.
         said = words if status == 404 else "check openai.apiKeySecretRef"
         raise Fatal(_NEVER[status], f"{response.url} answers {status}: {said}")
     if _CONTEXT.search(response.text):
         raise _TooLong(words)
-    raise Refused(Reason.BAD_CONFIGURATION, f"{response.url} answers {status}: {words}")
+    kind = Filtered if _FILTERED.search(response.text) else Refused
+    raise kind(Reason.BAD_CONFIGURATION, f"{response.url} answers {status}: {words}")
 
 
 def _words(response: httpx.Response, key: str) -> str:

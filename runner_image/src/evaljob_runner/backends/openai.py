@@ -30,14 +30,18 @@ from evaljob_runner.backends.base import (
     Unsupported,
     cut,
 )
-from evaljob_runner.backends.endpoint import Client, Endpoint, Refused
+from evaljob_runner.backends.endpoint import Client, Endpoint, Filtered, Refused, TryAgain
 from evaljob_runner.errors import Retry
+from evaljob_runner.surrogates import replaced
 
 STOPS_SENT = 4
 """OpenAI's limit; whatever the server leaves is cut here."""
 PROBE = LogLikelihoodRequest("probe", TextPairs("The capital of France is", (" Paris",)))
 """Asked before the first sample: whether the server has log-probabilities of a prompt."""
-_FINISHED = {"length": Finish.LENGTH, "content_filter": Finish.REFUSED}
+_FINISHED = {"length": Finish.LENGTH, "content_filter": Finish.REFUSED, "sensitive": Finish.REFUSED}
+"""The last one is Zhipu's word. Any other is a stop: servers have many words for that."""
+_BROKEN_OFF = frozenset({"abort", "error", "insufficient_system_resource", "network_error"})
+"""Words of vLLM and SGLang, OpenRouter, DeepSeek and Zhipu: the answer is not whole, and nobody chose its end."""
 
 
 class OpenAIBackend:
@@ -92,9 +96,12 @@ class OpenAIBackend:
 
 
 async def generate(client: Client, request: GenerateRequest) -> Answer:
-    """The answer to one request; raises as `Client.post`."""
+    """The answer to one request, an empty one where a filter takes the prompt; raises as `Client.post`."""
     path, body = _body(request)
-    return await client.post(path, body, lambda response: _answer(request, response))
+    try:
+        return await client.post(path, body, lambda response: _answer(request, response))
+    except Filtered:
+        return Answer(request.key, "", Finish.REFUSED, prompt_tokens=0, output_tokens=0)
 
 
 def _body(request: GenerateRequest) -> tuple[str, dict[str, Any]]:
@@ -134,18 +141,21 @@ def _answer(request: GenerateRequest, response: httpx.Response) -> Answer:
     chat = isinstance(request.prompt, ChatPrompt)
     message = choice["message"] if chat else {}
     text = _said(message) if chat else choice["text"]
-    text, stopped = cut(text, request.sampling.stop)
+    text, stopped = cut(replaced(text), request.sampling.stop)
     usage = body.get("usage") or {}
-    said = _FINISHED.get(choice.get("finish_reason") or "stop", Finish.STOP)
+    ended = choice.get("finish_reason") or "stop"
+    if ended in _BROKEN_OFF:
+        raise TryAgain(f"the server broke the answer off (finish_reason {ended})")
+    # vLLM's name, then its newer one.
+    thoughts = message.get("reasoning_content") or message.get("reasoning")
     return Answer(
         key=request.key,
         text=text,
-        finish=Finish.STOP if stopped else said,
+        finish=Finish.STOP if stopped else _FINISHED.get(ended, Finish.STOP),
         prompt_tokens=int(usage.get("prompt_tokens") or 0),
         output_tokens=int(usage.get("completion_tokens") or 0),
         seconds=round(response.elapsed.total_seconds(), 3),
-        # vLLM's name, then its newer one.
-        thoughts=message.get("reasoning_content") or message.get("reasoning"),
+        thoughts=replaced(thoughts) if thoughts else None,
     )
 
 
