@@ -421,6 +421,64 @@ def test_a_perplexity_above_all_numbers_is_invalid() -> None:
         decode(encode(texts(0, 1, (3010.0, 10))))
 
 
+ITEMS = MetricInfo(key="bits_per_byte", primary=True, binary=False, weighted=True)
+NATS = PERPLEXITY.model_copy(update={"key": "perplexity", "weighted": False})
+
+
+def in_groups(
+    metric: MetricInfo,
+    samples: dict[str, list[tuple[float, int]]],
+    seen: int,
+    **more: Any,  # noqa: ANN401
+) -> Cell:
+    """A cell in which only so many samples of each subset were used; a sample is (nats, items)."""
+
+    def subset(name: str) -> SubsetResult:
+        used = [(round(nats * UNIT_REAL), items) for nats, items in samples[name][:seen]]
+        stat = accumulate_weighted((Weighted(*sample), None) for sample in used)
+        if not metric.weighted:
+            stat = accumulate((nats, None) for nats, _ in used)
+        return SubsetResult(name=name, size=len(samples[name]), expected=len(used), stats=(stat,))
+
+    plan = builders.plan(evaljob(datasets=[dataset(task={**GROUPED, **more})]))
+    limited = any(len(of) > seen for of in samples.values())
+    result = scored(plan.partitions[0], *map(subset, samples), metrics=(metric,), limited=limited)
+    return summarize(plan, {plan.partitions[0]: result}, state="Complete").cells[0]
+
+
+TEXTS = {"africa": [(60.0, 30), (10.0, 12)] * 2, "north": [(3.0, 2), (4.0, 1)] * 6, "south": [(9.0, 9)] * 8}
+
+
+@pytest.mark.parametrize("metric", [PERPLEXITY, ITEMS, NATS], ids=lambda m: m.key)
+@pytest.mark.parametrize("part", [("dataset", "d"), ("group", "world"), ("group", "americas")])
+def test_with_a_limit_a_number_is_the_one_that_more_samples_of_the_kind_would_give(
+    metric: MetricInfo, part: tuple[str, str]
+) -> None:
+    """Items weigh by how many a subset has, and perplexities are made of the nats of all."""
+    whole, limited = (the(in_groups(metric, TEXTS, seen), *part).scores[0] for seen in (99, 2))
+    assert limited.value == pytest.approx(whole.value)
+    assert (limited.n, whole.n) in [(6, 24), (4, 20)]
+    assert limited.stderr is not None
+
+
+def test_the_interval_of_a_perplexity_with_a_limit_is_that_of_its_nats() -> None:
+    score = the(in_groups(NATS, TEXTS, 2), "dataset", "d").scores[0]
+    assert score.value is not None
+    assert score.low is not None
+    assert score.high is not None
+    assert score.low * score.high == pytest.approx(score.value**2)
+
+
+@pytest.mark.parametrize("seen", [99, 2])
+def test_a_group_with_weights_of_its_own_averages_perplexities(seen: int) -> None:
+    """As lm-eval does with the numbers of tasks."""
+    groups = [{**group, "weighting": "Equal"} for group in GROUPS]
+    cell = in_groups(NATS, TEXTS, seen, groups=groups)
+    north, south = math.exp(3.5), math.exp(9)
+    assert value(cell, "group", "americas") == pytest.approx((north + south) / 2)
+    assert value(cell, "group", "world") == pytest.approx((math.exp(35) + (north + south) / 2) / 2)
+
+
 CHRF = MetricInfo(key="chrf", primary=True, binary=False, aggregation=Aggregation.CORPUS_CHRF)
 
 

@@ -9,7 +9,17 @@ from evaljob.names import Reason, State
 from evaljob.plan import Partition, Plan, PlannedDataset
 from evaljob.result import Failure, Lint, MetricInfo, Outcomes, PartitionResult, Seconds, Tokens
 from evaljob.scoring import Group, Weighting
-from evaljob.stats import EMPTY, Aggregation, Estimate, LabelCount, Stat, macro_f1, merge_labels, weighted
+from evaljob.stats import (
+    EMPTY,
+    Aggregation,
+    Estimate,
+    LabelCount,
+    Stat,
+    estimate,
+    macro_f1,
+    merge_labels,
+    weighted,
+)
 from evaljob.summary import Cell, CellState, Column, Line, Part, Row, Score, Summary
 
 
@@ -189,13 +199,27 @@ def _merged_subsets(results: Iterable[PartitionResult]) -> dict[str, _Merged]:
     return merged
 
 
+class _Stratum(NamedTuple):
+    """The samples of a subset that were scored, for all that it has."""
+
+    stat: Stat
+    size: int
+    n: int
+
+    @property
+    def weight(self) -> float:
+        """Of its mean: its size in samples, or in items where the state counts these."""
+        return self.size * self.stat.n / self.n
+
+
 class _Weighed(NamedTuple):
-    """A part while groups are computed: its estimate, its weight, and its pooled state where pooling is exact."""
+    """A part while groups are computed: its estimate and its weight."""
 
     estimate: Estimate
     size: int
     n: int
-    pooled: Stat | None
+    strata: tuple[_Stratum, ...]
+    """What it is the mean of all samples of; none where it is another number."""
 
 
 def _parts(
@@ -239,13 +263,13 @@ def _leaves(subsets: Mapping[str, _Merged], i: int, metric: MetricInfo) -> dict[
             # No mean: subsets are weighed, never pooled, and there is no standard error.
             number = subset.counted(metric)
             if number is not None:
-                found[name] = _Weighed(Estimate(number, None, None, None), subset.size, stat.n, None)
+                found[name] = _Weighed(Estimate(number, None, None, None), subset.size, stat.n, ())
             continue
         value = metric.estimate(stat)
         if value is not None:
             # Coverage is of samples, also where the state counts their items.
             n = subset.expected if metric.weighted else stat.n
-            found[name] = _Weighed(value, subset.size, n, stat)
+            found[name] = _Weighed(value, subset.size, n, (_Stratum(stat, subset.size, n),))
     return found
 
 
@@ -273,23 +297,33 @@ def _weigh_members(
 ) -> _Weighed | None:
     """The estimate over some subsets and groups, None unless all of them are known.
 
-    By size (also without a group) and without `limit`, sizes are counts: the members' states add up, which is
-    exact. Otherwise the mean is weighted as the group says, by size with the members' full sizes.
+    By size (also without a group) it is what all samples of its subsets together would give. Other groups, and those
+    of members that are no such mean, weigh their members' numbers.
     """
     if not names or any(m not in known for m in names):
         return None
     members = [known[m] for m in names]
     size, n = sum(m.size for m in members), sum(m.n for m in members)
-    states = [m.pooled for m in members if m.pooled is not None]
     by_size = group is None or group.weighting is Weighting.BY_SIZE
-    poolable = by_size and len(states) == len(members)
-    if poolable and (len(members) == 1 or not limited):
-        pooled = sum(states, EMPTY)
-        value = metric.estimate(pooled)
-        return _Weighed(value, size, n, pooled) if value else None
+    if by_size and all(m.strata for m in members):
+        strata = tuple(s for m in members for s in m.strata)
+        value = _over(strata, metric, limited=limited)
+        return _Weighed(value, size, n, strata) if value else None
     weights = [m.size for m in members] if group is None or by_size else _weights(group)
     value = weighted([(m.estimate, w) for m, w in zip(members, weights, strict=True)])
-    return _Weighed(value, size, n, None)
+    return _Weighed(value, size, n, ())
+
+
+def _over(strata: Sequence[_Stratum], metric: MetricInfo, *, limited: bool) -> Estimate | None:
+    """The estimate over all samples of some subsets.
+
+    Without `limit` their states add up, which is exact. With it each mean counts by the full size, of perplexities
+    the nats.
+    """
+    if len(strata) == 1 or not limited:
+        return metric.estimate(sum((s.stat for s in strata), EMPTY))
+    means = [(mean, s.weight) for s in strata if (mean := estimate(s.stat, metric.unit))]
+    return metric.shown(weighted(means))
 
 
 def _weights(group: Group) -> list[float]:

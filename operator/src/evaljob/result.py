@@ -75,7 +75,11 @@ class MetricInfo(Frozen):
     def estimate(self, stat: Stat) -> Estimate | None:
         """The number that a state gives; None without samples, and for what is made of counts."""
         found = None if self.aggregation.counted else estimate(stat, self.unit)
-        return perplexity(found) if found and self.aggregation is Aggregation.PERPLEXITY else found
+        return self.shown(found) if found else None
+
+    def shown(self, mean: Estimate) -> Estimate:
+        """The number that a mean of scores gives."""
+        return perplexity(mean) if self.aggregation is Aggregation.PERPLEXITY else mean
 
     def finite(self, stat: Stat) -> bool:
         """Whether the number of a state, and its error, can be written down."""
