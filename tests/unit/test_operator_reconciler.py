@@ -140,6 +140,10 @@ class Stage:
         found = self.evaljob().get("status", {}).get("conditions", [])
         return next((c for c in found if c["type"] == kind), None)
 
+    def reason_of(self, kind: str) -> str:
+        """Of a condition; empty before it is there."""
+        return str((self.condition(kind) or {"reason": ""})["reason"])
+
     def finished(self, name: str = "nightly") -> bool:
         conditions = self.evaljob(name).get("status", {}).get("conditions", [])
         return any(c["type"] == "Finished" and c["status"] == "True" for c in conditions)
@@ -427,6 +431,112 @@ async def test_a_denied_operator_says_so_once(stage: Stage) -> None:
     assert (condition["status"], condition["reason"]) == ("False", "PermissionDenied")
     assert 'cannot create resource "jobs"' in condition["message"]
     assert sum("/status" in write for write in stage.api.writes) == 1
+
+
+CONFIG_MAP_QUOTA = 'configmaps "x" is forbidden: exceeded quota: few, requested: count/configmaps=1'
+IMMUTABLE = "data: Forbidden: field is immutable when `immutable` is set"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (forbidden(CONFIG_MAP_QUOTA), "QuotaExceeded"),
+        (forbidden(POLICY), "AdmissionDenied"),
+        (InvalidError(422, "Invalid", IMMUTABLE), "AdmissionDenied"),
+    ],
+)
+async def test_a_plan_that_is_refused_is_told_and_waited_for(
+    stage: Stage, error: ApiError, reason: str
+) -> None:
+    stage.api.faults = [(f"POST {CONFIG_MAPS}", error)] * 5
+    stage.submit()
+    await stage.start()
+    await stage.until(lambda: stage.condition("Accepted"))
+    accepted = stage.condition("Accepted")
+    assert accepted is not None
+    assert (accepted["status"], accepted["reason"], accepted["message"]) == ("False", reason, str(error))
+    await stage.to_the_end()
+    assert not stage.api.faults
+    events = [e["reason"] for e in stage.api.of("events").values()]
+    assert events == [reason, "Accepted", "AllPartitionsSucceeded"]
+
+
+class Refusing(FakeApi):
+    """Takes no ConfigMap but plans while `error` is set."""
+
+    error: ApiError | None = None
+
+    async def request(self, method: str, path: str, **rest: Any) -> Json:  # noqa: ANN401 - as FakeApi has it
+        about = (rest.get("body") or {}) if method == "POST" else {"metadata": {"name": path}}
+        if (
+            method != "GET"
+            and "configmaps" in path
+            and "-plan-" not in about["metadata"]["name"]
+            and self.error
+        ):
+            raise self.error
+        return await super().request(method, path, **rest)
+
+
+async def test_a_summary_that_is_refused_holds_up_only_the_end(stage: Stage) -> None:
+    stage.api = api = Refusing()
+    api.error = forbidden(CONFIG_MAP_QUOTA)
+    stage.submit(document(datasets=[dataset(shards=3)], parallelism=1))
+    await stage.start()
+    for count in range(1, 4):
+        await stage.until(lambda: len(api.of("jobs")) == count)  # noqa: B023 - awaited here
+        stage.run_job(list(api.of("jobs"))[-1])
+    await stage.until(lambda: stage.reason_of("Accepted") == "QuotaExceeded")
+    await stage.settle()
+    assert not stage.finished()
+    assert [e["reason"] for e in api.of("events").values()] == ["Accepted", "QuotaExceeded"]
+    api.error = None
+    await stage.until(stage.finished)
+    assert "nightly-summary" in api.of("configmaps")
+    assert stage.reason_of("Accepted") == "Accepted"
+
+
+async def test_in_mid_run_a_refused_summary_slows_nothing_down() -> None:
+    """Nothing is waited for but the Jobs: no pass ends with an error."""
+    stage = Stage(timing=dataclasses.replace(QUICK, backoff=(60.0, 60.0)))
+    stage.api = api = Refusing()
+    api.error = forbidden(CONFIG_MAP_QUOTA)
+    stage.submit(document(datasets=[dataset(shards=3)], parallelism=1))
+    await stage.start()
+    for count in (1, 2, 3):
+        await stage.until(lambda: len(api.of("jobs")) == count)  # noqa: B023 - awaited here
+        if count < 3:
+            stage.run_job(list(api.of("jobs"))[-1])
+    await stage.until(lambda: stage.reason_of("Accepted") == "QuotaExceeded")
+    await stage.until(lambda: stage.status()["progress"] == "2/3")
+    api.error = None
+    await stage.until(lambda: stage.reason_of("Accepted") == "Accepted")
+    assert "nightly-summary" in api.of("configmaps")
+    await stage.kill()
+
+
+async def test_a_config_map_of_somebody_else_in_the_summary_s_place_is_told_and_the_jobs_stay(
+    stage: Stage,
+) -> None:
+    stage.submit(document(datasets=[dataset(shards=2)], parallelism=1))
+    await stage.start()
+    await stage.until(lambda: len(stage.api.of("jobs")) == 1)
+    theirs = stage.api.put(f"{CONFIG_MAPS}/nightly-summary", {"metadata": {}, "data": {"theirs": "1"}})
+    stage.run_job(next(iter(stage.api.of("jobs"))))
+    await stage.until(lambda: stage.reason_of("Accepted") == "NameCollision")
+    assert stage.status().get("summary") is None
+    await stage.until(lambda: len(stage.api.of("jobs")) == 2)
+    stage.run_job(list(stage.api.of("jobs"))[-1])
+    await stage.settle()
+    stage.now = later(2 * 3600)
+    stage.wake()
+    await stage.settle()
+    assert not stage.finished()
+    assert len(stage.api.of("jobs")) == 2
+    assert stage.api.of("configmaps")["nightly-summary"] == theirs
+    stage.api.remove(f"{CONFIG_MAPS}/nightly-summary")
+    await stage.until(stage.finished)
+    assert stage.status()["summary"] == "nightly-summary"
 
 
 async def test_a_right_that_is_missing_after_the_end_changes_nothing_that_was_told(stage: Stage) -> None:

@@ -2,9 +2,12 @@
 
 import pytest
 
-from evaljob.names import Condition, State
+from evaljob.decide import Decision
+from evaljob.names import Condition, Reason, State
+from evaljob.standing import Event
 from evaljob.status import ConditionStatus, FailureStatus, PartitionCounts, Status
-from evaljob_operator.statuses import denied, due_in, known
+from evaljob_operator.api import ApiError, ForbiddenError, InvalidError
+from evaljob_operator.statuses import due_in, known, told
 from tests.unit.builders import NOW, UID, document, evaljob, later
 
 
@@ -37,12 +40,38 @@ def test_counters_are_written_when_the_interval_is_over() -> None:
     assert due_in(SEEN, SEEN.model_copy(update={"progress": "1/3"}), since_last=12.0, interval=10.0) == 0.0
 
 
-def test_a_denial_replaces_accepted_and_keeps_its_time() -> None:
-    first = denied(evaljob(), SEEN, "may not", NOW)
-    (accepted,) = first.conditions
-    assert (accepted.status, accepted.reason, accepted.message) == ("False", "PermissionDenied", "may not")
-    again = denied(evaljob().model_copy(update={"status": first}), SEEN, "may not", later(60))
-    assert again.conditions == first.conditions
+NO_RIGHT = ForbiddenError(403, "Forbidden", 'User "x" cannot create resource "jobs"')
+QUOTA = ForbiddenError(403, "Forbidden", 'configmaps "nightly-summary" is forbidden: exceeded quota: few')
+IMMUTABLE = InvalidError(422, "Invalid", "data: Forbidden: field is immutable when `immutable` is set")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(NO_RIGHT, "PermissionDenied"), (QUOTA, "QuotaExceeded"), (IMMUTABLE, "AdmissionDenied")],
+)
+def test_a_refusal_replaces_accepted_and_keeps_its_time(error: ApiError, reason: str) -> None:
+    first = told(evaljob(), Decision(status=SEEN), error, NOW)
+    (accepted,) = first.status.conditions
+    assert (accepted.status, accepted.reason, accepted.message) == ("False", reason, str(error))
+    again = told(
+        evaljob().model_copy(update={"status": first.status}), Decision(status=SEEN), error, later(60)
+    )
+    assert again.status.conditions == first.status.conditions
+
+
+def test_an_event_tells_of_each_refusal_once_and_of_no_acceptance() -> None:
+    other = Event("Normal", Reason.RETRIED, "run again")
+    decision = Decision(status=SEEN, events=(Event("Normal", Reason.ACCEPTED, "1 partition"), other))
+    first = told(evaljob(), decision, NO_RIGHT, NOW)
+    assert [e.reason for e in first.events] == ["PermissionDenied", "Retried"]
+    refused = evaljob().model_copy(update={"status": first.status})
+    assert told(refused, decision, NO_RIGHT, NOW).events == (other,)
+    assert [e.reason for e in told(refused, decision, QUOTA, NOW).events] == ["QuotaExceeded", "Retried"]
+
+
+def test_an_error_that_says_nothing_about_an_object_is_not_told() -> None:
+    decision = Decision(status=SEEN)
+    assert told(evaljob(), decision, ApiError(503, "ServiceUnavailable", "later"), NOW) is decision
 
 
 def test_a_status_of_another_version_is_written_anew_and_never_a_defect() -> None:

@@ -2,19 +2,23 @@
 
 import asyncio
 import contextlib
+import logging
+from dataclasses import replace
 from datetime import datetime
 
 from evaljob.decide import Decision
 from evaljob.names import Condition
-from evaljob.packing import SummaryTooLargeError
+from evaljob.packing import Packed, SummaryTooLargeError
 from evaljob.report import Report
 from evaljob.spec import EvalJob
-from evaljob_operator.api import Json
+from evaljob_operator.api import ApiError, Json, NameTakenError
 from evaljob_operator.backoff import rest
-from evaljob_operator.statuses import due_in
+from evaljob_operator.refusals import refusal
+from evaljob_operator.statuses import due_in, told
 from evaljob_operator.world import World
 from evaljob_operator.writer import Writer
 
+log = logging.getLogger(__name__)
 NEVER = float("-inf")
 
 
@@ -26,6 +30,8 @@ class Publisher:
         self._writer = writer
         self._status_at = self._next_summary = NEVER
         self._summarized: tuple[str, int] | None = None
+        self._refused: ApiError | None = None
+        """Why the API server did not take the last summary."""
 
     async def publish(
         self, evaljob: EvalJob, decision: Decision, now: datetime
@@ -36,10 +42,15 @@ class Publisher:
             The EvalJob after a write, and seconds until the rest is due, if any.
 
         Raises:
-            InvalidError: the EvalJob of that name has another uid.
+            ConflictError: the EvalJob has changed, or is another one by now.
+            ApiError: of any request. A summary that is refused in mid-run is told and raises nothing.
         """
         # The summary first: an EvalJob that is Finished has one.
         next_summary = await self._write_summary(evaljob, decision)
+        if self._refused:
+            decision = told(evaljob, decision, self._refused, now)
+            if isinstance(self._refused, NameTakenError):
+                decision = replace(decision, status=decision.status.model_copy(update={"summary": None}))
         body, next_status = await self._write_status(evaljob, decision, now)
         return body, min((t for t in (next_summary, next_status) if t is not None), default=None)
 
@@ -55,12 +66,24 @@ class Publisher:
         if not over and (left := self._next_summary - started) > 0:
             return left
         await in_slices(report)
-        if (packed := decision.summary) is not None:
-            await self._writer.summary(evaljob, packed)
+        self._refused = await self._put(evaljob, decision.summary, over=over)
         ended = self._world.monotonic()
         # That of 10,000 partitions takes seconds: then it is made less often.
-        self._next_summary = ended + rest(self._world.timing.between_summaries, ended - started)
-        self._summarized = mark
+        self._next_summary = ended + (pause := rest(self._world.timing.between_summaries, ended - started))
+        self._summarized = None if self._refused else mark
+        return pause if self._refused else None
+
+    async def _put(self, evaljob: EvalJob, packed: Packed | None, *, over: bool) -> ApiError | None:
+        """Write a summary; why it was refused. In mid-run that holds up nothing, without the last there is no end."""
+        try:
+            if packed is not None:
+                await self._writer.summary(evaljob, packed)
+        except ApiError as error:
+            if over or refusal(error) is None:
+                raise
+            if str(error) != str(self._refused):
+                log.warning("%s/%s: %s", evaljob.metadata.namespace, evaljob.metadata.name, error)
+            return error
         return None
 
     async def _write_status(

@@ -5,22 +5,20 @@ import contextlib
 import functools
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import datetime
 
 from evaljob.decide import Decision, decide, refused
-from evaljob.names import Condition, Reason
+from evaljob.names import Condition
 from evaljob.observe import Observed, failure_on, observe
 from evaljob.plan import Plan
 from evaljob.policies import expires_at, is_over, jobs_expire_at, retry_asked
 from evaljob.spec import EvalJob, InvalidSpecError, parse_evaljob
-from evaljob.standing import Event
 from evaljob.status import PartitionCounts
 from evaljob_operator.acceptance import rehearsed
 from evaljob_operator.api import (
     ApiError,
+    ConflictError,
     ForbiddenError,
-    InvalidError,
     Json,
     TooManyRequestsError,
     evaljob_path,
@@ -32,7 +30,7 @@ from evaljob_operator.logs import concerning
 from evaljob_operator.pods import PodLists
 from evaljob_operator.publisher import NEVER, Publisher
 from evaljob_operator.refusals import Refusals, refusal
-from evaljob_operator.statuses import denied, known
+from evaljob_operator.statuses import known, told
 from evaljob_operator.workloads import Workloads
 from evaljob_operator.world import World
 from evaljob_operator.writer import Writer
@@ -161,12 +159,12 @@ class Reconciler:
         if isinstance(error, ForbiddenError) and error.namespace_going:
             return self._world.timing.backoff[1]
         self._complain(str(error))
-        if _is_denial(error):
-            await self._tell_denial(error)
+        if refusal(error):
+            await self._tell(error)
         delay = self._backoff.after_failure()
         return max(delay, error.retry_after) if isinstance(error, TooManyRequestsError) else delay
 
-    async def _tell_denial(self, error: ApiError) -> None:
+    async def _tell(self, error: ApiError) -> None:
         evaljob = known(self._body)
         if is_over(evaljob):
             # What cannot be deleted afterwards is no news about a run; it stands in the log.
@@ -332,15 +330,13 @@ class Reconciler:
         self, evaljob: EvalJob, decision: Decision, now: datetime, error: ApiError | None = None
     ) -> float | None:
         """Write summary, status and Events as far as they are due; seconds until the rest is."""
-        if error is not None and _is_denial(error):
-            told = Event("Warning", Reason.PERMISSION_DENIED, str(error))
-            status = denied(evaljob, decision.status, str(error), now)
-            decision = replace(decision, status=status, events=(told,))
+        if error is not None:
+            decision = told(evaljob, decision, error, now)
         over = decision.status.is_true(Condition.FINISHED)
         self.counts = PartitionCounts() if over else decision.status.partitions
         try:
             body, left = await self._publisher.publish(evaljob, decision, now)
-        except InvalidError:
+        except ConflictError:
             # Changed, or another EvalJob by now: the next pass asks.
             self._synced_at = NEVER
             raise
@@ -365,7 +361,3 @@ async def first_error(*steps: Callable[[], Awaitable[None]]) -> ApiError | None:
         except ApiError as error:
             first = first or error
     return first
-
-
-def _is_denial(error: ApiError) -> bool:
-    return refusal(error) is Reason.PERMISSION_DENIED

@@ -1,13 +1,18 @@
 """When a status is worth a write, and the one condition that `decide` cannot know of."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from pydantic import ValidationError
 
+from evaljob import standing
+from evaljob.decide import Decision
 from evaljob.names import Condition, Reason
 from evaljob.spec import CHANGEABLE, EvalJob, Metadata, Spec
-from evaljob.status import ConditionStatus, Status
-from evaljob_operator.api import Json
+from evaljob.standing import Event
+from evaljob.status import Status
+from evaljob_operator.api import ApiError, Json
+from evaljob_operator.refusals import refusal
 
 
 def due_in(before: Status, after: Status, since_last: float, interval: float) -> float | None:
@@ -28,20 +33,21 @@ def _news(status: Status) -> tuple[object, ...]:
     return status.state, status.retried, conditions, frozenset(f.reason for f in status.failures)
 
 
-def denied(evaljob: EvalJob, status: Status, message: str, now: datetime) -> Status:
-    """The status of an EvalJob for which the operator lacks a right: `Accepted` is False until it has it."""
+def told(evaljob: EvalJob, decision: Decision, error: ApiError, now: datetime) -> Decision:
+    """The decision with what the API server refuses us; `Accepted` is False until it does not any more."""
+    if (reason := refusal(error)) is None:
+        return decision
+    if reason is Reason.INVALID_SPEC:
+        # Refused is an object of ours, or a change of one: another spec would not help.
+        reason = Reason.ADMISSION_DENIED
     before = evaljob.status.condition(Condition.ACCEPTED)
-    same = before is not None and before.status == "False"
-    condition = ConditionStatus(
-        type=Condition.ACCEPTED,
-        status="False",
-        reason=Reason.PERMISSION_DENIED,
-        message=message,
-        last_transition_time=before.last_transition_time if before and same else now,
-        observed_generation=evaljob.metadata.generation,
-    )
-    others = tuple(c for c in status.conditions if c.type != Condition.ACCEPTED)
-    return status.model_copy(update={"conditions": (condition, *others)})
+    denied = standing.condition(evaljob, Condition.ACCEPTED, "False", reason, str(error), now)
+    others = (c for c in decision.status.conditions if c.type != Condition.ACCEPTED)
+    events = tuple(event for event in decision.events if event.reason != Reason.ACCEPTED)
+    if before is None or (before.status, before.reason) != ("False", reason):
+        events = (Event("Warning", reason, str(error)), *events)
+    status = decision.status.model_copy(update={"conditions": (denied, *others)})
+    return replace(decision, status=status, events=events)
 
 
 def known(body: Json) -> EvalJob:

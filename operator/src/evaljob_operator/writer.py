@@ -165,6 +165,7 @@ class Writer:
 
         Raises:
             PredecessorError: while a predecessor's summary is still there.
+            NameTakenError: a ConfigMap of somebody else has its name.
         """
         wanted = jobs.summary_config_map(evaljob, packed)
         path = core_path(self._namespace, "configmaps", summary_name(evaljob.metadata.name))
@@ -176,7 +177,12 @@ class Writer:
             case Ownership.GOING:
                 raise PredecessorError(path)
             case Ownership.FOREIGN:
-                log.error("%s is not ours: the summary is not written", path)
+                name = found["metadata"]["name"]
+                raise NameTakenError(
+                    409,
+                    "AlreadyExists",
+                    f"ConfigMap {name} is not ours: the summary is written when it is gone",
+                )
             case Ownership.OURS:
                 fields = ("data", "binaryData")
                 changes = {f: c for f in fields if (c := _change(found.get(f) or {}, wanted.get(f) or {}))}
@@ -188,7 +194,7 @@ class Writer:
         """Write the status; the EvalJob as it is then.
 
         Raises:
-            InvalidError: the EvalJob of that name has another uid, or has changed since it was read.
+            ConflictError: the EvalJob of that name has another uid, or has changed since it was read.
         """
         # The status of a custom resource ignores a uid in metadata: only tests keep a late write of a deleted
         # EvalJob away from the next one of its name, which would take itself for finished, and the status of one
@@ -200,7 +206,11 @@ class Writer:
             {"op": "add", "path": "/status", "value": json.loads(status.to_json())},
         ]
         path = evaljob_path(self._namespace, meta.name) + "/status"
-        return await self._api.request("PATCH", path, body=body, content_type=JSON_PATCH)
+        try:
+            return await self._api.request("PATCH", path, body=body, content_type=JSON_PATCH)
+        except InvalidError as error:
+            # So a test that fails is answered. It says nothing about what was to be written.
+            raise ConflictError(409, "Conflict", f"{path} has changed: {error.message}") from error
 
     async def events(self, evaljob: EvalJob, events: Iterable[Event], now: datetime) -> None:
         """Tell of changed conditions. Events are news, not state: one that cannot be posted is dropped."""
