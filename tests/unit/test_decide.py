@@ -406,6 +406,11 @@ class TestRefused:
             "spec.models: too few",
         )
 
+    def test_whatever_is_said_fits_a_status(self) -> None:
+        """A message of megabytes stood in three conditions: the API server took no status at all."""
+        status = refused(EVALJOB, "InvalidSpec", "x" * 2**20, NOW).status
+        assert [(len(c.message), c.message[-1]) for c in status.conditions] == [(4096, "…")] * 3
+
     def test_it_warns_once(self) -> None:
         (event,) = self.DECISION.events
         assert (event.type, event.reason, event.message) == ("Warning", "InvalidSpec", "spec.models: too few")

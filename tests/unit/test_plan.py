@@ -116,6 +116,14 @@ class TestRefusals:
             "add to the spec: exclude: [{model: t, dataset: d}, {model: t, dataset: e}]"
         )
 
+    def test_of_many_pairs_some_are_named_and_the_rest_is_counted(self) -> None:
+        """All 50,000 of 100 models and 500 datasets made a status that etcd does not take."""
+        models = [model(f"m{n}", promptFormat="Text") for n in range(30)]
+        error = str(refusal(models, [dataset(f"d{n}", CHAT) for n in range(9)]))
+        assert error.count("{model: ") == 20
+        assert "{model: m2, dataset: d1} and 250 more] (it takes 100), or give models m0, m1," in error
+        assert error.endswith("m18, m19 and 10 more an EvalJob of their own with other datasets")
+
     def test_the_line_to_add_is_the_fix(self) -> None:
         pairs = [{"model": "t", "dataset": "d"}]
         plan = builders.plan(

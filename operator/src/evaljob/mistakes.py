@@ -9,6 +9,8 @@ from pydantic_core import ErrorDetails
 
 _SHOWN = 5
 """Mistakes that are told; more are counted."""
+NAMES_SHOWN = 20
+"""Names in one message, which stands in a status: EvalJobs may have hundreds of models and datasets."""
 
 
 def found(error: ValidationError) -> list[ErrorDetails]:
@@ -33,6 +35,13 @@ def explain(mistakes: list[ErrorDetails], root: type[BaseModel]) -> str:
     lines = [_line(item, root) for item in mistakes[:_SHOWN]]
     more = len(mistakes) - len(lines)
     return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
+
+
+def some(names: Iterable[str]) -> str:
+    """The first names, and how many more there are."""
+    all_ = list(names)
+    more = len(all_) - NAMES_SHOWN
+    return ", ".join(all_[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _line(item: ErrorDetails, root: type[BaseModel]) -> str:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from evaljob import judges, lmeval, metrics
 from evaljob.judges import Judge
+from evaljob.mistakes import NAMES_SHOWN, some
 from evaljob.model import Frozen
 from evaljob.names import Reason
 from evaljob.pairs import incompatible, lm_eval_problem, programs_problem, repeats_problem
@@ -187,7 +188,7 @@ def _refuse_unknown_pairs(spec: Spec) -> None:
         for field, value, known in (("model", pair.model, models), ("dataset", pair.dataset, datasets)):
             if value not in known:
                 raise InvalidSpecError(
-                    f"spec.exclude[{i}].{field}: {value!r} names nothing; known: {', '.join(sorted(known))}"
+                    f"spec.exclude[{i}].{field}: {value!r} names nothing; known: {some(sorted(known))}"
                 )
 
 
@@ -213,7 +214,7 @@ def _refuse_judges(offered: Iterable[Judge], datasets: Iterable[PlannedDataset],
 def _refuse_programs(datasets: Iterable[PlannedDataset]) -> None:
     problems = [(d, why) for d in datasets if (why := programs_problem(d))]
     if problems:
-        (first, why), names = problems[0], ", ".join(d.dataset.name for d, _ in problems)
+        (first, why), names = problems[0], some(d.dataset.name for d, _ in problems)
         raise InvalidSpecError(
             f"spec.datasets[{first.dataset.name}]: {why}; to allow it add to each of {names}: "
             "allowCodeExecution: true"
@@ -230,10 +231,12 @@ def _refuse_repeats(pairs: list[tuple[Model, PlannedDataset]]) -> None:
 def _refuse_incompatible(pairs: list[tuple[Model, PlannedDataset]]) -> None:
     problems = [(m, d, why) for m, d in pairs if (why := _unsuitable(m, d))]
     if problems:
-        lines = ", ".join(f"{{model: {m.name}, dataset: {d.dataset.name}}}" for m, d, _ in problems)
-        raise InvalidSpecError(
-            f"{problems[0][2]}; add to the spec: exclude: [{lines}]", Reason.INCOMPATIBLE_PAIR
-        )
+        lines = some(f"{{model: {m.name}, dataset: {d.dataset.name}}}" for m, d, _ in problems)
+        fix = f"add to the spec: exclude: [{lines}]"
+        if len(problems) > NAMES_SHOWN:
+            apart = some(dict.fromkeys(m.name for m, _, _ in problems))
+            fix += f" (it takes 100), or give models {apart} an EvalJob of their own with other datasets"
+        raise InvalidSpecError(f"{problems[0][2]}; {fix}", Reason.INCOMPATIBLE_PAIR)
 
 
 def _unsuitable(model: Model, planned: PlannedDataset) -> str | None:

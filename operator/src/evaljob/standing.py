@@ -20,6 +20,8 @@ from evaljob.status import ConditionStatus, FailureStatus, PartitionCounts, Stat
 
 FAILURES_SHOWN = 10
 MESSAGE_MAX = 1024
+CONDITION_MAX = 4096
+"""Characters of a condition's message, which may be what the API server or a policy said: etcd holds 1.5 MiB."""
 _TrueFalse = Literal["True", "False"]
 
 
@@ -144,7 +146,7 @@ def condition(
         type=kind,
         status=verdict,
         reason=reason,
-        message=message,
+        message=message if len(message) <= CONDITION_MAX else message[: CONDITION_MAX - 1] + "…",
         last_transition_time=previous.last_transition_time if previous and same else now,
         observed_generation=evaljob.metadata.generation,
     )
