@@ -385,6 +385,39 @@ def test_a_target_that_is_no_label_is_refused_before_the_model_loads(tmp_path: P
     assert outside.opened == 0
 
 
+CALL = {"name": "f", "arguments": {"x": "ü"}}
+
+
+@pytest.mark.parametrize(
+    ("metric", "references", "field"),
+    [
+        ("tool_call", [[CALL], "f(x)"], "references[1]"),
+        ("tool_call_parts", ["f(x)"], "references[0]"),
+        ("ifeval_prompt_strict", [{"instructions": ["no:such"], "kwargs": [{}]}], "references[0]"),
+    ],
+)
+def test_a_reference_that_a_metric_cannot_read_is_refused_before_the_model_loads(
+    tmp_path: Path, metric: str, references: list[Any], field: str
+) -> None:
+    changes = {"references": "{{ r }}", "metrics": [{"name": metric, "primary": True}]}
+    dataset = planned(task(**changes), inline={"jsonl": lines([{"q": "q", "a": "", "r": references}])})
+    outside = Outside()
+    with pytest.raises(Fatal) as caught:
+        outside.run(assignment(tiny_model(), dataset, tmp_path))
+    assert caught.value.reason is Reason.BAD_DATA
+    assert str(caught.value).startswith(f"{field}: metric {metric}: ")
+    assert outside.opened == 0
+
+
+def test_references_that_are_lists_or_objects_are_read_as_json(tmp_path: Path) -> None:
+    """The target is not compared with where there are references."""
+    changes = {"references": "{{ r }}", "metrics": [{"name": "tool_call", "primary": True}]}
+    rows = [{"q": "q", "a": "none", "r": [[CALL, CALL], CALL]}]
+    dataset = planned(task(**changes), inline={"jsonl": lines(rows)})
+    found = run(assignment(tiny_model(), dataset, tmp_path), answers(lambda _: json.dumps(CALL)))
+    assert found.subsets[0].stats[0].total == 1
+
+
 def test_macro_f1_is_not_made_of_repeats(tmp_path: Path) -> None:
     dataset = planned(task(**F1), inline={"jsonl": lines([{"q": "q", "a": "yes"}])}, repeats=2)
     with pytest.raises(Fatal, match="repeats: 2, but f1_macro,a counts one answer of each sample"):

@@ -172,6 +172,11 @@ def test_a_target_that_is_no_choice_is_refused(target: str) -> None:
         prompt(**CHOICE, columns={"q": "Q", "c": ["a", "b"], "a": target})
 
 
+def test_references_are_texts_or_json() -> None:
+    found = prompt(references="{{ r }}", columns={"q": "", "a": "", "r": ["a", 1.5, True, {"ü": [None]}]})
+    assert found.references == ("a", "1.5", "True", '{"ü": [null]}')
+
+
 def test_an_undefined_variable_is_named_with_template_and_columns() -> None:
     with pytest.raises(
         Fatal, match=r"prompt: 'nme' is undefined \(f line 1\); the columns are: a, q"

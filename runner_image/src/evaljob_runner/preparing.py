@@ -122,11 +122,11 @@ def _refuse_too_large(work: Assignment, scorer: Scorer, counts: Mapping[str, Cou
 
 
 def _refuse_samples(scorer: Scorer, prompter: Prompter, selection: Selection) -> None:
-    """Refuse targets and documents that a metric cannot read (BadData)."""
+    """Refuse expected answers and documents that a metric cannot read (BadData)."""
     if not (scorer.checks or scorer.takes_time):
         return
     for sample in selection.samples:
-        for target in prompter.targets(sample) if scorer.checks else ():
-            if problem := scorer.check(target):
-                raise Fatal(Reason.BAD_DATA, f"{problem} ({sample.where})")
+        for field, text in prompter.accepted(sample) if scorer.checks else ():
+            if problem := scorer.check(text):
+                raise Fatal(Reason.BAD_DATA, f"{field}: {problem} ({sample.where})")
         scorer.document(sample)

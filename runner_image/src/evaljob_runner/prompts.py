@@ -4,7 +4,7 @@ The layout is lm-eval's: description, solved examples, question. Under a chat te
 turn unless the task says otherwise, and a choice follows it without the delimiter.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -247,16 +247,22 @@ class Prompter:
         found = self._references.evaluate(sample.columns, sample.where)
         if not isinstance(found, list | tuple) or not found:
             raise Fatal(Reason.BAD_DATA, f"references: must yield a list of texts ({sample.where})")
-        return tuple(self._accepted("references", str(text), choices, sample) for text in found)
+        return tuple(self._accepted("references", _written(value), choices, sample) for value in found)
 
-    def targets(self, sample: Sample) -> tuple[str, ...]:
-        """The expected answers: one, or one for each turn.
+    def accepted(self, sample: Sample) -> Iterator[tuple[str, str]]:
+        """What answers are compared with, of each turn: the references, else the target; each behind its field.
 
         Raises:
             Fatal: BadData, when the document does not fit the templates.
         """
-        turns = self._turns(sample)
-        return tuple(t.target for t in turns) or (self._target_of(sample, self._choices_of(sample)),)
+        expected = [(turn.target, turn.references) for turn in self._turns(sample)]
+        if not expected:
+            choices = self._choices_of(sample)
+            expected = [(self._target_of(sample, choices), self._references_of(sample, choices))]
+        for target, references in expected:
+            yield from ((f"references[{i}]", text) for i, text in enumerate(references))
+            if not references:
+                yield "target", target
 
     def _target_of(self, sample: Sample, choices: tuple[str, ...]) -> str:
         target = self._target.render(sample.columns, sample.where)
@@ -273,3 +279,8 @@ class Prompter:
                 f"({sample.where})",
             )
         return text.strip()
+
+
+def _written(value: object) -> str:
+    """A reference as text: lists and objects as `tojson` writes them."""
+    return templates.json_text(value) if isinstance(value, list | tuple | dict) else str(value)

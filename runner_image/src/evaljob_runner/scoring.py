@@ -70,7 +70,7 @@ class Scorer:
         """The metrics that are scores of the corpus."""
         self.checks = {key: d.check for key, d in self._definitions.items() if d.check}
         self.checks |= {key: partial(_no_label, labels) for key, labels in self.labels.items()}
-        """By metric: what refuses a target that it cannot read."""
+        """By metric: what refuses an expected answer that it cannot read."""
         self.memory = max((e.memory for e in self._executions.values()), default=None)
         """Bytes that one process of an execution may take; None where no metric executes anything."""
 
@@ -132,11 +132,9 @@ class Scorer:
         """The numbers of one sample, in the order of `info`."""
         return tuple(r.reduce([line.scores[r.metric.key] for line in repeats]) for r in self._reductions)
 
-    def check(self, target: str) -> str | None:
-        """What is wrong with a sample's target, if anything."""
-        problems = (
-            f"target: metric {k}: {why}" for k, check in self.checks.items() if (why := check(target))
-        )
+    def check(self, expected: str) -> str | None:
+        """What is wrong with an expected answer, if anything."""
+        problems = (f"metric {k}: {why}" for k, check in self.checks.items() if (why := check(expected)))
         return next(problems, None)
 
     def confine(self) -> str | None:

@@ -19,6 +19,8 @@ from evaljob.names import Reason
 from evaljob_runner.errors import Fatal
 
 Columns = Mapping[str, Any]
+json_text = partial(json.dumps, ensure_ascii=False)
+"""The filter `tojson`."""
 _ONE_EXPRESSION = re.compile(r"\s*\{\{-?(?P<expression>.*?)-?\}\}\s*", re.DOTALL)
 
 
@@ -30,7 +32,7 @@ def environment() -> ImmutableSandboxedEnvironment:
     not for HTML, and with keys in the order of the document.
     """
     env = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-    env.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
+    env.filters["tojson"] = json_text
     env.globals.pop("lipsum")
     env.filters.pop("random")
     return env

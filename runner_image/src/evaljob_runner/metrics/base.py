@@ -105,7 +105,7 @@ class Definition:
     """How many items (for example instructions or bytes) a target has, where the number is a mean over items; a
     sample's score is then the mean of its own."""
     check: Callable[[str], str | None] | None = None
-    """What is wrong with a sample's target, if anything: asked for all samples before the model loads."""
+    """What is wrong with an expected answer, if anything: asked for all samples before the model loads."""
     higher_is_better: bool = True
     floor: float = 0.0
 
