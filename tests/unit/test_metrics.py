@@ -13,6 +13,9 @@ from evaljob_runner.metrics import REGISTRY
 from tests.unit.builders import CHAT, LOG_LIKELIHOOD, TASK
 
 PROGRAM = {"program": "{{ answer }}", "tests": "{{ a }}"}
+MANY = {"references": "{{ all }}"}
+F1: dict[str, Any] = {"name": "f1_macro", "args": {"labels": "0|1"}}
+X = {"extract": "x"}
 EXTRACT: dict[str, Any] = {"extract": {"x": [{"strip": {}}]}}
 
 
@@ -37,6 +40,13 @@ def said(task: dict[str, Any], **metric: Any) -> str | None:  # noqa: ANN401 - a
             "acc,x: extract: not used with requestType LogLikelihood",
         ),
         (TASK, {"name": "f1_macro", "args": {"labels": "a|b"}}, "counts what a pipeline finds: needs extract"),
+        (TASK | MANY | EXTRACT, F1 | X, "f1_macro,x: references: a sample has one label"),
+        (LOG_LIKELIHOOD | MANY, F1, "f1_macro: references: a sample has one label"),
+        *(
+            (TASK | EXTRACT, {"name": name, "reduce": {"majority": {}}} | X | more, "reduce: made of counts")
+            for name, more in [("bleu", {}), ("chrf", {}), ("chrf_pp", {}), ("ter", {}), ("f1_macro", F1)]
+        ),
+        (TASK | EXTRACT, F1 | X | {"reduce": {"passAtK": [1]}}, "reduce: made of counts"),
         (TASK, {"name": "code_exec"}, "program and tests: needed by code_exec, and only there"),
         (TASK, {"name": "contains"} | PROGRAM, "program and tests: needed by code_exec, and only there"),
         (TASK | EXTRACT, {"name": "contains", "judge": JUDGE}, "judge: needed by llm_judge, and only there"),

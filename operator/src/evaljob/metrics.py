@@ -147,6 +147,14 @@ def _misfits(metric: Metric, kind: Kind, task: Task) -> tuple[tuple[bool, str], 
             "counts what a pipeline finds: needs extract",
         ),
         (
+            kind.labelled and task.references is not None,
+            "references: a sample has one label, its target: leave references out",
+        ),
+        (
+            metric.reduce is not None and kind.aggregation.counted,
+            "reduce: made of counts over all samples, and not of their scores: leave reduce out",
+        ),
+        (
             (metric.program is not None) != kind.executes,
             "program and tests: needed by code_exec, and only there",
         ),
