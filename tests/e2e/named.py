@@ -34,7 +34,7 @@ _KEEPER = "keeper"
 _HOURS = 6
 _UNPACK = f"""
 import base64, io, sys, tarfile
-tarfile.open(fileobj=io.BytesIO(base64.b64decode(sys.stdin.read()))).extractall("/srv/{FOLDER}", filter="data")
+tarfile.open(fileobj=io.BytesIO(base64.b64decode(sys.stdin.read()))).extractall("/srv/{FOLDER}")
 """
 _LINES = """
 import pathlib, sys
