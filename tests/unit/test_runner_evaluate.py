@@ -343,6 +343,20 @@ def test_a_second_attempt_asks_only_the_missing_repeats(tmp_path: Path) -> None:
     assert found.prompt_digest == whole.prompt_digest
 
 
+def test_a_cluster_lies_within_its_subset(tmp_path: Path) -> None:
+    """Ids may begin anew in each. Questions that stand in several subsets are clusters without subsets only."""
+    rows = [{"q": f"q{i}", "a": "q0", "s": s, "c": str(i)} for s in ("en", "de") for i in range(4)]
+
+    def clusters(subsets: dict[str, str] | None) -> list[tuple[int, int]]:
+        dataset = planned(task(cluster="{{ c }}", subsets=subsets), inline={"jsonl": lines(rows)})
+        found = run(assignment(tiny_model(), dataset, tmp_path / str(subsets)), answers(lambda q: q))
+        known = [s.stats[0].clusters for s in found.subsets]
+        return [(c.number, c.sum_squares) for c in known if c]
+
+    assert clusters({"column": "s"}) == [(4, 1), (4, 1)]
+    assert clusters(None) == [(4, 4)]
+
+
 F1: dict[str, Any] = {
     "extract": {"a": [{"regex": "yes|no"}]},
     "metrics": [

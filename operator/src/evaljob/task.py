@@ -184,7 +184,8 @@ class Task(Frozen):
     id: Template | None = None
     """The sample's id; default `<subset>/<row in the source>`. Ids must be unique."""
     cluster: Template | None = None
-    """Samples of one cluster are not independent: standard errors are clustered, shards never cut through one."""
+    """Samples of one cluster are not independent: standard errors are clustered, shards never cut through one. Equal
+    values in two subsets are two clusters."""
     fields: Annotated[dict[Name, Template], Field(max_length=32)] = Field(default_factory=dict)
     """Derived columns, in order."""
     description: Template | None = None
