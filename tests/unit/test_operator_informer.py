@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 import pytest
 
 from evaljob.names import LABEL_NAME
-from evaljob_operator.api import Answer, ApiError, GoneError, Json, UnreachableError
+from evaljob_operator.api import Answer, ApiError, ForbiddenError, GoneError, Json, UnreachableError
 from evaljob_operator.backoff import Backoff
 from evaljob_operator.informer import Informer
 
@@ -229,3 +229,30 @@ async def test_what_is_forgotten_comes_back_with_the_next_change(run: Run, woken
     informer.absorb(obj("a", 11, "changed"))
     assert dict(informer.of("nightly")) == {"b": "", "a": "changed"}
     assert woken == ["nightly"]
+
+
+NO_RIGHT = ForbiddenError(403, "Forbidden", 'User "x" cannot list resource "jobs"')
+
+
+@pytest.mark.parametrize("lost", ["list", "watch"])
+async def test_a_right_that_is_lost_is_known_and_wakes_the_owner(
+    run: Run, woken: list[str], lost: str
+) -> None:
+    first = page(10, obj("a", 5))
+    more: list[Json | ApiError] = [NO_RIGHT] * 3 if lost == "list" else []
+    watches: list[Watch] = [[]] if lost == "list" else [[NO_RIGHT], [NO_RIGHT]]
+    informer, _ = await run([first, *more], watches)
+    assert informer.refused is NO_RIGHT
+    assert woken == ["nightly", "nightly"]
+    assert set(informer.of("nightly")) == {"a"}
+
+
+@pytest.mark.parametrize("back", ["list", "watch"])
+async def test_a_right_that_is_back_is_known_too(run: Run, woken: list[str], back: str) -> None:
+    first = page(10, obj("a", 5))
+    if back == "list":
+        informer, _ = await run([first, NO_RIGHT, first], [[]])
+    else:
+        informer, _ = await run([first], [[NO_RIGHT], [[event("BOOKMARK", obj("", 11))]]])
+    assert informer.refused is None
+    assert woken == ["nightly"] * 3

@@ -539,6 +539,47 @@ async def test_a_config_map_of_somebody_else_in_the_summary_s_place_is_told_and_
     assert stage.status()["summary"] == "nightly-summary"
 
 
+class Watchless(FakeApi):
+    """Ends watches of Jobs, and refuses lists and further watches, while `lost`."""
+
+    lost = False
+
+    async def each(self, path: str, query: Mapping[str, str], take: Callable[[Json], object]) -> Json:
+        if self.lost and path == JOBS:
+            raise forbidden(NO_LIST)
+        return await super().each(path, query, take)
+
+    async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[list[Json]]:
+        if path != JOBS:
+            async for batch in super().watch(path, query):
+                yield batch
+        if self.lost:
+            raise forbidden(NO_LIST)
+        yield [{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "99"}}}]
+        while not self.lost:  # noqa: ASYNC110 - a test's own clock
+            await asyncio.sleep(0.001)
+
+
+NO_LIST = 'jobs.batch is forbidden: User "system:serviceaccount:x:evaljob" cannot list resource "jobs"'
+
+
+async def test_a_right_to_look_that_is_lost_is_said_and_healed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaljob_operator.informer.REDIAL", 0.001)
+    stage.api = api = Watchless()
+    stage.submit()
+    await stage.start()
+    await stage.until(lambda: api.of("jobs"))
+    api.lost = True
+    await stage.until(lambda: stage.reason_of("Accepted") == "PermissionDenied")
+    assert 'cannot list resource "jobs"' in (stage.condition("Accepted") or {})["message"]
+    await stage.settle()
+    assert sum("/status" in write for write in api.writes) == 2
+    api.lost = False
+    await stage.until(lambda: stage.reason_of("Accepted") == "Accepted")
+
+
 async def test_a_right_that_is_missing_after_the_end_changes_nothing_that_was_told(stage: Stage) -> None:
     stage.submit()
     await stage.start()

@@ -28,15 +28,25 @@ async def test_without_the_crd_the_start_fails_by_name(served: Json | None) -> N
         await wait_for_crd(api, seconds=0.01, interval=0.001)
 
 
-def refused(namespace: str) -> tuple[str, ApiError]:
-    return f"GET {GROUP}/namespaces/{namespace}/evaljobs", ForbiddenError(403, "Forbidden", "cannot list")
+def refused(namespace: str, group: str = GROUP, plural: str = "evaljobs") -> tuple[str, ApiError]:
+    return (
+        f"GET {group}/namespaces/{namespace}/{plural}",
+        ForbiddenError(403, "Forbidden", f"cannot list {plural}"),
+    )
 
 
-async def test_a_namespace_without_rights_is_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("group", "plural"), [(GROUP, "evaljobs"), ("/apis/batch/v1", "jobs"), ("/api/v1", "pods")]
+)
+async def test_a_namespace_without_rights_is_left_out_and_named(
+    group: str, plural: str, caplog: pytest.LogCaptureFixture
+) -> None:
     api = FakeApi()
-    api.faults = [refused("gone")]
+    api.faults = [refused("gone", group, plural)]
     assert await permitted(api, ["a", "gone", "b"]) == ["a", "b"]
-    assert "gone" in caplog.text
+    assert f"gone is not watched until a restart finds it permitted: 403 Forbidden: cannot list {plural}" in (
+        caplog.text
+    )
 
 
 async def test_without_any_namespace_the_start_fails() -> None:

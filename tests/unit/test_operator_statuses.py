@@ -69,6 +69,13 @@ def test_an_event_tells_of_each_refusal_once_and_of_no_acceptance() -> None:
     assert [e.reason for e in told(refused, decision, QUOTA, NOW).events] == ["QuotaExceeded", "Retried"]
 
 
+def test_an_end_is_told_as_it_is() -> None:
+    over = Decision(
+        status=SEEN.model_copy(update={"conditions": (*SEEN.conditions, condition(Condition.FINISHED))})
+    )
+    assert told(evaljob(), over, NO_RIGHT, NOW) is over
+
+
 def test_an_error_that_says_nothing_about_an_object_is_not_told() -> None:
     decision = Decision(status=SEEN)
     assert told(evaljob(), decision, ApiError(503, "ServiceUnavailable", "later"), NOW) is decision

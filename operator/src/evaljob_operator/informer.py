@@ -17,6 +17,7 @@ from evaljob.views import JobView, PodView, job_view, pod_view
 from evaljob_operator.api import (
     Api,
     ApiError,
+    ForbiddenError,
     GoneError,
     Json,
     core_path,
@@ -115,6 +116,8 @@ class Informer(Generic[V]):
         """Set once the first list is complete."""
         self.heard_at = self._clock()
         """When the API server last told anything, on the monotonic clock."""
+        self.refused: ForbiddenError | None = None
+        """Why we may not look, while we may not: the store is as old as that."""
         self._api = api
         self._path = path
         self._query = dict(query)
@@ -160,6 +163,8 @@ class Informer(Generic[V]):
             except ApiError as error:
                 if error.status:
                     self.heard_at = self._clock()
+                if isinstance(error, ForbiddenError):
+                    self._note(error)
                 delay = self._backoff.after_failure()
                 log.warning("%s: %s; again in %.0f s", self._path, error, delay)
                 await asyncio.sleep(delay)
@@ -170,6 +175,13 @@ class Informer(Generic[V]):
                 await asyncio.sleep(self._backoff.after_failure())
             else:
                 await asyncio.sleep(REDIAL)
+
+    def _note(self, refused: ForbiddenError | None) -> None:
+        """Remember whether we may look, and wake whom it concerns when that has changed."""
+        changed = (self.refused is None) != (refused is None)
+        self.refused = refused
+        for owner in list(self._owned) if changed else ():
+            self._wake(owner)
 
     def _look_again(self) -> None:
         """List before the next watch: an event that was lost on the way would otherwise be missed for ever.
@@ -192,6 +204,7 @@ class Informer(Generic[V]):
         self._replace(found)
         self._passed, self._resume = version, resume
         self._listed_at = asyncio.get_running_loop().time()
+        self._note(None)
         self.ready.set()
 
     def _replace(self, found: dict[str, _Entry[V]]) -> None:
@@ -208,6 +221,7 @@ class Informer(Generic[V]):
         query = {**self._query, "resourceVersion": self._resume, "timeoutSeconds": str(SERVER_TIMEOUT)}
         async for batch in self._api.watch(self._path, query):
             self.heard_at = self._clock()
+            self._note(None)
             for event in batch:
                 self._take(event)
             self._backoff.reset()
@@ -278,6 +292,11 @@ class Informers:
     jobs: Informer[JobView]
     pods: Informer[PodView]
     """Terminal pods only: one or two events in a pod's life instead of seven."""
+
+    @property
+    def refused(self) -> ForbiddenError | None:
+        """Why one of them may not look, while it may not."""
+        return self.jobs.refused or self.pods.refused
 
 
 def informers(

@@ -308,7 +308,7 @@ class Reconciler:
         if error is None and all_recorded(decision):
             # The last outcomes have just been put on record: the end needs no pass of its own, a second later.
             decision = decide(evaljob, plan, self._observe(plan), now)
-        next_write = await self._conclude(evaljob, decision, now, error)
+        next_write = await self._conclude(evaljob, decision, now, error or self._informers.refused)
         if error is not None:
             raise error
         resync = self._synced_at + self._world.timing.resync - self._world.monotonic()

@@ -5,7 +5,15 @@ import logging
 from collections.abc import Iterable
 
 from evaljob.names import GROUP, PLURAL
-from evaljob_operator.api import Api, ApiError, ForbiddenError, discovery_path, evaljob_path
+from evaljob_operator.api import (
+    Api,
+    ApiError,
+    ForbiddenError,
+    core_path,
+    discovery_path,
+    evaljob_path,
+    job_path,
+)
 
 log = logging.getLogger(__name__)
 CRD_PATIENCE = 60
@@ -36,9 +44,10 @@ async def wait_for_crd(api: Api, seconds: float = CRD_PATIENCE, interval: float 
 
 
 async def permitted(api: Api, namespaces: Iterable[str]) -> list[str]:
-    """The namespaces in which EvalJobs may be listed.
+    """The namespaces in which EvalJobs, Jobs and pods may be listed.
 
-    A namespace that is deleted takes our Role with it, and one watch that is refused would end kopf for all.
+    A namespace that is deleted takes our Role with it. One watch of EvalJobs that is refused would end kopf for all,
+    and for the first list of Jobs or pods all would wait.
 
     Raises:
         StartError: there is none.
@@ -46,7 +55,8 @@ async def permitted(api: Api, namespaces: Iterable[str]) -> list[str]:
     found = []
     for namespace in namespaces:
         try:
-            await api.request("GET", evaljob_path(namespace, ""), query={"limit": "1"})
+            for path in (evaljob_path(namespace, ""), job_path(namespace), core_path(namespace, "pods")):
+                await api.request("GET", path, query={"limit": "1"})
             found.append(namespace)
         except ForbiddenError as error:
             log.warning(
@@ -55,5 +65,5 @@ async def permitted(api: Api, namespaces: Iterable[str]) -> list[str]:
         except ApiError as error:
             raise StartError(str(error)) from error
     if not found:
-        raise StartError("in none of the namespaces of the settings EvalJobs may be listed")
+        raise StartError("in none of the namespaces of the settings EvalJobs, Jobs and pods may be listed")
     return found

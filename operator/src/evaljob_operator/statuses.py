@@ -34,8 +34,11 @@ def _news(status: Status) -> tuple[object, ...]:
 
 
 def told(evaljob: EvalJob, decision: Decision, error: ApiError, now: datetime) -> Decision:
-    """The decision with what the API server refuses us; `Accepted` is False until it does not any more."""
-    if (reason := refusal(error)) is None:
+    """The decision with what the API server refuses us; `Accepted` is False until it does not any more.
+
+    An end is told as it is: nothing would take the refusal back.
+    """
+    if (reason := refusal(error)) is None or decision.status.is_true(Condition.FINISHED):
         return decision
     if reason is Reason.INVALID_SPEC:
         # Refused is an object of ours, or a change of one: another spec would not help.
