@@ -6,7 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 
-from evaljob import framing
+from evaljob import framing, result
 from evaljob.plan import Partition
 from tests.plane.client import Json
 from tests.plane.kubelet import Fate, at_once, partition_of, scores
@@ -68,6 +68,7 @@ class Fates:
             "wrong": lambda pod: Fate(0.05, 0.1, 0, wrong(pod)),
             "oom": lambda _: Fate(0.05, 0.1, 137, "", reason="OOMKilled"),
             "evicted": self._evicted,
+            "mended": self._mended,
         }
 
     def _good(self, pod: Json, seconds: float) -> Fate:
@@ -79,3 +80,11 @@ class Fates:
         if self._attempts[job] == 1:
             return Fate(0.05, 0.1, 143, "", reason="Error", disrupted=True)
         return at_once(pod)
+
+    def _mended(self, pod: Json) -> Fate:
+        """The first pod fails for good; by the time of the next one somebody has mended what was wrong."""
+        job = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"]
+        if self._attempts[job] > 1:
+            return at_once(pod)
+        failure = result.failure("BadData", "line 3 is broken", pod["metadata"]["uid"])
+        return Fate(0.05, 0.1, 78, framing.encode(failure))

@@ -12,6 +12,7 @@ from evaljob import framing
 from evaljob.framing import InvalidResultError
 from evaljob.names import (
     ANNOTATION_RESULT,
+    ANNOTATION_RETRY,
     LABEL_DATASET,
     LABEL_MANAGED_BY,
     LABEL_MODEL,
@@ -215,10 +216,16 @@ def no_job_goes_unrecorded(history: History) -> Iterator[str]:
 
 
 def finished_is_for_ever(history: History) -> Iterator[str]:
-    """I9: an EvalJob that is Finished stays as it is."""
+    """I9: an EvalJob that is Finished stays as it is, until a retry is asked for and begun."""
     ends: dict[str, str] = {}
+    begun: dict[str, str] = {}
     for change in history.of("EvalJob"):
         uid = change.obj["metadata"]["uid"]
+        retried = (change.obj.get("status") or {}).get("retried") or ""
+        asked = (change.obj["metadata"].get("annotations") or {}).get(ANNOTATION_RETRY)
+        if retried == asked and retried != begun.get(uid, ""):
+            ends.pop(uid, None)
+        begun[uid] = retried
         status = json.dumps(change.obj.get("status"), sort_keys=True)
         if uid in ends and ends[uid] != status:
             yield "a finished EvalJob's status has changed"

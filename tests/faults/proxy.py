@@ -166,6 +166,8 @@ class Proxy:
         self._stale = False
         self._events = 0
         self.outage = Outage()
+        self.spoilt: dict[str, list[Fault]] = {}
+        """By method, the faults of its next requests."""
         self.seen: list[Seen] = []
         """Requests, watches left out."""
         self.fired_at: float | None = None
@@ -212,7 +214,7 @@ class Proxy:
         now = time.monotonic()
         number = len(self.seen) + 1
         self.seen.append(Seen(now, request.method, request.path, 0))
-        fault = self._due(number)
+        fault = self._due(number, request.method)
         if fault is not None:
             self.fired_at = now
         answer = await self._refuse(fault, request)
@@ -222,7 +224,9 @@ class Proxy:
         self.seen[number - 1] = Seen(now, request.method, request.path, status)
         return await self._answer(fault, request, status, headers, body)
 
-    def _due(self, number: int) -> Fault | None:
+    def _due(self, number: int, method: str) -> Fault | None:
+        if spoilt := self.spoilt.get(method):
+            return spoilt.pop(0)
         plan = self._plan
         return plan.fault if isinstance(plan, RequestPlan) and plan.number == number else None
 

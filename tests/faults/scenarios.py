@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from evaljob.names import ANNOTATION_RESULT, LABEL_DATASET, job_name, summary_name
+from evaljob.names import ANNOTATION_RESULT, ANNOTATION_RETRY, LABEL_DATASET, Reason, job_name, summary_name
 from evaljob_operator import vigil
 from tests.faults.case import NAME, QUIET, Case, evaljob, turns
 from tests.faults.history import condition, owner_of, record_of, violations
+from tests.faults.proxy import Fault
 from tests.plane.client import MERGE, Json
 
 Scenario = Callable[[Case], Awaitable[None]]
@@ -181,6 +182,25 @@ async def a_job_deleted_by_hand_is_run_again(case: Case) -> None:
         writes = len([s for s in case.proxy.seen if s.write])
         await asyncio.sleep(QUIET)
         assert len([s for s in case.proxy.seen if s.write]) == writes
+
+
+async def a_retry_of_which_deletions_fail_is_carried_through(case: Case) -> None:
+    """Each failed partition is run again, whatever becomes of the deletions of their Jobs, and told of once."""
+    async with case.running():
+        await case.submit(evaljob(NAME, ["mended1", "mended2", "mended3", "mended4", "one"]))
+        await finish(case, failed=4)
+        before = {name: job["metadata"]["uid"] for name, job in (await jobs(case)).items()}
+        case.proxy.spoilt["DELETE"] = [Fault.SERVER_ERROR, Fault.LOST_REPLY, Fault.CONFLICT, Fault.TOO_MANY]
+        ask = {"metadata": {"annotations": {ANNOTATION_RETRY: "1"}}}
+        await case.lab.client.request("PATCH", case.path("evaljobs", NAME), ask, MERGE)
+        await until(case, lambda: status(case).get("retried") == "1")
+        await finish(case)
+        assert case.proxy.spoilt["DELETE"] == []
+        after = {name: job["metadata"]["uid"] for name, job in (await jobs(case)).items()}
+        assert {name for name in after if after[name] == before[name]} == {"one"}
+        told = await case.lab.client.request("GET", case.path("events"))
+        words = [e["message"] for e in told["items"] if e["reason"] == Reason.RETRIED]
+        assert words == ["run again: 4 partitions that failed"]
 
 
 async def a_foreign_job_of_our_name_blocks_one_partition(case: Case) -> None:
@@ -465,6 +485,7 @@ BUSY: tuple[Scenario, ...] = (
     an_evaljob_deleted_in_mid_run_leaves_nothing,
     deleted_and_made_again_under_the_same_name,
     a_job_deleted_by_hand_is_run_again,
+    a_retry_of_which_deletions_fail_is_carried_through,
     a_foreign_job_of_our_name_blocks_one_partition,
     a_namespace_can_go,
     an_edited_record_is_refused,

@@ -103,9 +103,11 @@ class FakeApi:
     def put(self, path: str, obj: Json) -> Json:
         """An object as somebody else makes or changes it."""
         kind = "MODIFIED" if path in self.objects else "ADDED"
-        meta = {"uid": f"uid-{path}", "creationTimestamp": CREATED, **obj["metadata"], "name": _name(path)}
+        number = next(self._versions)
+        # Made again under its name it is another one.
+        meta = {"uid": f"uid-{number}", "creationTimestamp": CREATED, **obj["metadata"], "name": _name(path)}
         version = {
-            "resourceVersion": str(next(self._versions)),
+            "resourceVersion": str(number),
             "namespace": path.split("/namespaces/")[1].split("/", maxsplit=1)[0],
         }
         self.objects[path] = {**obj, "metadata": meta | version}
@@ -138,7 +140,7 @@ class FakeApi:
             return {}
         if method == "POST" and isinstance(body, dict):
             meta = body["metadata"]
-            target = f"{path}/{meta.get('name') or meta['generateName'] + str(len(self.objects))}"
+            target = f"{path}/{meta.get('name') or meta['generateName'] + str(next(self._versions))}"
             if target in self.objects:
                 raise AlreadyExistsError(409, "AlreadyExists", target)
             return self.put(target, body)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from evaljob.decide import Decision, decide
 from evaljob.jobs import record_patch
-from evaljob.names import ANNOTATION_RETRY
+from evaljob.names import ANNOTATION_RETRY, Reason
 from evaljob.observe import Observation, Observed, failure_on, observe
 from evaljob.plan import Partition, Plan
-from evaljob.policies import retry_asked
+from evaljob.policies import is_over, retry_asked
 from evaljob.report import Report
 from evaljob.spec import EvalJob
 from evaljob.standing import count
@@ -56,6 +56,8 @@ class Operator:
         self.cluster, self.evaljob, self.plan, self.rng = cluster, of, plan, rng
         self.report: Report | None = None
         self.why = functools.cache(failure_on)
+        self.deleted: set[str] = set()
+        """uids of the Jobs that it has deleted."""
         self.restart()
 
     def restart(self) -> None:
@@ -98,19 +100,19 @@ class Operator:
         views = {name: job_view(job) for name, job in self.jobs.items()}
         return observe(self.plan, UID, views, pods, self.listed, why=self.why)
 
-    def step(self, killed_after: float = NEVER) -> Decision:
-        """One pass; `killed_after` writes it dies."""
+    def step(self, killed_after: float = NEVER, failing: float = 0.0) -> Decision:
+        """One pass; `killed_after` writes it dies, and each deletion fails with that chance."""
         observed = self.observed()
         decision = decide(self.evaljob, self.plan, observed, later(int(self.cluster.now)))
         self._check(decision, observed)
-        for i, write in enumerate(self._writes(decision)):
+        for i, write in enumerate(self._writes(decision, failing)):
             if i >= killed_after:
                 self.restart()
                 return decision
             write()
         return decision
 
-    def _writes(self, decision: Decision) -> Iterator[Callable[[], None]]:
+    def _writes(self, decision: Decision, failing: float) -> Iterator[Callable[[], None]]:
         for partition in decision.create:
             yield functools.partial(self._create, partition)
         for r in decision.records:
@@ -118,6 +120,8 @@ class Operator:
         for s in decision.suspensions:
             yield functools.partial(self._patch, s.job, s.uid, {"spec": {"suspend": s.suspend}})
         for d in decision.deletions:
+            if self.rng.random() < failing:
+                break
             yield functools.partial(self._delete, d.job, d.uid)
         for name in decision.lookups:
             yield functools.partial(self._look_up, name)
@@ -139,9 +143,10 @@ class Operator:
         self._seen(name)
 
     def _delete(self, name: str, uid: str) -> None:
+        """The one write of which only the watch tells, and it is late."""
         assert self.evaljob.spec.suspend or retry_asked(self.evaljob), "a Job is deleted while it may run"
         self.cluster.delete(name, uid)
-        self._seen(name)
+        self.deleted.add(uid)
 
     def _seen(self, name: str) -> None:
         """Our own writes are seen at once."""
@@ -153,8 +158,13 @@ class Operator:
         self.listed |= {self.jobs[name]["metadata"]["uid"]}
 
     def _store(self, decision: Decision) -> None:
-        if decision.status.is_true("Finished") and not self.evaljob.status.is_true("Finished"):
+        before = self.evaljob.status
+        if decision.status.is_true("Finished") and not before.is_true("Finished"):
             self.report = decision.report
+        if [e for e in decision.events if e.reason == Reason.RETRIED]:
+            left = [j for j in self.cluster.jobs.values() if j.gone_at == NEVER and j.record]
+            failed = [j for j in left if self.why(j.partition, str(j.record))]
+            assert not failed, "a retry counts as acted on, and what has failed was not deleted"
         self.evaljob = self.evaljob.model_copy(update={"status": decision.status})
 
     def _check(self, decision: Decision, observed: Observed) -> None:
@@ -171,6 +181,8 @@ class Operator:
             assert acts == ((), (), (), ())
         else:
             assert count(observed.observations) == counts
+            ended = {o.job.uid for o in observed.observations if o.recorded and o.job}
+            assert not ended & self.deleted, "what was deleted to be run again counts as failed again"
         ends = {s.job for s in decision.suspensions} | {d.job for d in decision.deletions}
         assert not {r.job for r in decision.records} & ends, "a Job is stopped and suspended at once"
 
@@ -191,7 +203,7 @@ class Run:
 
     def _pass(self) -> None:
         self.operator.sync(self.rng.choice([0, 0.3, 1]))
-        self.operator.step(self.rng.choice([NEVER, NEVER, 0, 1, 3]))
+        self.operator.step(self.rng.choice([NEVER, NEVER, 0, 1, 3]), self.rng.choice([0.0, 0.0, 0.5]))
 
     def _user(self) -> None:
         if self.rng.random() < 0.1:
@@ -225,7 +237,7 @@ class Run:
         for _ in range(2000):
             self.operator.sync(1.0)
             decision = self.operator.step()
-            if self.operator.evaljob.status.is_true("Finished"):
+            if is_over(self.operator.evaljob):
                 return
             timer = NEVER if decision.again_after is None else self.cluster.now + decision.again_after
             wrote = any(

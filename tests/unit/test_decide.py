@@ -17,7 +17,7 @@ from evaljob.spec import EvalJob
 from evaljob.standing import count
 from evaljob.stats import Stat
 from evaljob.status import Status
-from evaljob.views import PodView
+from evaljob.views import JobView, PodView
 from evaljob.waiting import Waiting
 from tests.unit import builders
 from tests.unit.builders import NOW, UID, dataset, failure_text, job_view, later, model, pod_view, scored
@@ -295,36 +295,58 @@ class TestRetry:
         annotations = {"evaljob.dev/retry-failed": value}
         return of.model_copy(update={"metadata": of.metadata.model_copy(update={"annotations": annotations})})
 
-    def test_a_finished_evaljob_is_reopened_and_only_failed_jobs_are_deleted(self) -> None:
-        decision = next_step(see(self.FAILED, DONE_TOO), later(9), of=self.asked(self.ENDED))
-        assert [(d.job, d.uid) for d in decision.deletions] == [("bad", "job-1")]
+    def test_only_failed_jobs_are_deleted_and_nothing_is_said_before_they_are_gone(self) -> None:
+        """A deletion may fail, and a watch may be late: what is still seen would count as a failure again."""
+        of = self.asked(self.ENDED)
+        for now in (9, 10, 60):
+            decision = next_step(see(self.FAILED, DONE_TOO), later(now), of=of)
+            assert [(d.job, d.uid) for d in decision.deletions] == [("bad", "job-1")]
+            assert (decision.status, decision.events, decision.create) == (self.ENDED.status, (), ())
+            assert decision.again_after == 1
+
+    @pytest.mark.parametrize(
+        "going", [None, dataclasses.replace(FAILED, deleting=True)], ids=["gone", "going"]
+    )
+    def test_then_a_finished_evaljob_is_reopened(self, going: JobView | None) -> None:
+        decision = next_step(see(going, DONE_TOO), later(10), of=self.asked(self.ENDED))
         status = decision.status
         assert (status.state, status.progress, status.failed) == ("Running", "1/2", 0)
         assert (status.retried, status.completion_time, status.failures) == ("1", None, ())
         assert {c.type for c in status.conditions} == {"Accepted", "Suspended", "Resumable"}
-        assert [(e.type, e.reason) for e in decision.events] == [("Normal", "Retried")]
+        told = [(e.type, e.reason, e.message) for e in decision.events]
+        assert told == [("Normal", "Retried", "run again: 1 partition that failed")]
+        assert decision.deletions == ()
 
     def test_then_the_partition_is_run_again(self) -> None:
-        reopened = next_step(see(self.FAILED, DONE_TOO), later(9), of=self.asked(self.ENDED)).status
+        reopened = next_step(see(None, DONE_TOO), later(9), of=self.asked(self.ENDED)).status
         decision = next_step(see(None, DONE_TOO), later(10), of=self.asked(with_status(reopened)))
         assert (decision.create, decision.deletions) == ((FIRST,), ())
 
     def test_each_value_is_acted_on_once(self) -> None:
-        status = next_step(see(self.FAILED, DONE_TOO), later(9), of=self.asked(self.ENDED)).status
-        ended_again = next_step(
-            see(self.FAILED, DONE_TOO), later(20), of=self.asked(with_status(status))
-        ).status
+        reopened = next_step(see(None, DONE_TOO), later(9), of=self.asked(self.ENDED)).status
+        anew = dataclasses.replace(self.FAILED, uid="job-2")
+        ended_again = next_step(see(anew, DONE_TOO), later(20), of=self.asked(with_status(reopened))).status
         assert ended_again.is_true("Finished")
-        again = next_step(see(self.FAILED, DONE_TOO), later(30), of=self.asked(with_status(ended_again)))
+        again = next_step(see(anew, DONE_TOO), later(30), of=self.asked(with_status(ended_again)))
         assert (again.deletions, again.events) == ((), ())
-        assert (
-            next_step(see(self.FAILED), later(30), of=self.asked(with_status(ended_again), "2")).deletions
-            == ()
-        )
+        second = next_step(see(anew, DONE_TOO), later(30), of=self.asked(with_status(ended_again), "2"))
+        assert [d.uid for d in second.deletions] == ["job-2"]
 
     def test_in_mid_run_what_has_failed_is_run_again_at_once(self) -> None:
-        decision = next_step(see(self.FAILED, job_view(ready=1)), of=self.asked(EVALJOB))
+        of = self.asked(with_status(next_step(see(self.FAILED, job_view(ready=1))).status))
+        decision = next_step(see(self.FAILED, job_view(ready=1)), of=of)
         assert [d.job for d in decision.deletions] == ["bad"]
+        decision = next_step(see(None, job_view(ready=1)), later(1), of=of)
+        assert [e.message for e in decision.events] == ["run again: 1 partition that failed"]
+        assert decision.status.retried == "1"
+
+    def test_what_ends_while_failed_jobs_are_deleted_is_put_on_record(self) -> None:
+        pod = pod_view(
+            phase="Succeeded", exit_code=0, message=framing.encode(scored(SECOND)), job_uid="job-2"
+        )
+        ended = job_view("good", uid="job-2", finished="Complete", finished_at=NOW)
+        decision = next_step(see(self.FAILED, ended, pods=(pod,)), of=self.asked(EVALJOB))
+        assert [r.job for r in decision.records] == ["good"]
 
     def test_an_annotation_of_the_first_hour_means_nothing(self) -> None:
         decision = next_step(see(), of=self.asked(EVALJOB))

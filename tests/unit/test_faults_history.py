@@ -5,7 +5,7 @@ import json
 import pytest
 
 from evaljob import framing
-from evaljob.names import ANNOTATION_RESULT, LABEL_DATASET, LABEL_MODEL, LABEL_SHARD
+from evaljob.names import ANNOTATION_RESULT, ANNOTATION_RETRY, LABEL_DATASET, LABEL_MODEL, LABEL_SHARD
 from evaljob.plan import Partition
 from tests.faults.history import History, Step, violations
 from tests.plane.client import Change, Json
@@ -18,8 +18,9 @@ FINISHED = {"type": "Finished", "status": "True"}
 COUNTS = {"total": 2, "pending": 0, "running": 0, "succeeded": 2, "failed": 0}
 
 
-def evaljob(status: Json | None = None) -> Json:
-    return {"metadata": {"name": "run", "uid": "e"}, "status": status or {}}
+def evaljob(status: Json | None = None, asked: str = "") -> Json:
+    annotations = {ANNOTATION_RETRY: asked} if asked else {}
+    return {"metadata": {"name": "run", "uid": "e", "annotations": annotations}, "status": status or {}}
 
 
 def job(record: str | None = None, status: Json | None = None, uid: str = "j", owner: str = "e") -> Json:
@@ -94,6 +95,13 @@ def test_an_evaljob_that_the_recorder_saw_late_was_there_before_its_jobs() -> No
             ],
         ),
         (
+            "I9",
+            [
+                ("EvalJob", "ADDED", evaljob({"conditions": [FINISHED]}, asked="1")),
+                ("EvalJob", "MODIFIED", evaljob({"state": "Running"}, asked="1")),
+            ],
+        ),
+        (
             "I10",
             [
                 ("EvalJob", "ADDED", evaljob({"observedGeneration": 2})),
@@ -104,6 +112,11 @@ def test_an_evaljob_that_the_recorder_saw_late_was_there_before_its_jobs() -> No
 )
 def test_each_check_finds_its_breach(broken: str, steps: list[tuple[str, str, Json]]) -> None:
     assert [v.split(":")[0] for v in violations(history(*steps))] == [broken]
+
+
+def test_a_retry_that_is_asked_for_may_reopen_what_has_finished() -> None:
+    ended = ("EvalJob", "ADDED", evaljob({"conditions": [FINISHED]}, asked="1"))
+    assert violations(history(ended, ("EvalJob", "MODIFIED", evaljob({"retried": "1"}, asked="1")))) == []
 
 
 def test_what_the_test_deletes_or_the_evaljob_takes_along_is_no_breach() -> None:

@@ -15,8 +15,13 @@ PATH = "/apis/batch/v1/namespaces/evals/jobs"
 
 
 def obj(name: str, version: int, value: str = "", owner: str = "nightly") -> Json:
-    labels = {LABEL_NAME: owner}
-    return {"metadata": {"name": name, "resourceVersion": str(version), "labels": labels}, "value": value}
+    meta = {
+        "name": name,
+        "uid": f"uid-{name}",
+        "resourceVersion": str(version),
+        "labels": {LABEL_NAME: owner},
+    }
+    return {"metadata": meta, "value": value}
 
 
 def page(version: int, *items: Json, more: str = "") -> Json:
@@ -192,6 +197,24 @@ async def test_the_answer_to_a_write_does_not_raise_the_dead(run: Run) -> None:
     informer, _ = await run([page(10, obj("a", 9))], [[[event("DELETED", obj("a", 12))]]])
     informer.absorb(obj("a", 11))
     assert dict(informer.of("nightly")) == {}
+
+
+async def test_own_deletions_are_seen_at_once_and_what_comes_late_is_not(run: Run, woken: list[str]) -> None:
+    """Whatever was on its way when the API server said that it is gone: an event, or an older list."""
+    informer, api = await run([page(10, obj("a", 5), obj("b", 6))], [])
+    woken.clear()
+    informer.vanished("a", "uid-a")
+    assert (dict(informer.of("nightly")), woken) == ({"b": ""}, ["nightly"])
+    informer._take(event("MODIFIED", obj("a", 11)))  # noqa: SLF001 - the watch
+    api.lists = [page(12, obj("a", 11), obj("b", 6))]
+    await informer._list()  # noqa: SLF001 - the end of the watch
+    assert dict(informer.of("nightly")) == {"b": ""}
+    again = obj("a", 14, "made again")
+    again["metadata"]["uid"] = "another"
+    for told in (event("DELETED", obj("a", 13)), event("ADDED", again)):
+        informer._take(told)  # noqa: SLF001 - the watch
+    informer.vanished("a", "uid-a")
+    assert dict(informer.of("nightly")) == {"b": "", "a": "made again"}
 
 
 async def test_what_was_written_after_the_list_was_taken_stays(run: Run) -> None:

@@ -16,6 +16,7 @@ from evaljob.status import PartitionCounts
 from evaljob.views import PodView
 from evaljob_operator.api import (
     ApiError,
+    ConflictError,
     ForbiddenError,
     InvalidError,
     Json,
@@ -1063,6 +1064,81 @@ async def test_failed_partitions_are_run_again_when_the_annotation_asks_for_it(s
     assert stage.status()["state"] == "Complete"
     assert stage.api.of("jobs")[good]["metadata"]["uid"] == uids[good]
     assert "2 of 2" in stage.api.of("configmaps")["nightly-summary"]["data"]["summary.md"]
+
+
+async def failed_twice(stage: Stage) -> list[str]:
+    """A finished EvalJob of which both partitions failed; the uids of their Jobs."""
+    stage.submit(two_shards())
+    await stage.start()
+    await stage.until(lambda: len(stage.api.of("jobs")) == 2)
+    for job in stage.api.of("jobs"):
+        stage.fail_job(job)
+    await stage.until(stage.finished)
+    await stage.settle()
+    return [job["metadata"]["uid"] for job in stage.api.of("jobs").values()]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ApiError(500, "InternalError", "etcd"),
+        ConflictError(409, "Conflict", "another write"),
+        UnreachableError("reset by peer"),
+        forbidden(),
+    ],
+    ids=["500", "409", "answer lost", "403"],
+)
+async def test_a_retry_of_which_a_deletion_fails_is_carried_through(stage: Stage, error: ApiError) -> None:
+    stage.api.faults = [(f"DELETE {JOBS}/", error)]
+    before = await failed_twice(stage)
+    stage.ask_for_retry("1")
+    await stage.until(lambda: stage.status().get("retried") == "1")
+    assert not stage.finished()
+    await stage.to_the_end()
+    assert stage.status()["state"] == "Complete"
+    assert not set(before) & {job["metadata"]["uid"] for job in stage.api.of("jobs").values()}
+    told = [e["message"] for e in stage.api.of("events").values() if e["reason"] == "Retried"]
+    assert told == ["run again: 2 partitions that failed"]
+
+
+async def test_a_retry_waits_for_no_word_of_its_own_deletions(stage: Stage) -> None:
+    """The events of the deletions are late, or lost: the Jobs would count as failed again."""
+    await failed_twice(stage)
+    stage.api.late = True
+    stage.ask_for_retry("1")
+    stage._registry.seen(stage.evaljob())  # noqa: SLF001 - of this the watch tells in time
+    await stage.until(lambda: stage.status().get("retried") == "1")
+    await stage.until(lambda: len(stage.api.of("jobs")) == 2)
+    await stage.settle()
+    assert not stage.finished()
+    assert sum(w.startswith(f"DELETE {JOBS}/") for w in stage.api.writes) == 2
+    stage.api.late = False
+    await stage.to_the_end()
+    assert stage.status()["state"] == "Complete"
+
+
+async def test_a_job_that_a_finalizer_holds_is_gone_when_it_is_gone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await failed_twice(stage)
+    request = stage.api.request
+
+    async def held(method: str, path: str, **rest: Any) -> Json:  # noqa: ANN401 - as the API has them
+        if method == "DELETE":
+            job = stage.api.objects[path]
+            meta = {**job["metadata"], "deletionTimestamp": CREATED}
+            return {"kind": "Job", **stage.api.put(path, {**job, "metadata": meta})}
+        return await request(method, path, **rest)
+
+    monkeypatch.setattr(stage.api, "request", held)
+    stage.ask_for_retry("1")
+    await stage.until(lambda: stage.status().get("retried") == "1")
+    await stage.settle()
+    assert sum(write == f"POST {JOBS}" for write in stage.api.writes) == 2
+    for job in list(stage.api.of("jobs")):
+        stage.api.remove(f"{JOBS}/{job}")
+    await stage.to_the_end()
+    assert stage.status()["state"] == "Complete"
 
 
 async def test_without_its_jobs_a_finished_evaljob_says_that_it_cannot_be_run_again(stage: Stage) -> None:

@@ -131,25 +131,32 @@ def refused(evaljob: EvalJob, reason: str, message: str, now: datetime) -> Decis
 
 
 def _retry(evaljob: EvalJob, plan: Plan, seen: Sequence[Observation], now: datetime) -> Decision:
-    """Failed partitions lose their Jobs and, as these are the record, their failures; the next pass goes on."""
+    """Failed partitions lose their Jobs and, as these are the record, their failures; then it goes on.
+
+    The value counts as acted on once none of these Jobs is seen any more: one whose deletion failed, or that is still
+    seen after it, would count as a failure again.
+    """
     over = evaljob.status.is_true(Condition.FINISHED)
     if over and (why := _no_retry(evaljob.status, seen)):
         asked = evaljob.metadata.annotations[ANNOTATION_RETRY]
         status = evaljob.status.model_copy(update={"retried": asked})
         return Decision(status=status, events=(Event("Warning", Reason.RETRY_REFUSED, why),))
-    failed = [o for o in seen if o.phase is Phase.FAILED]
+    if doomed := [o.job for o in seen if o.phase is Phase.FAILED and o.job]:
+        return Decision(
+            status=evaljob.status,
+            records=tuple(_endings(seen)),
+            deletions=tuple(Deletion(job.name, job.uid) for job in doomed),
+            again_after=1.0,
+        )
     left = tuple(replace(o, phase=Phase.PENDING) if o.phase is Phase.FAILED else o for o in seen)
     status = standing.status(evaljob, plan, left, standing.Progress.of(evaljob, left), now, None)
     if over:
         # Else an EvalJob that ran out of time would do so again at once.
         status = status.model_copy(update={"start_time": now})
-    told = Event("Normal", Reason.RETRIED, f"run again: {standing.size(len(failed))} that failed")
-    return Decision(
-        status=status,
-        deletions=tuple(Deletion(o.job.name, o.job.uid) for o in failed if o.job),
-        events=(told,) if failed else (),
-        again_after=1.0,
-    )
+    # Of the Jobs nothing is left to count; those who asked have seen this number.
+    failed = evaljob.status.failed
+    told = Event("Normal", Reason.RETRIED, f"run again: {standing.size(failed)} that failed")
+    return Decision(status=status, events=(told,) if failed else (), again_after=1.0)
 
 
 def _no_retry(ended: Status, seen: Sequence[Observation]) -> str | None:

@@ -46,6 +46,7 @@ LISTS_APART = 30.0
 class _Entry(Generic[V]):
     version: int
     owner: str
+    uid: str
     view: V
 
 
@@ -126,6 +127,8 @@ class Informer(Generic[V]):
         self._backoff = backoff
         self._entries: dict[str, _Entry[V]] = {}
         self._owned: dict[str, dict[str, V]] = {}
+        self._gone: set[str] = set()
+        """uids of what is known to be gone before a watch has told."""
         self._passed = 0
         """Everything up to this resourceVersion has been seen."""
         self._resume = ""
@@ -148,6 +151,12 @@ class Informer(Generic[V]):
         """
         if version_of(obj) > self._passed:
             self._put(obj)
+
+    def vanished(self, name: str, uid: str) -> None:
+        """Take over that an object is gone, and nothing of it that comes late, without waiting for the watch."""
+        self._gone.add(uid)
+        if name in self._entries and self._entries[name].uid == uid:
+            self._wake(self._drop(name))
 
     async def run(self) -> None:
         """List and watch until cancelled."""
@@ -250,6 +259,7 @@ class Informer(Generic[V]):
 
     def _remove(self, obj: Json) -> None:
         name = obj["metadata"]["name"]
+        self._gone.discard(_uid(obj))
         if name in self._entries and self._newer(name, version_of(obj)):
             self._wake(self._drop(name))
 
@@ -276,13 +286,19 @@ class Informer(Generic[V]):
         return obj["metadata"]["name"], self._entry(obj)
 
     def _entry(self, obj: Json) -> _Entry[V] | None:
-        owner = (obj["metadata"].get("labels") or {}).get(LABEL_NAME, "")
+        owner, uid = (obj["metadata"].get("labels") or {}).get(LABEL_NAME, ""), _uid(obj)
+        if uid in self._gone:
+            return None
         try:
-            return _Entry(version_of(obj), owner, self._project(obj))
+            return _Entry(version_of(obj), owner, uid, self._project(obj))
         except (KeyError, TypeError, ValueError) as error:
             # One odd object must not blind us to all others.
             log.warning("%s/%s cannot be read: %r", self._path, obj["metadata"].get("name"), error)
             return None
+
+
+def _uid(obj: Json) -> str:
+    return str(obj["metadata"].get("uid") or "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,10 +137,20 @@ class Writer:
     async def _delete(self, deletion: Deletion) -> None:
         path = job_path(self._namespace, deletion.job)
         body = {**_WITH_PODS, "preconditions": {"uid": deletion.uid}}
+        answer: Json = {}
         try:
-            await self._api.request("DELETE", path, body=body)
-        except (NotFoundError, ConflictError) as error:
+            answer = await self._api.request("DELETE", path, body=body)
+        except NotFoundError as error:
             log.info("%s: %s", path, error)
+        except ConflictError as error:
+            # The next pass sees what has the name now.
+            log.info("%s: %s", path, error)
+            return
+        if answer.get("kind") == "Job":
+            # Somebody's finalizer holds it.
+            self._informers.jobs.absorb(answer)
+        else:
+            self._informers.jobs.vanished(deletion.job, deletion.uid)
 
     async def clean_up(self, name: str) -> None:
         """Delete all Jobs of a finished EvalJob."""
