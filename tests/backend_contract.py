@@ -212,6 +212,24 @@ class BackendContract:
         assert endless.finish is Finish.LENGTH
         assert (ended.finish, ended.text) == (Finish.STOP, expected)
 
+    def test_a_mark_that_is_a_special_token_shows_in_an_answer(
+        self, open_tiny: Load, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Or thoughts would have no end; what else is special stays out."""
+        marking = open_tiny(marks=("a = 1", "<|im_end|>\n"))
+        prompt = [marking.tokenizer.render(({"role": "user", "content": "Add 4 and 5."},), DATE)]
+        expected = generated(marking, sampling(), prompt)["0"].text
+        monkeypatch.setattr(marking, "_ends", [])  # a checkpoint that names no end
+        assert generated(marking, sampling(), prompt)["0"].text.startswith(f"{expected}<|im_end|>")
+        ids = marking.tokenizer.encode("a<|im_start|>é<|im_end|>\nb<|endoftext|>", special=False)
+        assert marking.tokenizer.decode(ids) == "aé<|im_end|>\nb"
+
+    def test_every_special_token_ends_an_answer_where_it_is_a_stop_text(self, tiny: LocalBackend) -> None:
+        """Such as `<|im_start|>`, which transformers does not name among `all_special_ids`."""
+        stops = ("<|im_start|>", "<|im_end|>", "\n", " ", "a <|im_end|>")
+        found = tiny.tokenizer.special_ids(stops)
+        assert [tiny.tokenizer.encode(stop, special=False) for stop in stops[:2]] == [(i,) for i in found]
+
     def test_an_answer_that_reaches_max_tokens_says_so(self, tiny: LocalBackend) -> None:
         answers = generated(tiny, sampling(max_tokens=5))
         assert {(a.finish, a.output_tokens) for a in answers.values()} == {(Finish.LENGTH, 5)}

@@ -26,6 +26,7 @@ def open_tiny() -> Callable[..., "TransformersBackend"]:
             batch_size=batch_size,
             gpu_expected=False,
             threads=1,
+            marks=more.pop("marks", ()),
         )
         return more.pop("kind", TransformersBackend)(folder, options, **more)  # type: ignore[no-any-return]
 

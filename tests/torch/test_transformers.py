@@ -10,8 +10,11 @@ import pytest
 
 from evaljob.backends import Device, Dtype
 from evaljob.names import Reason
+from evaljob_runner import opening
 from evaljob_runner.backends.base import LogLikelihoodRequest, Sampling
+from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.errors import Fatal
+from evaljob_runner.progress import Stopwatch
 from evaljob_runner.samples import InferenceLine
 from evaljob_runner.scoring import Scorer
 from tests.backend_contract import QUESTIONS, BackendContract, changed, generated, run, sampling
@@ -39,6 +42,26 @@ def _rows_of_passes(backend: "TransformersBackend") -> list[int]:
 
     backend.model.forward = counted
     return rows
+
+
+def test_thoughts_end_at_a_mark_that_is_a_special_token(tmp_path: Path) -> None:
+    """As of Magistral's [/THINK]: without it thoughts would be scored as the answer."""
+    end = {"eos_token_id": 0}
+    folder = changed(
+        tmp_path, config=end, generation_config=end, tokenizer_config={"eos_token": "<|endoftext|>"}
+    )
+    thinks = {"start": "<|im_start|>", "end": "<|im_end|>", "maxTokens": 40}
+    work = assignment(
+        tiny_model(promptFormat="Chat", reasoning=thinks), tiny_dataset("chat", limit=2), tmp_path / "out"
+    )
+    checkpoint = Checkpoint("d", "sha256", dated=False, load=lambda: folder)
+    found = run(work, opening.open_backend(work, checkpoint, Stopwatch(), leave=str))
+    (log,) = tmp_path.rglob("*.jsonl")
+    asked = [
+        line["requests"][0] for line in map(json.loads, log.read_text().splitlines()) if "requests" in line
+    ]
+    assert found.outcomes.no_answer == 0
+    assert all(r["reasoning"] and "<|im_end|>" not in r["reasoning"] for r in asked)
 
 
 def test_choices_of_one_token_share_one_forward_pass(open_tiny: Load) -> None:

@@ -52,10 +52,16 @@ def open_backend(
         return OpenAIBackend(work.model.openai, work.places.api_key_file)
     if work.model.local is None or checkpoint is None:
         raise ValueError(f"model {work.model.name} has no backend")
-    gpu = wants_gpu(work.model.runner.resources.limits)
     if isinstance(work.model.local, VLLM):
-        return _vllm(work.model.local, checkpoint, stopwatch, leave, gpu_expected=gpu)
-    return _transformers(work.model.local, checkpoint, stopwatch, gpu_expected=gpu)
+        return _vllm(work, work.model.local, checkpoint, stopwatch, leave)
+    return _transformers(work, work.model.local, checkpoint, stopwatch)
+
+
+def _shared(work: Assignment) -> dict[str, Any]:
+    """What both engines are told of a model."""
+    thinks = work.model.reasoning
+    gpu = wants_gpu(work.model.runner.resources.limits)
+    return {"gpu_expected": gpu, "marks": (thinks.start, thinks.end) if thinks else ()}
 
 
 @contextmanager
@@ -76,7 +82,7 @@ def _installed(extra: str) -> Iterator[None]:
 
 
 def _transformers(
-    spec: Transformers, checkpoint: Checkpoint, stopwatch: Stopwatch, *, gpu_expected: bool
+    work: Assignment, spec: Transformers, checkpoint: Checkpoint, stopwatch: Stopwatch
 ) -> Backend:
     with stopwatch.phase("start"), _installed("transformers"):
         from evaljob_runner.backends.transformers import Options, TransformersBackend
@@ -84,20 +90,19 @@ def _transformers(
         dtype=spec.dtype,
         device=spec.device,
         batch_size=spec.batch_size,
-        gpu_expected=gpu_expected,
         threads=int(os.environ.get("OMP_NUM_THREADS", "0")) or None,
+        **_shared(work),
     )
     with stopwatch.phase("load"):
         return TransformersBackend(checkpoint.load(), options)
 
 
 def _vllm(
+    work: Assignment,
     spec: VLLM,
     checkpoint: Checkpoint,
     stopwatch: Stopwatch,
     leave: Callable[[Stop], object],
-    *,
-    gpu_expected: bool,
 ) -> Backend:
     _set_vllm_environment()
     with stopwatch.phase("start"), _installed("vllm"):
@@ -107,7 +112,7 @@ def _vllm(
         tensor_parallel_size=spec.tensor_parallel_size,
         max_model_len=spec.max_model_len,
         gpu_memory_utilization=spec.gpu_memory_utilization,
-        gpu_expected=gpu_expected,
+        **_shared(work),
     )
     with stopwatch.phase("load"):
         return VLLMBackend(checkpoint.load(), options, leave)

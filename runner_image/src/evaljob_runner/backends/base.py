@@ -170,7 +170,7 @@ class Tokenizer(Protocol):
         """Token ids; with `special` the tokenizer adds what it adds by default, but never a second BOS."""
 
     def decode(self, ids: TokenIds) -> str:
-        """Text without special tokens."""
+        """Text without special tokens, but with those that mark a model's thoughts."""
 
     def render(self, messages: tuple[Mapping[str, Any], ...], date: dt.date, **template_args: Any) -> str:  # noqa: ANN401
         """The conversation as text, ready for the assistant's answer; `date` is the template's clock.

@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ class HuggingFaceTokenizer:
 
     Args:
         folder: the checkpoint.
+        marks: texts that answers show even where they are special tokens.
 
     Raises:
         Fatal: BadConfiguration, when the folder holds none.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, marks: tuple[str, ...] = ()) -> None:
         try:
             self._inner = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
@@ -34,6 +36,7 @@ class HuggingFaceTokenizer:
         self._bos: str | None = self._inner.bos_token
         self.bos_id: int | None = self._inner.bos_token_id
         """The token that begins a text, if the model has one."""
+        self._shown = frozenset(filter(self._hidden, chain.from_iterable(map(self._plain, marks))))
 
     @property
     def eos_id(self) -> int | None:
@@ -54,18 +57,29 @@ class HuggingFaceTokenizer:
 
     def special_ids(self, stops: tuple[str, ...]) -> list[int]:
         """Stop texts that are one special token: they never show in a text, and end an answer by their id."""
-        encoded = [self._inner.encode(stop, add_special_tokens=False) for stop in stops]
-        return [ids[0] for ids in encoded if len(ids) == 1 and ids[0] in self._inner.all_special_ids]
+        encoded = map(self._plain, stops)
+        return [ids[0] for ids in encoded if len(ids) == 1 and self._hidden(ids[0])]
+
+    def _hidden(self, token: int) -> bool:
+        """Whether texts leave it out. `all_special_ids` does not name all of these tokens."""
+        return not self._text((token,), special=False) and bool(self._text((token,), special=True))
 
     def encode(self, text: str, *, special: bool) -> TokenIds:
         """Token ids; a text that begins with BOS gets no second one."""
         add = special and not (self._bos and text.startswith(self._bos))
         return tuple(self._inner.encode(text, add_special_tokens=add))
 
+    def _plain(self, text: str) -> TokenIds:
+        return tuple(self._inner.encode(text, add_special_tokens=False))
+
     def decode(self, ids: TokenIds) -> str:
-        """Text without special tokens, and without any tidying of spaces."""
+        """Text without special tokens but those of the marks, and without any tidying of spaces."""
+        parts = groupby(ids, key=self._shown.__contains__)
+        return "".join(self._text(tuple(part), special=shown) for shown, part in parts)
+
+    def _text(self, ids: TokenIds, *, special: bool) -> str:
         text: str = self._inner.decode(
-            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False
         )
         return text
 

@@ -58,6 +58,8 @@ class Options:
     """The pod asked for a GPU, so none in sight is an error."""
     threads: int | None
     """OpenMP threads; None leaves torch's default."""
+    marks: tuple[str, ...] = ()
+    """Texts that answers show even where they are special tokens."""
 
 
 class TransformersBackend:
@@ -76,7 +78,7 @@ class TransformersBackend:
             torch.set_num_threads(options.threads)
         self._device = chosen_device(options.device, gpu_expected=options.gpu_expected)
         self._batch_size = options.batch_size
-        self.tokenizer = HuggingFaceTokenizer(folder)
+        self.tokenizer = HuggingFaceTokenizer(folder, options.marks)
         self.model = _load(folder, options.dtype, self._device)
         self._ends = _end_ids(self.model, self.tokenizer.eos_id)
         # Only EOS ids are taken from the checkpoint's generation_config: whatever else it says must not act.

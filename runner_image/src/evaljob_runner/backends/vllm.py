@@ -63,6 +63,8 @@ class Options:
     gpu_memory_utilization: float
     gpu_expected: bool
     """The pod asked for a GPU, so none in sight is an error."""
+    marks: tuple[str, ...] = ()
+    """Texts that answers show even where they are special tokens."""
 
 
 class VLLMBackend:
@@ -80,7 +82,7 @@ class VLLMBackend:
 
     def __init__(self, folder: Path, options: Options, leave: Callable[[Stop], object]) -> None:
         refuse_missing_gpu(gpu_expected=options.gpu_expected)
-        self.tokenizer = HuggingFaceTokenizer(folder)
+        self.tokenizer = HuggingFaceTokenizer(folder, options.marks)
         _refuse_missing_weights(folder)
         self.engine = _engine(_arguments(folder, options))
         self._ends = _end_ids(folder, self.engine, self.tokenizer.eos_id)
