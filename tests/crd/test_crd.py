@@ -289,6 +289,10 @@ REFUSED: dict[str, tuple[Manifest, tuple[str, ...]]] = {
     ),
     "a Chat task without messages": (own_task(requestType="Chat"), ("taskSpec", "messages: needed")),
     "choices without LogLikelihood": (own_task(choices={"values": ["A", "B"]}), ("taskSpec", "choices: needed")),
+    "a choice without a text": (
+        own_task(requestType="LogLikelihood", choices={"values": ["", "x"]}),
+        ("taskSpec.choices.values[0]", "should be at least 1 chars long"),
+    ),
     "programs, where the dataset does not allow them": (
         programs(),
         ("spec.datasets[0]", "add allowCodeExecution: true to the dataset"),

@@ -152,6 +152,14 @@ def test_too_small_a_pool_is_said() -> None:
         few.prompt(sample(q="x", a="y"))
 
 
+@pytest.mark.parametrize("sampler", ["First", "Random", "Similar"])
+@pytest.mark.parametrize("pools", [{}, {"t": (sample("s1", q="q", a="a"),)}, {"s": ()}])
+def test_a_subset_without_a_pool_is_said(sampler: str, pools: dict[str, tuple[Sample, ...]]) -> None:
+    few = Prompter(task(fewShot={"count": 1, "sampler": sampler}), pools, chat=False)
+    with pytest.raises(Fatal, match=r"the pool of subset 's' has 0 other examples"):
+        few.prompt(sample(q="x", a="y"))
+
+
 def test_examples_of_choices_show_the_choice() -> None:
     pool = (sample("s1", q="Red?", c=["no", "yes"], a=1),)
     few = task(**CHOICE, fewShot={"count": 1, "pool": "All"})

@@ -55,6 +55,7 @@ def test_accepted(task: dict[str, Any], primary: str) -> None:
         ),
         ({**LOG_LIKELIHOOD, "choices": None}, "choices: not there, needed by requestType LogLikelihood"),
         ({**LOG_LIKELIHOOD, "choices": {}}, "choices: give exactly one of values and template"),
+        ({**LOG_LIKELIHOOD, "choices": {"values": ["", "x"]}}, "at least 1 character"),
         (
             {**LOG_LIKELIHOOD, "choices": {"values": ["A", "B"], "template": "x"}},
             "exactly one of values and template",

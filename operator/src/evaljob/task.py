@@ -54,7 +54,10 @@ class Choices(Frozen):
     )
 
     values: (
-        Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(min_length=2, max_length=64)]
+        Annotated[
+            tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...],
+            Field(min_length=2, max_length=64),
+        ]
         | None
     ) = None
     template: Template | None = None

@@ -98,6 +98,8 @@ def _similar(question: Callable[[Sample], str], pools: Mapping[str, tuple[Sample
         return found
 
     def pick(pool: Sequence[Sample], sample: Sample) -> Sequence[Sample]:
+        if not pool:
+            return ()
         key = next(k for k, candidates in pools.items() if candidates is pool)
         scores = index(key).get_scores(_tokens(question(sample))).tolist()
         order = sorted(range(len(pool)), key=lambda i: (-scores[i], i))
