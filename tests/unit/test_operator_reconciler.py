@@ -962,6 +962,23 @@ async def test_the_jobs_of_a_finished_evaljob_go_when_their_time_is_up(
     assert "nightly-summary" in stage.api.of("configmaps")
 
 
+async def test_a_job_of_somebody_else_with_our_labels_outlives_ours(stage: Stage) -> None:
+    """A copy that a user made to look into a failure has the labels, and no owner."""
+    stage.submit(two_shards())
+    await stage.start()
+    await stage.to_the_end()
+    copied = next(iter(stage.api.of("jobs").values()))
+    meta = {"labels": copied["metadata"]["labels"], "annotations": copied["metadata"].get("annotations", {})}
+    stage.api.put(f"{JOBS}/debug", {**copied, "metadata": meta})
+    await stage.settle()
+    stage.now = later(SETTINGS.job_ttl_seconds + 1)
+    stage.wake()
+    await stage.until(lambda: len(stage.api.of("jobs")) <= 1)
+    await stage.settle()
+    assert set(stage.api.of("jobs")) == {"debug"}
+    assert all("uid" in b["preconditions"] for b in stage.api.bodies[-2:] if isinstance(b, dict))
+
+
 async def test_a_job_that_is_refused_too_long_fails_and_a_retry_asks_again(stage: Stage) -> None:
     stage.api.faults = [(f"POST {JOBS}", forbidden(QUOTA))] * 3
     stage.submit(document([model("a"), model("b")], pendingDeadlineSeconds=20))

@@ -265,7 +265,7 @@ class Reconciler:
             return (until - now).total_seconds()
         self._synced_at = NEVER
         await self._resync()
-        await self._writer.clean_up(self.name)
+        await self._writer.clean_up(evaljob)
         return None
 
     def _observe(self, plan: Plan) -> Observed:

@@ -152,9 +152,15 @@ class Writer:
         else:
             self._informers.jobs.vanished(deletion.job, deletion.uid)
 
-    async def clean_up(self, name: str) -> None:
-        """Delete all Jobs of a finished EvalJob."""
-        query = {"labelSelector": f"{OURS['labelSelector']},{LABEL_NAME}={name}"}
+    async def clean_up(self, evaljob: EvalJob) -> None:
+        """Delete all Jobs of a finished EvalJob: at once, unless somebody else's has the same labels."""
+        meta = evaljob.metadata
+        labelled = self._informers.jobs.of(meta.name).values()
+        own = [Deletion(job.name, job.uid) for job in labelled if job.owner == meta.uid]
+        if len(own) < len(labelled):
+            await self.delete(own)
+            return
+        query = {"labelSelector": f"{OURS['labelSelector']},{LABEL_NAME}={meta.name}"}
         await self._api.request("DELETE", job_path(self._namespace), query=query, body=_WITH_PODS)
 
     async def expire(self, evaljob: EvalJob) -> None:
