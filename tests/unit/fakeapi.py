@@ -153,11 +153,11 @@ class FakeApi:
 
     def _patch(self, path: str, patch: Json) -> Json:
         before = self.objects[path]
-        if patch["metadata"].get("uid", before["metadata"]["uid"]) != before["metadata"]["uid"]:
-            raise InvalidError(422, "Invalid", "metadata.uid: Invalid value: field is immutable")
         version = before["metadata"]["resourceVersion"]
         if patch["metadata"].get("resourceVersion", version) != version:
             raise ConflictError(409, "Conflict", "the object has been modified")
+        if patch["metadata"].get("uid", before["metadata"]["uid"]) != before["metadata"]["uid"]:
+            raise InvalidError(422, "Invalid", "metadata.uid: Invalid value: field is immutable")
         after = merged(before, patch)
         return before if after == before else self.put(path, after)
 

@@ -1,12 +1,20 @@
-"""Many writes at once."""
+"""Many writes at once, and summaries that come late."""
 
 import asyncio
 from collections.abc import Awaitable
+from typing import Any
 
 import pytest
 
-from evaljob_operator.api import ApiError
-from evaljob_operator.writer import AT_ONCE, several
+from evaljob.packing import Packed
+from evaljob.spec import EvalJob
+from evaljob_operator.api import ApiError, ConflictError, Json
+from evaljob_operator.backoff import Backoff
+from evaljob_operator.informer import informers
+from evaljob_operator.metrics import Metrics
+from evaljob_operator.writer import AT_ONCE, Writer, several
+from tests.unit import builders
+from tests.unit.fakeapi import FakeApi
 
 
 class Writes:
@@ -57,3 +65,70 @@ async def test_when_the_time_is_up_no_further_write_begins() -> None:
     assert left
     for write in left:
         write.close()
+
+
+SUMMARY = "/api/v1/namespaces/evals/configmaps/nightly-summary"
+
+
+def at(version: str) -> EvalJob:
+    """The EvalJob as it was at that resourceVersion."""
+    of = builders.evaljob()
+    return of.model_copy(update={"metadata": of.metadata.model_copy(update={"resource_version": version})})
+
+
+def text(words: str) -> Packed:
+    return Packed({"summary.md": words}, {})
+
+
+@pytest.fixture
+def api() -> FakeApi:
+    return FakeApi()
+
+
+@pytest.fixture
+def writer(api: FakeApi) -> Writer:
+    watched = informers(api, "evals", lambda _: None, lambda: Backoff(lambda: 0.0))
+    return Writer(api, "evals", watched, Metrics())
+
+
+def written(api: FakeApi) -> str:
+    found: str = api.objects[SUMMARY]["data"]["summary.md"]
+    return found
+
+
+@pytest.mark.parametrize("seen", ["6", "7"])
+async def test_a_summary_of_mid_run_never_replaces_the_last(api: FakeApi, writer: Writer, seen: str) -> None:
+    """A second operator had begun it when the first finished the EvalJob."""
+    await writer.summary(at("6"), text("first"), over=False)
+    await writer.summary(at("7"), text("last"), over=True)
+    await writer.summary(at(seen), text("stale"), over=False)
+    assert written(api) == "last"
+    writes = len(api.writes)
+    await writer.summary(at("7"), text("last"), over=True)
+    assert len(api.writes) == writes
+
+
+async def test_after_a_retry_the_last_summary_is_replaced(api: FakeApi, writer: Writer) -> None:
+    await writer.summary(at("7"), text("last"), over=True)
+    await writer.summary(at("9"), text("again"), over=False)
+    assert written(api) == "again"
+    await writer.summary(at("9"), text("more"), over=False)
+    assert written(api) == "more"
+
+
+async def test_a_summary_that_arrives_late_meets_a_newer_one(
+    api: FakeApi, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await writer.summary(at("6"), text("first"), over=False)
+    request = api.request
+
+    async def late(method: str, path: str, **rest: Any) -> Json:  # noqa: ANN401 - as the API has them
+        if method == "PATCH":
+            monkeypatch.setattr(api, "request", request)
+            await writer.summary(at("7"), text("last"), over=True)
+        return await request(method, path, **rest)
+
+    monkeypatch.setattr(api, "request", late)
+    with pytest.raises(ConflictError):
+        await writer.summary(at("6"), text("stale"), over=False)
+    assert written(api) == "last"

@@ -20,6 +20,8 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "evaljob"
 ANNOTATION_RESULT = f"{GROUP}/result"
 ANNOTATION_RETRY = f"{GROUP}/retry-failed"
+ANNOTATION_END = f"{GROUP}/end"
+"""Of the last summary: the resourceVersion of the EvalJob whose end it tells."""
 KUEUE_PREFIX = "kueue.x-k8s.io/"
 LABEL_QUEUE = f"{KUEUE_PREFIX}queue-name"
 

@@ -77,7 +77,7 @@ class Publisher:
         """Write a summary; why it was refused. In mid-run that holds up nothing, without the last there is no end."""
         try:
             if packed is not None:
-                await self._writer.summary(evaljob, packed)
+                await self._writer.summary(evaljob, packed, over=over)
         except ApiError as error:
             if over or refusal(error) is None:
                 raise

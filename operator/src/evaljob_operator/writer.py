@@ -9,7 +9,7 @@ from datetime import datetime
 
 from evaljob import jobs
 from evaljob.decide import Deletion, Record, Suspension
-from evaljob.names import API_VERSION, KIND, LABEL_NAME, MANAGED_BY, Reason, summary_name
+from evaljob.names import ANNOTATION_END, API_VERSION, KIND, LABEL_NAME, MANAGED_BY, Reason, summary_name
 from evaljob.packing import Packed
 from evaljob.plan import Partition, Plan
 from evaljob.podfields import gpus
@@ -30,6 +30,7 @@ from evaljob_operator.api import (
     core_path,
     evaljob_path,
     job_path,
+    version_number,
 )
 from evaljob_operator.freeze import Ownership, PredecessorError, get, ownership
 from evaljob_operator.informer import OURS, Informers
@@ -176,14 +177,22 @@ class Writer:
         except (NotFoundError, ConflictError) as error:
             log.info("%s/%s: %s", self._namespace, meta.name, error)
 
-    async def summary(self, evaljob: EvalJob, packed: Packed) -> None:
-        """Write the summary's ConfigMap, unless it says the same already.
+    async def summary(self, evaljob: EvalJob, packed: Packed, *, over: bool) -> None:
+        """Write the summary's ConfigMap, unless it says the same already, or tells an end that came after ours.
+
+        Args:
+            evaljob: as it was when the summary was decided on.
+            packed: the summary.
+            over: whether it is the last one.
 
         Raises:
             PredecessorError: while a predecessor's summary is still there.
             NameTakenError: a ConfigMap of somebody else has its name.
+            ConflictError: it has been changed in between.
         """
         wanted = jobs.summary_config_map(evaljob, packed)
+        if over:
+            wanted["metadata"]["annotations"] = {ANNOTATION_END: evaljob.metadata.resource_version}
         path = core_path(self._namespace, "configmaps", summary_name(evaljob.metadata.name))
         found = await get(self._api, path)
         if found is None:
@@ -200,10 +209,8 @@ class Writer:
                     f"ConfigMap {name} is not ours: the summary is written when it is gone",
                 )
             case Ownership.OURS:
-                fields = ("data", "binaryData")
-                changes = {f: c for f in fields if (c := _change(found.get(f) or {}, wanted.get(f) or {}))}
-                if changes:
-                    patch = {"metadata": {"uid": found["metadata"]["uid"]}, **changes}
+                # A second operator, or a request that comes late, must not replace the last summary by an older one.
+                if not _outdated(evaljob, found, over=over) and (patch := _summary_patch(found, wanted)):
                     await self._api.request("PATCH", path, body=patch, content_type=MERGE_PATCH)
 
     async def status(self, evaljob: EvalJob, status: Status) -> Json:
@@ -237,6 +244,24 @@ class Writer:
                 await self._api.request("POST", core_path(self._namespace, "events"), body=body)
             except ApiError as error:
                 log.warning("%s/%s: event: %s", self._namespace, evaljob.metadata.name, error)
+
+
+def _outdated(evaljob: EvalJob, found: Json, *, over: bool) -> bool:
+    """Whether a summary tells an end that was decided on after what we have seen, or by the same, in mid-run."""
+    ended = version_number((found["metadata"].get("annotations") or {}).get(ANNOTATION_END, ""))
+    version = version_number(evaljob.metadata.resource_version)
+    return ended > version or (ended == version > 0 and not over)
+
+
+def _summary_patch(found: Json, wanted: Json) -> Json:
+    """What makes one of the other, if it is still as it was found; empty if they say the same."""
+    fields = ("data", "binaryData")
+    changes: Json = {f: c for f in fields if (c := _change(found.get(f) or {}, wanted.get(f) or {}))}
+    meta: Json = {"resourceVersion": found["metadata"]["resourceVersion"]}
+    before, after = ((o["metadata"].get("annotations") or {}).get(ANNOTATION_END) for o in (found, wanted))
+    if before != after:
+        meta["annotations"] = {ANNOTATION_END: after}
+    return {"metadata": meta, **changes} if changes or before != after else {}
 
 
 def _change(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:
