@@ -1083,6 +1083,26 @@ async def test_failed_partitions_are_run_again_when_the_annotation_asks_for_it(s
     assert "2 of 2" in stage.api.of("configmaps")["nightly-summary"]["data"]["summary.md"]
 
 
+@pytest.mark.parametrize("ttl", [60, None], ids=["the EvalJob's time", "the Jobs' time"])
+async def test_a_retry_of_which_no_watch_has_told_keeps_what_would_expire(
+    stage: Stage, ttl: int | None
+) -> None:
+    await failed_twice(stage)
+    if ttl:
+        stage.change(ttlSecondsAfterFinished=ttl)
+        await stage.settle()
+    stage.api.writes.clear()
+    stage.api.late = True
+    stage.ask_for_retry("1")
+    stage.now = later(ttl or SETTINGS.job_ttl_seconds)
+    stage.wake()
+    await stage.until(lambda: stage.status().get("retried") == "1")
+    assert not [w for w in stage.api.writes if w in (f"DELETE {EVALJOB}", f"DELETE {JOBS}")]
+    stage.api.late = False
+    await stage.to_the_end()
+    assert stage.status()["state"] == "Complete"
+
+
 async def failed_twice(stage: Stage) -> list[str]:
     """A finished EvalJob of which both partitions failed; the uids of their Jobs."""
     stage.submit(two_shards())

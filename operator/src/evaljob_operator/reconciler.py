@@ -242,11 +242,11 @@ class Reconciler:
         return min((t for t in (left, expires and (expires - now).total_seconds()) if t), default=None)
 
     async def _expire(self, now: datetime) -> float | None:
-        """Delete the EvalJob, unless a last look shows that its time has been changed."""
+        """Delete the EvalJob, unless a last look shows a change of its time, or that it is to go on."""
         self._synced_at = NEVER
         await self._resync()
         expires = expires_at(evaljob := known(self._body))
-        if expires and now >= expires:
+        if expires and now >= expires and is_over(evaljob):
             await self._writer.expire(evaljob)
         return self._world.timing.retry
 
@@ -265,6 +265,8 @@ class Reconciler:
             return (until - now).total_seconds()
         self._synced_at = NEVER
         await self._resync()
+        if not is_over(known(self._body)):
+            return self._world.timing.retry
         await self._writer.clean_up(evaljob)
         return None
 
