@@ -130,10 +130,7 @@ class FakeApi:
             items = [o for p, o in self.objects.items() if _inside(p, path) and _selected(o, query)]
             return {"metadata": {"resourceVersion": str(next(self._versions))}, "items": items}
         if method == "DELETE" and not collection:
-            if path not in self.objects:
-                raise NotFoundError(404, "NotFound", path)
-            self.remove(path)
-            return {}
+            return self._delete(path, body.get("preconditions", {}) if isinstance(body, dict) else {})
         if method == "DELETE":
             for found in [p for p, o in self.objects.items() if _inside(p, path) and _selected(o, query)]:
                 self.remove(found)
@@ -150,6 +147,15 @@ class FakeApi:
         if method == "GET":
             return self.objects[target]
         return self._patch(target, body) if isinstance(body, dict) else self._set_status(target, body)
+
+    def _delete(self, path: str, guard: Json) -> Json:
+        if path not in self.objects:
+            raise NotFoundError(404, "NotFound", path)
+        meta = self.objects[path]["metadata"]
+        if any(meta[field] != value for field, value in guard.items()):
+            raise ConflictError(409, "Conflict", "Precondition failed")
+        self.remove(path)
+        return {}
 
     def _patch(self, path: str, patch: Json) -> Json:
         before = self.objects[path]

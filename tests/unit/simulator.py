@@ -192,10 +192,14 @@ class Cluster:
         job.record = meta.get("annotations", {}).get("evaljob.dev/result", job.record)
         self._soon(job)
 
-    def delete(self, name: str, uid: str) -> None:
-        """In the background: the Job goes at once, and its pods with it."""
-        if name in self.jobs and self.jobs[name].uid == uid:
-            self.jobs[name].gone_at = self.now
+    def delete(self, name: str, uid: str, version: str) -> bool:
+        """In the background: the Job goes at once, and its pods with it; whether it was that Job, in that version."""
+        job = self.jobs.get(name)
+        if job is None or job.uid != uid or (version and version != str(job.version)):
+            return False
+        assert job.record or not job.finished, "a Job that has ended goes without its record"
+        job.gone_at = self.now
+        return True
 
     def pods_of(self, name: str) -> list[Object]:
         job = self.jobs.get(name)

@@ -122,7 +122,7 @@ class Operator:
         for d in decision.deletions:
             if self.rng.random() < failing:
                 break
-            yield functools.partial(self._delete, d.job, d.uid)
+            yield functools.partial(self._delete, d.job, d.uid, d.version)
         for name in decision.lookups:
             yield functools.partial(self._look_up, name)
         yield functools.partial(self._store, decision)
@@ -142,11 +142,13 @@ class Operator:
         self.cluster.patch(name, uid, patch)
         self._seen(name)
 
-    def _delete(self, name: str, uid: str) -> None:
+    def _delete(self, name: str, uid: str, version: str) -> None:
         """The one write of which only the watch tells, and it is late."""
         assert self.evaljob.spec.suspend or retry_asked(self.evaljob), "a Job is deleted while it may run"
-        self.cluster.delete(name, uid)
-        self.deleted.add(uid)
+        won = {o.job.uid for o in self.observed().observations if o.job and o.won}
+        assert uid not in won, "a Job is deleted of which a pod has succeeded"
+        if self.cluster.delete(name, uid, version):
+            self.deleted.add(uid)
 
     def _seen(self, name: str) -> None:
         """Our own writes are seen at once."""

@@ -250,6 +250,13 @@ class TestDeadline:
         assert [d.job for d in decision.deletions] == ["q"]
         assert decision.records == ()
 
+    @pytest.mark.parametrize("spec", [{"suspend": True}, {"active_deadline_seconds": 60}])
+    def test_what_leaves_its_queue_must_be_as_it_was_seen(self, spec: dict[str, Any]) -> None:
+        """It may have completed, and we have not been told."""
+        queued = job_view("q", queue="gpu", suspended=True, version="41")
+        decision = next_step(see(DONE, queued), later(60), of=changed(self.OF, **spec))
+        assert [(d.uid, d.version) for d in decision.deletions] == [("job-1", "41")]
+
     def test_a_suspension_stops_the_clock_and_a_resumption_sets_it_back(self) -> None:
         suspended = with_status(
             next_step(see(self.RUNNING), later(50), changed(self.OF, suspend=True)).status
@@ -300,7 +307,7 @@ class TestRetry:
         of = self.asked(self.ENDED)
         for now in (9, 10, 60):
             decision = next_step(see(self.FAILED, DONE_TOO), later(now), of=of)
-            assert [(d.job, d.uid) for d in decision.deletions] == [("bad", "job-1")]
+            assert [(d.job, d.uid, d.version) for d in decision.deletions] == [("bad", "job-1", "")]
             assert (decision.status, decision.events, decision.create) == (self.ENDED.status, (), ())
             assert decision.again_after == 1
 

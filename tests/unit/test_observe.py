@@ -58,6 +58,13 @@ def test_phase_of_a_job(fields: dict[str, Any], phase: Phase) -> None:
     assert seen(builders.job_view(**fields)).phase is phase
 
 
+@pytest.mark.parametrize(("pods", "won"), [((), False), ((failed,), False), ((failed, succeeded), True)])
+def test_a_job_of_which_a_pod_has_succeeded_is_about_to_complete(
+    pods: tuple[PodView, ...], won: bool
+) -> None:
+    assert seen(builders.job_view(ready=1), *pods).won is won
+
+
 def test_a_job_of_somebody_else_is_a_collision_and_never_touched() -> None:
     found = seen(builders.job_view(owner="another"))
     assert isinstance(found.outcome, Failure)

@@ -903,6 +903,26 @@ async def test_under_a_queue_label_suspended_jobs_are_deleted_and_made_again_on_
     assert not [b for b in stage.api.bodies if isinstance(b, dict) and "suspend" in b.get("spec", {})]
 
 
+async def test_what_completes_while_it_is_suspended_in_a_queue_is_put_on_record(stage: Stage) -> None:
+    """No watch has told of its end, so it is still seen running."""
+    body = document(datasets=[dataset(shards=2)])
+    body["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gpu"}
+    stage.submit(body)
+    await stage.start()
+    await stage.until(lambda: len(stage.api.of("jobs")) == 2)
+    await stage.settle()
+    first, second = stage.api.of("jobs")
+    stage.api.late = True
+    stage.run_job(first)
+    stage.change(suspend=True)
+    stage._registry.seen(stage.evaljob())  # noqa: SLF001 - of this the watch tells in time
+    await stage.until(lambda: second not in stage.api.of("jobs"))
+    await stage.settle()
+    assert first in stage.api.of("jobs")
+    stage.api.late = False
+    await stage.until(lambda: stage.status().get("progress") == "1/2")
+
+
 async def test_stricter_rules_of_an_upgrade_do_not_fail_a_running_evaljob(stage: Stage) -> None:
     """The spec is read once, for the plan; then only `suspend` and `parallelism` of it."""
     stage.submit(document(datasets=[dataset(shards=2)], parallelism=1))

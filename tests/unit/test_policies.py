@@ -179,6 +179,13 @@ def test_suspended_or_out_of_time_a_job_leaves_kueues_queue(
     assert policies.withdrawn(seen, suspend, late=late) is withdrawn
 
 
+@pytest.mark.parametrize(("suspend", "late"), [(True, False), (False, True)])
+def test_a_job_that_is_about_to_complete_stays_in_its_queue(suspend: bool, late: bool) -> None:
+    job = job_view(queue="gpu", suspended=late)
+    seen = Observation(partition("a"), Phase.RUNNING, job, won=True)
+    assert not policies.withdrawn(seen, suspend, late=late)
+
+
 def test_nothing_to_suspend_without_a_job() -> None:
     assert policies.suspension(absent("a"), True) is None
 
@@ -276,6 +283,7 @@ def test_an_evaljob_is_out_of_time_as_a_job_is(of: EvalJob, late: bool) -> None:
 )
 def test_out_of_time_only_what_runs_is_stopped(phase: Phase, job: dict[str, Any], cut: bool) -> None:
     assert policies.cut_short(Observation(partition("a"), phase, job_view(**job))) is cut
+    assert not policies.cut_short(Observation(partition("a"), phase, job_view(**job), won=True))
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ class Deletion:
 
     job: str
     uid: str
+    version: str = ""
+    """Only if this is still its resourceVersion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,8 @@ def decide(evaljob: EvalJob, plan: Plan, observed: Observed, now: datetime) -> D
             if o.job and (wanted := policies.suspension(o, spec.suspend)) is not None
         ),
         deletions=tuple(
-            Deletion(o.job.name, o.job.uid)
+            # It may have ended, and we have not been told yet.
+            Deletion(o.job.name, o.job.uid, o.job.version)
             for o in seen
             if o.job and policies.withdrawn(o, spec.suspend, late=late)
         ),

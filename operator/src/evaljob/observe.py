@@ -55,6 +55,8 @@ class Observation:
     """ENDED without an outcome, although the Job's pods were listed after its end."""
     waiting: Waiting | None = None
     """Why no pod of it runs; also of an ABSENT partition whose Job is refused for now."""
+    won: bool = False
+    """A pod of an unfinished Job has succeeded: the Job is about to complete."""
 
     @property
     def unfinished(self) -> bool:
@@ -139,7 +141,8 @@ def _observation(
         return _settled(partition, uid, job, why)
     if job.finished is None:
         phase = Phase.RUNNING if job.ready else Phase.PENDING
-        return Observation(partition, phase, job, waiting=waiting(job, pods, warnings))
+        won = any(p.phase == "Succeeded" for p in pods)
+        return Observation(partition, phase, job, waiting=waiting(job, pods, warnings), won=won)
     ended = _outcome(partition, job, pods, complete=job.uid in listed)
     if ended is None:
         return Observation(partition, Phase.ENDED, job, listed=job.uid in listed)

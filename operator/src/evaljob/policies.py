@@ -98,7 +98,7 @@ def withdrawn(observation: Observation, suspend: bool, *, late: bool) -> bool:  
     A Job that Kueue suspends never runs into a deadline: when the EvalJob is out of time (`late`) it goes too.
     """
     job = observation.job
-    if job is None or not job.queue or not observation.unfinished or job.deleting:
+    if job is None or not job.queue or not observation.unfinished or job.deleting or observation.won:
         return False
     return (suspend and not observation.recorded) or (late and job.suspended)
 
@@ -129,7 +129,7 @@ def cut_short(observation: Observation) -> bool:
     """Whether a partition of an EvalJob that is out of time has a Job that must be stopped."""
     job = observation.job
     running = observation.phase in (Phase.PENDING, Phase.RUNNING)
-    return running and job is not None and not job.suspended and not job.deleting
+    return running and job is not None and not job.suspended and not job.deleting and not observation.won
 
 
 def unmade(observation: Observation, deadline: timedelta, now: datetime, *, late: bool) -> Failure | None:

@@ -137,7 +137,10 @@ class Writer:
 
     async def _delete(self, deletion: Deletion) -> None:
         path = job_path(self._namespace, deletion.job)
-        body = {**_WITH_PODS, "preconditions": {"uid": deletion.uid}}
+        guard = {"uid": deletion.uid}
+        if deletion.version:
+            guard["resourceVersion"] = deletion.version
+        body = {**_WITH_PODS, "preconditions": guard}
         answer: Json = {}
         try:
             answer = await self._api.request("DELETE", path, body=body)
