@@ -697,6 +697,22 @@ async def test_an_evaljob_whose_event_was_lost_is_found_by_looking_again(stage: 
     stage.api.late = False
 
 
+async def test_an_old_list_does_not_end_the_next_evaljob_of_a_name(stage: Stage) -> None:
+    """Deleted and made again while all were looked at again, 50 at a time."""
+    await stage.start()
+    stage.submit()
+    old = stage.evaljob()
+    stage.api.remove(EVALJOB)
+    body = document(datasets=[dataset(shards=2)], parallelism=1)
+    body["metadata"] = {**body["metadata"], "uid": "another"}
+    stage.submit(body)
+    await stage.until(lambda: stage.api.of("jobs"))
+    for stale in (old, {**old, "metadata": {**old["metadata"], "deletionTimestamp": CREATED}}):
+        stage._registry.seen(stale)  # noqa: SLF001 - a page of that list
+    await stage.to_the_end()
+    assert stage.status()["progress"] == "2/2"
+
+
 async def test_jobs_that_went_with_their_evaljob_are_not_made_again(stage: Stage) -> None:
     """The watch has not told of its deletion: it was broken off, and began anew when all was over."""
     stage.submit()

@@ -82,6 +82,11 @@ class Reconciler:
         """As logs name it."""
         return f"{self.namespace}/{self.name}"
 
+    @property
+    def version(self) -> int:
+        """The resourceVersion of the EvalJob as last seen."""
+        return version_of(self._body)
+
     def update(self, body: Json) -> None:
         """The EvalJob as a watch shows it, which may be older than the answer to our last write."""
         if self._take(body):
@@ -89,7 +94,7 @@ class Reconciler:
 
     def _take(self, body: Json) -> bool:
         """Keep what was answered or shown, unless something newer has come meanwhile; whether it was kept."""
-        if newer := version_of(body) >= version_of(self._body):
+        if newer := version_of(body) >= self.version:
             self._body = body
         return newer
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from evaljob.policies import expires_at, is_over
 from evaljob.status import PartitionCounts
-from evaljob_operator.api import Api, Json, evaljob_path
+from evaljob_operator.api import Api, Json, evaljob_path, version_of
 from evaljob_operator.informer import pages
 from evaljob_operator.reconciler import Reconciler
 from evaljob_operator.statuses import known
@@ -44,6 +44,9 @@ class Registry:
         key = (meta["namespace"], meta["name"])
         found = self._tasks.get(key)
         if found and found[0].uid != meta["uid"]:
+            if version_of(body) < found[0].version:
+                # One that was deleted since, in the list that `look_again` is still reading.
+                return
             self._end(key)
             found = None
         if "deletionTimestamp" in meta:
