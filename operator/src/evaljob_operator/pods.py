@@ -67,9 +67,12 @@ class PodLists:
     async def look_up(self, names: Iterable[str], jobs: Mapping[str, JobView]) -> None:
         """List all pods of finished Jobs, as the API server has them now."""
         for name in names:
+            if (job := jobs.get(name)) is None:
+                # Gone while the other writes of this pass were made.
+                continue
             pods = await self._list({"labelSelector": f"{JOB_LABEL}={name}"})
             self._found |= {p.uid: p for p in pods}
-            self.listed |= {jobs[name].uid}
+            self.listed |= {job.uid}
 
     async def _list_waiting(self, jobs: Iterable[JobView]) -> tuple[PodView, ...]:
         """Pending pods, and those of Jobs that say that a pod is on its way out."""
