@@ -132,7 +132,8 @@ class Operator:
         if name in self.cluster.jobs:  # 409 AlreadyExists, ours: take it over
             self._seen(name)
             return
-        unfinished = sum(not j.finished for j in self.cluster.jobs.values())
+        # One that is on record and suspended runs nothing.
+        unfinished = sum(not j.finished and not (j.record and j.suspend) for j in self.cluster.jobs.values())
         assert unfinished < self.evaljob.spec.parallelism, "more unfinished Jobs than parallelism allows"
         assert not self.evaljob.spec.suspend, "a Job is created while suspended"
         self.cluster.create(partition)

@@ -155,6 +155,13 @@ class TestEnd:
         stopped = job_view(record=failure_text("Unschedulable"))
         assert not next_step(see(stopped, DONE_TOO)).status.is_true("Finished")
 
+    def test_a_stopped_job_that_is_suspended_is_over(self) -> None:
+        """Kueue has preempted it; its deadline stands still until it is admitted again."""
+        stopped = job_view(record=failure_text("Unschedulable"), queue="gpu", suspended=True, started_at=None)
+        decision = next_step(see(stopped, DONE_TOO))
+        assert decision.status.is_true("Finished")
+        assert (decision.suspensions, decision.deletions) == ((), ())
+
     def test_shards_that_disagree_fail_the_evaljob(self) -> None:
         """Each partition succeeded, and yet there is no number: that must not look green."""
         evaljob = builders.evaljob(datasets=[dataset(shards=2)])

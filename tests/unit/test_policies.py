@@ -1,5 +1,6 @@
 """The operator's rules, each with its table."""
 
+import dataclasses
 import datetime as dt
 from typing import Any
 
@@ -71,6 +72,15 @@ class TestCreate:
         stopped = Observation(partition("a"), Phase.FAILED, job_view(), Failure(reason="Unschedulable"))
         assert created([stopped, absent("a", 1)], 1) == []
 
+    def test_one_that_is_suspended_takes_none_once_its_pods_are_gone(self) -> None:
+        stopped = job_view(suspended=True, queue="gpu")
+        gone = dataclasses.replace(stopped, started_at=None)
+        for job, made in ((stopped, []), (gone, ["a/d1"])):
+            seen = Observation(partition("a"), Phase.FAILED, job, Failure(reason="Unschedulable"))
+            assert created([seen, absent("a", 1)], 1) == made
+        unrecorded = Observation(partition("a"), Phase.PENDING, gone)
+        assert created([unrecorded, absent("a", 1)], 1) == []
+
 
 def refused(model: str, since: float, number: int = 1) -> Observation:
     waiting = Waiting(Reason.QUOTA_EXCEEDED, "exceeded quota", later(-since), tried_at=later(-since))
@@ -140,10 +150,10 @@ def test_a_model_is_stalled_after_a_minute(since: float, stalled: set[str]) -> N
         (Phase.PENDING, {"suspended": True}, False, False),
         (Phase.PENDING, {"deleting": True}, True, None),
         (Phase.ENDED, {"finished": "Complete"}, True, None),
-        # A deadline stands still while a Job is suspended: it would never be over.
+        # Stopped it runs into its deadline, and suspended it is over.
         (Phase.FAILED, {}, True, None),
-        (Phase.FAILED, {"suspended": True}, True, False),
-        (Phase.FAILED, {"suspended": True}, False, False),
+        (Phase.FAILED, {"suspended": True}, True, None),
+        (Phase.FAILED, {"suspended": True}, False, None),
         (Phase.FAILED, {"suspended": True, "finished": "Failed"}, False, None),
         # Kueue's to say.
         (Phase.RUNNING, {"queue": "gpu"}, True, None),
@@ -167,7 +177,7 @@ def test_suspension(phase: Phase, job: dict[str, Any], suspend: bool, wanted: bo
         (Phase.FAILED, {"queue": "gpu"}, True, False, False),
         # What Kueue suspends never runs into a deadline.
         (Phase.PENDING, {"queue": "gpu", "suspended": True}, False, True, True),
-        (Phase.FAILED, {"queue": "gpu", "suspended": True}, False, True, True),
+        (Phase.FAILED, {"queue": "gpu", "suspended": True}, False, True, False),
         (Phase.RUNNING, {"queue": "gpu"}, False, True, False),
         (Phase.PENDING, {"suspended": True}, False, True, False),
     ],

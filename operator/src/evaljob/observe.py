@@ -60,8 +60,13 @@ class Observation:
 
     @property
     def unfinished(self) -> bool:
-        """Whether a Job of it still occupies the cluster."""
-        return self.job is not None and self.job.finished is None
+        """Whether a Job of it still occupies the cluster.
+
+        One that is on record as stopped ends by a deadline of a second. Suspended it never does, but has no pods any
+        more: it is over.
+        """
+        job = self.job
+        return job is not None and job.finished is None and not (self.recorded and job.at_rest)
 
     @property
     def recorded(self) -> bool:

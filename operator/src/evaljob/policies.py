@@ -85,11 +85,10 @@ def worth_telling(observation: Observation, now: datetime) -> bool:
 def suspension(observation: Observation, suspend: bool) -> bool | None:  # noqa: FBT001 - the spec's own field
     """What `suspend` of an unfinished Job must become; None if it is right, or Kueue's to say."""
     job = observation.job
-    if job is None or job.finished is not None or job.deleting or job.queue:
+    # A Job that is on record as stopped runs into its deadline, or is over as it stands.
+    if job is None or job.finished is not None or job.deleting or job.queue or observation.recorded:
         return None
-    # A Job that is on record as stopped must run into its deadline, which stands still while it is suspended.
-    wanted = suspend and not observation.recorded
-    return wanted if job.suspended != wanted else None
+    return suspend if job.suspended != suspend else None
 
 
 def withdrawn(observation: Observation, suspend: bool, *, late: bool) -> bool:  # noqa: FBT001 - the spec's own field
@@ -98,9 +97,10 @@ def withdrawn(observation: Observation, suspend: bool, *, late: bool) -> bool:  
     A Job that Kueue suspends never runs into a deadline: when the EvalJob is out of time (`late`) it goes too.
     """
     job = observation.job
-    if job is None or not job.queue or not observation.unfinished or job.deleting or observation.won:
+    if job is None or not job.queue or job.finished is not None or job.deleting:
         return False
-    return (suspend and not observation.recorded) or (late and job.suspended)
+    # What is on record, or about to be, would go with it.
+    return not observation.recorded and not observation.won and (suspend or (late and job.suspended))
 
 
 def never_started(observation: Observation, deadline: timedelta, now: datetime) -> bool:

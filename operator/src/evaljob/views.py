@@ -40,6 +40,11 @@ class JobView:
     """The text of our annotation: what the partition came to."""
     deleting: bool
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether it is suspended and the Job controller has ended its pods."""
+        return self.suspended and self.started_at is None
+
 
 @dataclass(frozen=True, slots=True)
 class PodView:
