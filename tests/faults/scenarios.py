@@ -374,6 +374,34 @@ async def an_evicted_pod_is_replaced_and_not_counted(case: Case) -> None:
         await finish(case)
 
 
+async def a_quota_of_config_maps_is_told(case: Case) -> None:
+    """No room for the plan, then none for the summary: each is said in words, then all goes on to the end."""
+
+    def refused(name: str) -> bool:
+        found = [c for c in status(case).get("conditions", ()) if c["type"] == "Accepted"]
+        return any(c["reason"] == "QuotaExceeded" and name in c["message"] for c in found)
+
+    path = f"/api/v1/namespaces/{case.namespace}/resourcequotas"
+
+    async def room(total: int) -> None:
+        await case.lab.client.request(
+            "PATCH", f"{path}/maps", {"spec": {"hard": {"count/configmaps": str(total)}}}, MERGE
+        )
+
+    quota = {"metadata": {"name": "maps"}, "spec": {"hard": {"count/configmaps": "0"}}}
+    await case.lab.client.request("POST", path, quota)
+    async with case.running():
+        await case.submit(evaljob(NAME, ["one", "two"]))
+        await until(case, lambda: refused(f"{NAME}-plan-"))
+        there = await case.lab.client.request("GET", case.path("configmaps"))
+        await room(len(there["items"]) + 1)
+        await until(case, lambda: refused(summary_name(NAME)) and all(map(record_of, case.jobs())))
+        assert not case.finished
+        await room(100)
+        await finish(case)
+        assert (await case.end_state())["summary"]
+
+
 async def out_of_memory_is_named(case: Case) -> None:
     """`OOMKilled` when the retries are used up."""
     async with case.running():
@@ -473,6 +501,7 @@ PATIENT: tuple[Scenario, ...] = (
     a_right_taken_away_is_named_and_waited_for,
     a_quota_is_waited_for,
     a_quota_that_stays_ends_at_the_pending_deadline,
+    a_quota_of_config_maps_is_told,
     out_of_time_it_keeps_what_has_finished_and_expires,
     a_deleted_summary_is_made_again,
     a_stopped_process_catches_up,

@@ -148,6 +148,13 @@ async def test_a_request_carries_body_query_and_content_type(server: Server, clu
     assert server.requests[0][1:] == ("PATCH", "/apis/x?labelSelector=a%3Db%2Cc%3Dd", MERGE_PATCH)
 
 
+def test_a_429_holds_back_for_a_minute_at_most() -> None:
+    """A proxy on the way may name an hour."""
+    error = error_of(429, b"slow down", "3600")
+    assert isinstance(error, TooManyRequestsError)
+    assert error.retry_after == 60.0
+
+
 async def test_a_429_holds_back_every_further_request(server: Server, cluster: Cluster) -> None:
     server.answers = [reply(429, b"slow down", Retry_After="1"), reply(200, {}), reply(200, {})]
     with pytest.raises(TooManyRequestsError) as refusal:

@@ -28,6 +28,7 @@ from evaljob_operator.informer import Informers, informers
 from evaljob_operator.metrics import Metrics
 from evaljob_operator.registry import Registry
 from evaljob_operator.world import Timing, World
+from evaljob_operator.writer import AT_ONCE
 from tests.unit.builders import (
     NOW,
     SETTINGS,
@@ -628,6 +629,16 @@ async def test_a_refused_job_is_told_and_one_is_tried_again_each_15_seconds(
     await stage.to_the_end()
     assert stage.evaljob()["status"]["state"] == "Complete"
     assert "PermissionDenied" not in [e["reason"] for e in stage.api.of("events").values()]
+
+
+async def test_of_many_jobs_that_a_quota_refuses_few_are_tried(stage: Stage) -> None:
+    """Each time that there was room for one Job, all the others were tried with it."""
+    stage.submit(document([model("a"), model("b")], [dataset(shards=100)], parallelism=200))
+    stage.api.faults = [(f"POST {JOBS}", forbidden(QUOTA))] * 400
+    await stage.start()
+    await stage.until(lambda: stage.status().get("failures"))
+    await stage.settle()
+    assert stage.api.writes.count(f"POST {JOBS}") <= 2 * AT_ONCE
 
 
 async def test_a_model_that_is_refused_does_not_hold_up_the_others(stage: Stage) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from evaljob.decide import Decision
-from evaljob.names import Condition, Reason, State
+from evaljob.names import ANNOTATION_RETRY, Condition, Reason, State
 from evaljob.standing import Event
 from evaljob.status import ConditionStatus, FailureStatus, PartitionCounts, Status
 from evaljob_operator.api import ApiError, ForbiddenError, InvalidError
@@ -74,6 +74,9 @@ def test_an_end_is_told_as_it_is() -> None:
         status=SEEN.model_copy(update={"conditions": (*SEEN.conditions, condition(Condition.FINISHED))})
     )
     assert told(evaljob(), over, NO_RIGHT, NOW) is over
+    meta = evaljob().metadata.model_copy(update={"annotations": {ANNOTATION_RETRY: "1"}})
+    retried = told(evaljob().model_copy(update={"metadata": meta}), over, NO_RIGHT, NOW)
+    assert retried.status.conditions[0].reason == "PermissionDenied"
 
 
 def test_an_error_that_says_nothing_about_an_object_is_not_told() -> None:

@@ -22,6 +22,8 @@ _KINDS: dict[int, type[ApiError]] = {
     422: InvalidError,
     429: TooManyRequestsError,
 }
+RETRY_AFTER_MAX = 60.0
+"""Seconds. All requests wait for so long, and a proxy on the way may name an hour."""
 
 
 def error_of(status: int, text: bytes | str, retry_after: str | None = None) -> ApiError:
@@ -37,7 +39,7 @@ def error_of(status: int, text: bytes | str, retry_after: str | None = None) -> 
     kind = AlreadyExistsError if reason == "AlreadyExists" else _KINDS.get(status, ApiError)
     error = kind(status, reason, str(document.get("message") or ""), str(causes[0].get("reason") or ""))
     if isinstance(error, TooManyRequestsError) and (retry_after or "").isdecimal():
-        error.retry_after = float(retry_after or 0)
+        error.retry_after = min(float(retry_after or 0), RETRY_AFTER_MAX)
     return error
 
 

@@ -68,7 +68,7 @@ class ForbiddenError(ApiError):
 
 
 class TooManyRequestsError(ApiError):
-    """429: come back after `retry_after` seconds."""
+    """429: come back after `retry_after` seconds, a minute at most."""
 
     retry_after: float = 1.0
 

@@ -14,6 +14,8 @@ from evaljob_operator.api import ApiError, ForbiddenError, NameTakenError
 
 _UNEXPLAINED = {400: Reason.INVALID_SPEC, 403: Reason.ADMISSION_DENIED, 422: Reason.INVALID_SPEC, 500: None}
 """What it is when the words say nothing. 500: a webhook that cannot be reached, or no refusal at all."""
+FOR_GOOD = (Reason.INVALID_SPEC, Reason.NAME_COLLISION)
+"""What fails one Job; all else is waited for."""
 
 
 def refusal(error: ApiError) -> Reason | None:
@@ -40,7 +42,7 @@ class Refusals:
             self._held.pop(partition.model, None)
         for partition, error in refused.items():
             reason = refusal(error)
-            if reason in (Reason.INVALID_SPEC, Reason.NAME_COLLISION):
+            if reason in FOR_GOOD:
                 self._failed[partition] = failure(reason, error.message)
             elif reason:
                 held = self._held.get(partition.model)

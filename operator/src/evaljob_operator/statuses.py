@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from evaljob import standing
 from evaljob.decide import Decision
 from evaljob.names import Condition, Reason
+from evaljob.policies import retry_asked
 from evaljob.spec import CHANGEABLE, EvalJob, Metadata, Spec
 from evaljob.standing import Event
 from evaljob.status import Status
@@ -36,9 +37,10 @@ def _news(status: Status) -> tuple[object, ...]:
 def told(evaljob: EvalJob, decision: Decision, error: ApiError, now: datetime) -> Decision:
     """The decision with what the API server refuses us; `Accepted` is False until it does not any more.
 
-    An end is told as it is: nothing would take the refusal back.
+    An end is told as it is, unless a retry is what is refused: nothing would take the refusal back.
     """
-    if (reason := refusal(error)) is None or decision.status.is_true(Condition.FINISHED):
+    over = decision.status.is_true(Condition.FINISHED) and not retry_asked(evaljob)
+    if over or (reason := refusal(error)) is None:
         return decision
     if reason is Reason.INVALID_SPEC:
         # Refused is an object of ours, or a change of one: another spec would not help.

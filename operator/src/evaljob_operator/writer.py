@@ -35,7 +35,7 @@ from evaljob_operator.api import (
 from evaljob_operator.freeze import Ownership, PredecessorError, get, ownership
 from evaljob_operator.informer import OURS, Informers
 from evaljob_operator.metrics import Metrics
-from evaljob_operator.refusals import refusal
+from evaljob_operator.refusals import FOR_GOOD, refusal
 
 log = logging.getLogger(__name__)
 _WITH_PODS = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
@@ -62,6 +62,8 @@ class Writer:
     ) -> dict[Partition, ApiError | None]:
         """Make Jobs for some seconds. One that already exists with our uid is ours: a crash lost the answer.
 
+        Of a model of which one has to wait no other is tried: they differ in name and data only.
+
         Returns:
             Of those that were tried, why the API server does not take the Job as it is, or not now; None if it did.
 
@@ -69,16 +71,22 @@ class Writer:
             ApiError: the first one, when all that had begun by then have ended.
         """
         answers: dict[Partition, ApiError | None] = {}
+        waiting: set[str] = set()
 
         async def make(partition: Partition) -> None:
+            if partition.model in waiting:
+                return
             try:
                 await self._create(evaljob, jobs.job(evaljob, plan, partition))
                 answers[partition] = None
                 log.debug("Job is there", extra={"partition": str(partition)})
             except ApiError as error:
-                if refusal(error) in (None, Reason.PERMISSION_DENIED):
+                reason = refusal(error)
+                if reason in (None, Reason.PERMISSION_DENIED):
                     raise
                 answers[partition] = error
+                if reason not in FOR_GOOD:
+                    waiting.add(partition.model)
 
         await several((make(p) for p in partitions), CREATING)
         return answers
