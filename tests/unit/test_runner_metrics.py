@@ -103,9 +103,42 @@ def test_a_call_is_right_with_its_name_and_typed_arguments(answer: Any, target: 
         ([["a", "b"], ["b", "a"]], ["b", "a"], True),
         ([{"format": "epoch_millis", "at": {"x": 1}}], {"format": "epoch_millis", "at": {"x": 1}}, True),
         ([{}], {}, True),
+        ([{"at": [{"x": [1]}]}], {"at": {"x": 1}}, False),
+        ([{"at": [{"x": "a"}]}], {"at": {"x": "A"}}, False),
+        ([[["a"]]], [["A"]], False),
     ],
 )
 def test_accepted_values_of_bfcl_are_nested(accepted: Any, argument: Any, right: bool) -> None:
+    target = json.dumps([{"f": {"x": accepted}}])
+    call = {"name": "f", "arguments": {"x": argument}}
+    assert verdict("tool_call", call, target).value == right
+
+
+@pytest.mark.parametrize(
+    ("accepted", "argument", "right"),
+    [
+        (["April 1, 2024"], "april 1 2024", True),
+        (["Driver's name"], 'DRIVER"S_NAME', True),
+        (["x^2 * y"], "x2y", True),
+        (["San Francisco"], "San Francisco!", False),
+        ([["New York", "L.A."]], ["new york", "la"], True),
+        ([{"city": ["New York"]}], {"city": "new-york"}, True),
+        ([{"New York": [1]}], {"new york": 1}, False),
+        ([5.0], 5, True),
+        ([5], 5.0, False),
+        ([[5.0, 6.0]], [5, 6], False),
+        ([1], True, False),
+        ([True], 1, False),
+        (["5"], 5, False),
+        (["", "cm"], "", True),
+        ([""], "", True),
+        (["", 5], "", False),
+        (["", ["a"]], "", False),
+        (["", None], None, True),
+        ([], None, False),
+    ],
+)
+def test_arguments_are_read_as_bfcl_eval_reads_them(accepted: Any, argument: Any, right: bool) -> None:
     target = json.dumps([{"f": {"x": accepted}}])
     call = {"name": "f", "arguments": {"x": argument}}
     assert verdict("tool_call", call, target).value == right
@@ -115,6 +148,8 @@ def test_a_call_that_is_written_out_is_meant_as_it_stands() -> None:
     plain = {"name": "f", "arguments": {"x": {"tags": ["a", "b"]}}}
     assert verdict("tool_call", plain, json.dumps([plain])).value == 1
     other = {"name": "f", "arguments": {"x": {"tags": "a"}}}
+    assert verdict("tool_call", other, json.dumps([plain])).value == 0
+    other = {"name": "f", "arguments": {"x": {"tags": ["A", "b"]}}}
     assert verdict("tool_call", other, json.dumps([plain])).value == 0
 
 
@@ -145,6 +180,8 @@ def test_the_order_of_calls_counts_unless_told_otherwise() -> None:
     assert verdict("tool_call", [sub, ADD], target, order="any").value == 1
     assert verdict("tool_call_name", [{**ADD, "arguments": {}}, sub], target).value == 1
     assert verdict("tool_call_name", [sub, ADD], target).value == 0
+    assert verdict("tool_call_name", [sub, ADD], target, order="any").value == 1
+    assert verdict("tool_call_name", [sub, sub], target, order="any").value == 0
 
 
 @pytest.mark.parametrize("count", [2, 7, 40])

@@ -62,6 +62,7 @@ _BLEU = {"tokenize": "13a|intl|char|zh|none"}
 _CHOICE = Kind(_CHOICES, picks=True)
 _PERPLEXITY = Kind(_TEXTS, binary=False, aggregation=Aggregation.PERPLEXITY)
 _SHARE = Kind(binary=False)
+_ORDER = {"order": "any|strict"}
 _ROUGE = Kind(args=_TOKENIZE | {"stemmer": _FLAG}, binary=False)
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
@@ -99,8 +100,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "rougeLsum": _ROUGE,
         "edit_similarity": _SHARE,
         "references_found": _SHARE,
-        "tool_call": Kind(args={"order": "any|strict"}),
-        "tool_call_name": Kind(),
+        "tool_call": Kind(args=_ORDER),
+        "tool_call_name": Kind(args=_ORDER),
         "tool_call_parts": _SHARE,
         "tool_call_valid": Kind(),
         "math_equal": Kind(),

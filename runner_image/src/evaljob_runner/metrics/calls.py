@@ -3,8 +3,12 @@
 An answer is a JSON object or a list of them: `{"name": …, "arguments": {…}}`, also spelled `action` and `args`
 (T-Eval) or `parameters` (Llama), or OpenAI's tool call around it with arguments as JSON in a text, or each in a
 `<tool_call>`, as Hermes and Qwen write them. A target is a JSON list of such calls, or of BFCL's
-`{name: {argument: [accepted values]}}`, where the accepted value "" means that the argument may be absent. Members of
-an accepted object have lists of accepted values in turn, items of an accepted list have none.
+`{name: {argument: [accepted values]}}`, where the accepted value "" means that the argument may be absent.
+
+Written-out calls are meant as they stand. BFCL's are read as bfcl-eval reads Python's, but for what it takes from the
+functions' declarations, which are no part of a target: texts, also in a list or an object, are equal but for case,
+blanks, some punctuation and the kind of quotation mark. Members of an accepted object have lists of accepted values
+in turn; what is nested deeper is meant as it stands.
 """
 
 import json
@@ -18,6 +22,7 @@ from evaljob_runner.extract import Json, tool_calls
 from evaljob_runner.metrics.base import Compare, Definition, Verdict
 
 _ABSENT = ""
+_UNIMPORTANT = str.maketrans("'", '"', " ,./-_*^")
 _NAMES, _ARGUMENTS = ("name", "action"), ("arguments", "args", "parameters")
 
 
@@ -35,8 +40,8 @@ class Expected:
 
     name: str
     arguments: Mapping[str, Sequence[Json]]
-    is_value: Callable[[Json, Json], bool]
-    """(argument, accepted value) -> whether it is that."""
+    is_one: Callable[[Json, Sequence[Json]], bool]
+    """(argument, accepted values) -> whether it is one of them."""
 
     def accepts(self, call: Call) -> bool:
         """Whether name, arguments and their types are right."""
@@ -44,27 +49,57 @@ class Expected:
 
     def parts(self, call: Call) -> list[bool]:
         """What is right: the name, then each expected argument."""
-        return [call.name == self.name, *_members(call.arguments, self.arguments, self.is_value)]
+        return [call.name == self.name, *_members(call.arguments, self.arguments, self.is_one)]
 
 
 def _members(
-    found: Mapping[str, Json], wanted: Mapping[str, Sequence[Json]], is_value: Callable[[Json, Json], bool]
+    found: Mapping[str, Json],
+    wanted: Mapping[str, Sequence[Json]],
+    is_one: Callable[[Json, Sequence[Json]], bool],
 ) -> list[bool]:
     return [
-        any(is_value(found[name], value) for value in accepted) if name in found else _ABSENT in accepted
+        is_one(found[name], accepted) if name in found else _ABSENT in accepted
         for name, accepted in wanted.items()
     ]
 
 
-def _is_bfcl_value(found: Json, value: Json) -> bool:
-    """Whether an argument is an accepted value of BFCL."""
+def _is_bfcl_value(found: Json, accepted: Sequence[Json]) -> bool:
+    # The type of an argument is that of its values: among others than texts, "" is no value.
+    texts = all(isinstance(value, str | None) for value in accepted)
+    return any(_equals_value(found, value) for value in accepted if texts or value != _ABSENT)
+
+
+def _equals_value(found: Json, value: Json) -> bool:
+    if isinstance(found, list) and isinstance(value, list):
+        return len(found) == len(value) and all(map(_equals_item, found, value))
+    # An integer is a number, though not in a list.
+    return _equals_item(found, value) or (type(found) is int and type(value) is float and found == value)
+
+
+def _equals_item(found: Json, value: Json) -> bool:
     if isinstance(found, dict) and isinstance(value, dict):
         # Some objects of BFCL hold bare values.
         wanted = {name: v if isinstance(v, list) else [v] for name, v in value.items()}
-        return found.keys() <= wanted.keys() and all(_members(found, wanted, _is_bfcl_value))
-    if isinstance(found, list) and isinstance(value, list):
-        return len(found) == len(value) and all(map(_is_bfcl_value, found, value))
-    return same(found, value)
+        return found.keys() <= wanted.keys() and all(_members(found, wanted, _is_bfcl_member))
+    return type(found) is type(value) and _equals_member(found, value)
+
+
+def _is_bfcl_member(found: Json, accepted: Sequence[Json]) -> bool:
+    return any(_equals_member(found, value) for value in accepted)
+
+
+def _equals_member(found: Json, value: Json) -> bool:
+    if isinstance(found, str) and isinstance(value, str):
+        return _plain(found) == _plain(value)
+    return bool(found == value)
+
+
+def _plain(text: str) -> str:
+    return text.translate(_UNIMPORTANT).lower()
+
+
+def _is_same(found: Json, accepted: Sequence[Json]) -> bool:
+    return any(same(found, value) for value in accepted)
 
 
 def same(a: Json, b: Json) -> bool:
@@ -114,7 +149,7 @@ def expected(target: str) -> list[Expected]:
 
 def _expected(item: Any) -> Expected:  # noqa: ANN401 - JSON
     if (call := _call(item)) is not None:
-        return Expected(call.name, {name: [value] for name, value in call.arguments.items()}, same)
+        return Expected(call.name, {name: [value] for name, value in call.arguments.items()}, _is_same)
     if isinstance(item, dict) and len(item) == 1:
         ((name, arguments),) = item.items()
         if isinstance(arguments, dict) and all(isinstance(v, list) for v in arguments.values()):
@@ -170,13 +205,15 @@ def _all_matched(fitting: Sequence[Sequence[int]]) -> bool:
     return all(find(one, set()) for one in range(len(fitting)))
 
 
-def _tool_call_name(_metric: Metric) -> Compare:
+def _tool_call_name(metric: Metric) -> Compare:
+    arranged = sorted if metric.args.get("order") == "any" else list
+
     def compare(value: Json, targets: Sequence[str]) -> Verdict:
         made = calls(value)
         if made is None:
             return Verdict(0, "malformed")
-        names = [call.name for call in made]
-        return Verdict(float(any(names == [e.name for e in expected(t)] for t in targets)))
+        names = arranged(call.name for call in made)
+        return Verdict(float(any(names == arranged(e.name for e in expected(t)) for t in targets)))
 
     return compare
 
