@@ -423,6 +423,21 @@ def test_a_reference_that_a_metric_cannot_read_is_refused_before_the_model_loads
     assert outside.opened == 0
 
 
+@pytest.mark.parametrize(
+    ("references", "field"), [("{{ r }}", "references"), ("{{ [r.y] }}", "references[0]")]
+)
+def test_a_later_row_without_references_is_named(tmp_path: Path, references: str, field: str) -> None:
+    rows = [
+        {"q": "q", "a": "a", "r": row} for row in ([["b"], "b"] if field == "references" else [{"y": 1}, {}])
+    ]
+    dataset = planned(task(references=references), inline={"jsonl": lines(rows)})
+    with pytest.raises(Fatal) as caught:
+        run(assignment(tiny_model(), dataset, tmp_path))
+    assert caught.value.reason is Reason.BAD_DATA
+    assert str(caught.value).startswith(f"{field}: ")
+    assert "line 2" in str(caught.value)
+
+
 def test_references_that_are_lists_or_objects_are_read_as_json(tmp_path: Path) -> None:
     """The target is not compared with where there are references."""
     changes = {"references": "{{ r }}", "metrics": [{"name": "tool_call", "primary": True}]}

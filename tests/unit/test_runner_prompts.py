@@ -185,6 +185,36 @@ def test_references_are_texts_or_json() -> None:
     assert found.references == ("a", "1.5", "True", '{"ü": [null]}')
 
 
+MADE_OF_X = {"q": "", "a": "0", "x": [{"y": "so"}, {}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"references": "{{ [x[1].y] }}"}, "references[0]"),
+        ({"references": "{{ x|map(attribute='y')|list }}"}, "references[1]"),
+        ({"references": "{{ ['b', {'k': ['c', x[1].y]}] }}"}, "references[1]['k'][1]"),
+        (CHOICE | {"choices": {"template": "{{ ['b', x[1].y] }}"}}, "choices.template[1]"),
+        (CHOICE | {"choices": {"template": "{{ ['b', [x[1].y]] }}"}}, "choices.template[1][0]"),
+        (CHOICE | {"choices": {"values": ["b", "c"]}, "references": "{{ [x[1].y] }}"}, "references[0]"),
+        ({"target": "{{ [x[1].y] }}"}, "target"),
+        ({"prompt": "{{ [x[1].y] }}"}, "prompt"),
+    ],
+)
+def test_an_undefined_item_is_bad_data(changes: dict[str, Any], place: str) -> None:
+    with pytest.raises(Fatal) as caught:
+        prompt(**changes, columns=MADE_OF_X)
+    assert caught.value.reason is Reason.BAD_DATA
+    assert str(caught.value).startswith(f"{place}: ")
+    assert "(f line 1)" in str(caught.value)
+
+
+def test_a_reference_that_is_no_json_is_bad_data() -> None:
+    with pytest.raises(Fatal, match=r"references: Object of type date is not JSON.* \(f line 1\)") as caught:
+        prompt(references="{{ r }}", columns={"q": "", "a": "", "r": [[DATE]]})
+    assert caught.value.reason is Reason.BAD_DATA
+
+
 def test_an_undefined_variable_is_named_with_template_and_columns() -> None:
     with pytest.raises(
         Fatal, match=r"prompt: 'nme' is undefined \(f line 1\); the columns are: a, q"

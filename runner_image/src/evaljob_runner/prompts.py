@@ -247,7 +247,11 @@ class Prompter:
         found = self._references.evaluate(sample.columns, sample.where)
         if not isinstance(found, list | tuple) or not found:
             raise Fatal(Reason.BAD_DATA, f"references: must yield a list of texts ({sample.where})")
-        return tuple(self._accepted("references", _written(value), choices, sample) for value in found)
+        try:
+            texts = [_written(value) for value in found]
+        except TypeError as error:
+            raise Fatal(Reason.BAD_DATA, f"references: {error} ({sample.where})") from error
+        return tuple(self._accepted("references", text, choices, sample) for text in texts)
 
     def accepted(self, sample: Sample) -> Iterator[tuple[str, str]]:
         """What answers are compared with, of each turn: the references, else the target; each behind its field.

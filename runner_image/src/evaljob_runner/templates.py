@@ -24,6 +24,13 @@ json_text = partial(json.dumps, ensure_ascii=False)
 _ONE_EXPRESSION = re.compile(r"\s*\{\{-?(?P<expression>.*?)-?\}\}\s*", re.DOTALL)
 
 
+class _Missing(StrictUndefined):
+    """An undefined value that is no text either as an item of a list, which is written by `repr`."""
+
+    __slots__ = ()
+    __repr__ = StrictUndefined.__str__
+
+
 @cache
 def environment() -> ImmutableSandboxedEnvironment:
     """The sandbox, one for all templates, which cannot change it.
@@ -31,7 +38,7 @@ def environment() -> ImmutableSandboxedEnvironment:
     Without `lipsum` and `random`, which give another text each time. `tojson` is that of chat templates: for models,
     not for HTML, and with keys in the order of the document.
     """
-    env = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    env = ImmutableSandboxedEnvironment(undefined=_Missing, keep_trailing_newline=True)
     env.filters["tojson"] = json_text
     env.globals.pop("lipsum")
     env.filters.pop("random")
@@ -88,8 +95,8 @@ class Value:
             value: object = self.expression(columns)
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise _bad(self.name, str(error), columns, where) from error
-        if isinstance(value, Undefined):
-            raise _bad(self.name, "the expression is undefined", columns, where)
+        if place := _undefined(value, self.name):
+            raise _bad(place, "the expression is undefined", columns, where)
         return value
 
     def conversation(self, columns: Columns, where: str) -> tuple[Mapping[str, Any], ...]:
@@ -156,6 +163,16 @@ def _parse(name: str, source: str) -> tuple[nodes.Template, Template]:
             f"{name}: only text and {{{{ expressions }}}} are allowed, no {{% statements %}}: {source[:80]!r}",
         )
     return tree, template
+
+
+def _undefined(value: object, place: str) -> str | None:
+    """Where a value is undefined or has an undefined item."""
+    if isinstance(value, Undefined):
+        return place
+    if isinstance(value, list | tuple):
+        value = dict(enumerate(value))
+    items = value.items() if isinstance(value, dict) else ()
+    return next(filter(None, (_undefined(item, f"{place}[{key!r}]") for key, item in items)), None)
 
 
 def _refuse_missing(name: str, variables: frozenset[str], columns: Columns, where: str) -> None:
