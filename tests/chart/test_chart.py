@@ -332,6 +332,31 @@ def test_viewers_and_editors_get_evaljobs_and_never_their_status(render: Render)
         ("runner.securityContext.runAsUser=0", "runAsUser"),
         ('runner.volumes=[{"name":"v","mountPath":"/v","hostPath":{"path":"/"}}]', "hostPath"),
         ("runner.resources.limits.cpu=0.5", "cpu"),
+        ('runner.resources.limits.memory="lots"', "memory"),
+        ("runner.resources.limits.cpu=-1", "cpu"),
+        ("runner.images=null", "images"),
+        ("runner.allowedMetadata=null", "allowedMetadata"),
+        ("runner.secretPrefix=null", "secretPrefix"),
+        ('runner.env=[{"name":"HF_TOKEN","value":"x"}]', "runner.env.0.name"),
+        ('runner.env=[{"name":"NVIDIA_VISIBLE_DEVICES","value":"all"}]', "runner.env.0.name"),
+        (
+            'runner.volumes=[{"name":"v","mountPath":"/etc","configMap":{"name":"c"}}]',
+            "runner.volumes.0.mountPath",
+        ),
+        (
+            'runner.volumes=[{"name":"v","mountPath":"/mnt/output/x","configMap":{"name":"c"}}]',
+            "runner.volumes.0.mountPath",
+        ),
+        ('runner.volumes=[{"name":"v","mountPath":"/v"}]', "runner.volumes.0"),
+        (
+            'runner.volumes=[{"name":"v","mountPath":"/v","configMap":{"name":"c"},"secret":{"secretName":"s"}}]',
+            "runner.volumes.0",
+        ),
+        ('runner.tolerations=[{"operator":"Equal"}]', "runner.tolerations.0"),
+        ('runner.tolerations=[{"key":"a","operator":"Exists","value":"b"}]', "runner.tolerations.0"),
+        ('runner.tolerations=[{"key":"a","tolerationSeconds":5}]', "runner.tolerations.0"),
+        ('runner.labels={"no label":"x"}', "runner.labels"),
+        ("kueue.enabled=null", "kueue"),
         ('watchNamespaces=["*"]', "watchNamespaces"),
         ('watchNamespaces="a"', "watchNamespaces"),
         ("jobTtlSeconds=-1", "jobTtlSeconds"),
@@ -346,7 +371,26 @@ def test_viewers_and_editors_get_evaljobs_and_never_their_status(render: Render)
 def test_values_that_mean_nothing_are_refused_by_name(render: Render, value: str, named: str) -> None:
     with pytest.raises(CommandError) as refusal:
         render(value)
-    assert named in str(refusal.value)
+    # Before 3.18 Helm joined the names of a path by points.
+    assert named in str(refusal.value).replace("/", ".")
+
+
+def test_what_the_schema_lets_pass_the_operator_can_read(render: Render, tmp_path: Path) -> None:
+    """At the edge of each rule that the schema says in its own words."""
+    found = settings(
+        render(
+            'runner.env=[{"name":"NVIDIA","value":""},{"name":"HF_TOKEN_PATH","value":"/x"}]',
+            'runner.volumes=[{"name":"a","mountPath":"/etc/evaljobs","configMap":{"name":"c"},"secret":null},'
+            '{"name":"b","mountPath":"/tmp/b","persistentVolumeClaim":{"claimName":"c"}}]',
+            'runner.tolerations=[{"operator":"Exists"},{"key":"a","value":"b"},'
+            '{"key":"a","effect":"NoExecute","tolerationSeconds":0}]',
+            'runner.resources.limits={"memory":".5Gi","cpu":0}',
+            'runner.labels={"example.com/team":""}',
+        ),
+        tmp_path,
+    ).plan.runner
+    assert (len(found.env), len(found.volumes), len(found.tolerations)) == (2, 2, 3)
+    assert found.resources.limits == {"memory": ".5Gi", "cpu": 0}
 
 
 def test_every_value_is_explained() -> None:

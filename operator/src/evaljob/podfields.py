@@ -17,7 +17,10 @@ from evaljob.volumes import Volume
 FrozenT = TypeVar("FrozenT", bound=Frozen)
 _NVIDIA_SLICE = re.compile(r"nvidia\.com/(mig-.+|gpu\.shared)")
 _OTHER_GPU = re.compile(r"[^/]+/gpu|amd\.com/[cdqs]px_nps\d|gpu\.intel\.com/(i915|xe)|habana\.ai/gaudi")
-_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+FORBIDDEN_PREFIXES = ("LD_", "PYTHON", "KUBE", "NVIDIA_")
+"""Of variables that change how programs load code."""
+TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""Variables whose values are secret."""
 _NO_TOKEN = "a token is no plain variable: name its Secret in spec.hub.tokenSecretRef"  # noqa: S105 - advice
 
 
@@ -26,12 +29,11 @@ class EnvVar(Frozen):
 
     model_config = cel_rules(
         cel(
-            "!self.name.startsWith('LD_') && !self.name.startsWith('PYTHON') && !self.name.startsWith('KUBE')"
-            " && !self.name.startsWith('NVIDIA_')",
+            " && ".join(f"!self.name.startsWith('{prefix}')" for prefix in FORBIDDEN_PREFIXES),
             "names starting with LD_, PYTHON, KUBE or NVIDIA_ are not allowed",
             fieldPath=".name",
         ),
-        cel(f"!(self.name in {list(_TOKEN_VARIABLES)})", _NO_TOKEN, fieldPath=".name"),
+        cel(f"!(self.name in {list(TOKEN_VARIABLES)})", _NO_TOKEN, fieldPath=".name"),
     )
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
@@ -39,11 +41,11 @@ class EnvVar(Frozen):
 
     @model_validator(mode="after")
     def _harmless(self) -> Self:
-        if self.name.startswith(("LD_", "PYTHON", "KUBE", "NVIDIA_")):
+        if self.name.startswith(FORBIDDEN_PREFIXES):
             raise ValueError(
                 f"env: {self.name}: names starting with LD_, PYTHON, KUBE or NVIDIA_ are not allowed"
             )
-        if self.name in _TOKEN_VARIABLES:
+        if self.name in TOKEN_VARIABLES:
             raise ValueError(f"env: {self.name}: {_NO_TOKEN}")
         return self
 

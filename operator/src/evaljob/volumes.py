@@ -7,10 +7,13 @@ from pydantic import StringConstraints, model_validator
 from evaljob.fields import DnsLabel40, LocalObjectReference, ObjectName
 from evaljob.model import Frozen, cel, cel_rules, exactly_one
 
-_SOURCES = "exactly one of persistentVolumeClaim, configMap and secret"
-_ROOTS = ("/dev", "/etc", "/mnt", "/proc", "/sys", "/tmp")  # noqa: S108 - a mount of the pod
-_OURS = ("/dev", "/etc/evaljob", "/mnt/config", "/mnt/hub", "/mnt/output", "/mnt/source", "/proc", "/sys")
-_TAKEN = f"taken: not {', '.join(_ROOTS)} themselves, and nothing below {', '.join(_OURS)}"
+SOURCES = ("persistentVolumeClaim", "configMap", "secret")
+_ONE_SOURCE = "exactly one of persistentVolumeClaim, configMap and secret"
+ROOTS = ("/dev", "/etc", "/mnt", "/proc", "/sys", "/tmp")  # noqa: S108 - a mount of the pod
+"""Where nothing may be mounted; below them it may."""
+OURS = ("/dev", "/etc/evaljob", "/mnt/config", "/mnt/hub", "/mnt/output", "/mnt/source", "/proc", "/sys")
+"""Nor anything below these."""
+_TAKEN = f"taken: not {', '.join(ROOTS)} themselves, and nothing below {', '.join(OURS)}"
 
 
 class ClaimVolume(Frozen):
@@ -33,12 +36,12 @@ class Volume(Frozen):
 
     model_config = cel_rules(
         cel(
-            exactly_one("persistentVolumeClaim", "configMap", "secret"),
-            _SOURCES,
+            exactly_one(*SOURCES),
+            _ONE_SOURCE,
         ),
         cel(
-            f"!(self.mountPath in {list(_ROOTS)}) &&"
-            f" !{list(_OURS)}.exists(p, self.mountPath == p || self.mountPath.startsWith(p + '/'))",
+            f"!(self.mountPath in {list(ROOTS)}) &&"
+            f" !{list(OURS)}.exists(p, self.mountPath == p || self.mountPath.startsWith(p + '/'))",
             _TAKEN,
             fieldPath=".mountPath",
         ),
@@ -69,7 +72,7 @@ class Volume(Frozen):
     def _one_source_in_a_free_place(self) -> Self:
         given = [s for s in (self.persistent_volume_claim, self.config_map, self.secret) if s is not None]
         if len(given) != 1:
-            raise ValueError(f"volume {self.name}: {_SOURCES}")
-        if self.mount_path in _ROOTS or f"{self.mount_path}/".startswith(tuple(f"{p}/" for p in _OURS)):
+            raise ValueError(f"volume {self.name}: {_ONE_SOURCE}")
+        if self.mount_path in ROOTS or f"{self.mount_path}/".startswith(tuple(f"{p}/" for p in OURS)):
             raise ValueError(f"volume {self.name}: mountPath {self.mount_path}: {_TAKEN}")
         return self
