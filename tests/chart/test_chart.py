@@ -227,6 +227,18 @@ def test_prometheus_finds_the_metrics_where_its_operator_is_asked_for(render: Re
     assert ports[service["spec"]["ports"][0]["targetPort"]] == settings(objects, tmp_path).metrics_port
     assert service["spec"]["selector"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    # Else Prometheus would call the metrics' own namespace exported_namespace, and the dashboard find the operator's.
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert (endpoint["port"], endpoint["honorLabels"]) == (service["spec"]["ports"][0]["name"], True)
+
+
+def test_a_prometheus_that_selects_by_label_finds_the_monitor(render: Render) -> None:
+    def labels(*values: str) -> dict[str, str]:
+        (monitor,) = of_kind(render("metrics.serviceMonitor=true", *values), "ServiceMonitor")
+        return dict(monitor["metadata"]["labels"])
+
+    chosen = labels('metrics.serviceMonitorLabels={"release":"prometheus"}')
+    assert chosen == labels() | {"release": "prometheus"}
 
 
 def test_what_needs_more_rights_or_a_network_s_help_is_off_by_default(render: Render) -> None:
