@@ -66,6 +66,45 @@ def test_only_equal_tasks_are_said_to_be_equal() -> None:
     }
 
 
+TEXT_TASK = """\
+task: pages_{name}
+dataset_path: example/pages
+dataset_name: {name}
+output_type: loglikelihood_rolling
+test_split: test
+doc_to_text: ""
+doc_to_target: page
+metric_list:
+- metric: word_perplexity
+- metric: bits_per_byte
+"""
+
+
+@pytest.mark.parametrize(
+    ("tasks", "by_size", "lost"),
+    [
+        (["en", "de"], "true", ["group pages: word_perplexity", "group pages: bits_per_byte"]),
+        (["en", "de"], "false", []),
+        (["en"], "true", []),
+    ],
+)
+def test_a_group_by_size_of_what_is_no_mean_of_samples_is_not_said_to_be_equal(
+    tmp_path: Path, tasks: list[str], by_size: str, lost: list[str]
+) -> None:
+    for name in tasks:
+        (tmp_path / f"{name}.yaml").write_text(TEXT_TASK.format(name=name))
+    listed = ", ".join(
+        f"{{metric: {metric}, weight_by_size: {by_size}}}" for metric in ("word_perplexity", "bits_per_byte")
+    )
+    path = tmp_path / "group.yaml"
+    members = ", ".join(f"pages_{name}" for name in tasks)
+    path.write_text(f"group: pages\ntask: [{members}]\naggregate_metric_list: [{listed}]\n")
+    found = groups.convert(reading.read(path), path, ())
+    assert found.document is not None
+    assert [row.field for row in found.rows if row.fate is Fate.LOST] == lost
+    assert found.equal == (not lost)
+
+
 def test_a_conditional_statement_becomes_an_expression() -> None:
     source = "{% if a -%}  x{{ b }} {% elif c %}{{ d|trim }}{% endif %}!"
     found = pieces(source)

@@ -19,6 +19,8 @@ _OWN = frozenset(
     ("task", "task_alias", "tag", "dataset_name", "description", "metadata", "group", "group_alias")
 )
 """Fields in which the members of a group may differ."""
+_POOLED = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte")
+"""Metrics of which several subsets by size are one here: what all their samples give together."""
 _GROUP_FIELDS = frozenset(("group", "group_alias", "task", "tag", "aggregate_metric_list", "metadata"))
 
 
@@ -170,5 +172,13 @@ def _average(group: Group, notes: Notes) -> Document:
     if len(weighs) > 1:
         notes.lost(f"group {name}: weight_by_size", "another one for each metric")
     notes.carried(f"group {name}")
+    members = _names(list(group.tasks))
+    if True in weighs and len(members) > 1:
+        averaged = [item.get("metric") for item in group.config["aggregate_metric_list"]]
+        for metric in (name for name in _POOLED if name in averaged):
+            notes.lost(
+                f"group {name}: {metric}",
+                "by size lm-eval averages the tasks' numbers; here it is made of all their texts together",
+            )
     weighting = "BySize" if True in weighs else "Equal"
-    return {"name": slug(name), "members": _names(list(group.tasks)), "weighting": weighting}
+    return {"name": slug(name), "members": members, "weighting": weighting}
