@@ -930,6 +930,39 @@ async def test_under_a_queue_label_suspended_jobs_are_deleted_and_made_again_on_
     assert not [b for b in stage.api.bodies if isinstance(b, dict) and "suspend" in b.get("spec", {})]
 
 
+async def test_a_job_that_somebody_suspends_again_and_again_is_not_fought_for(stage: Stage) -> None:
+    """As Kueue does where it manages Jobs without a queue."""
+    stage.submit()
+    await stage.start()
+    await stage.until(lambda: stage.api.of("jobs"))
+    (name,) = stage.api.of("jobs")
+
+    def held() -> bool:
+        job = stage.api.of("jobs")[name]
+        if not job["spec"].get("suspend"):
+            stage.api.put(f"{JOBS}/{name}", {**job, "spec": {**job["spec"], "suspend": True}})
+        stage.wake()
+        return bool(stage.status().get("failures"))
+
+    for second in (1, 3, 7):
+        await stage.settle()
+        held()
+        await stage.settle()
+        stage.now = later(second)
+    await stage.until(held)
+    assert [f["reason"] for f in stage.status()["failures"]] == ["SuspendedByOthers"]
+    for _ in range(5):
+        held()
+        await stage.settle()
+    assert stage.api.writes.count(f"PATCH {JOBS}/{name}") == 4
+    stage.change(suspend=True)
+    await stage.until(lambda: stage.status()["state"] == "Suspended")
+    assert not stage.status().get("failures")
+    stage.change(suspend=False)
+    await stage.until(lambda: not stage.api.of("jobs")[name]["spec"]["suspend"])
+    await stage.to_the_end()
+
+
 async def test_what_completes_while_it_is_suspended_in_a_queue_is_put_on_record(stage: Stage) -> None:
     """No watch has told of its end, so it is still seen running."""
     body = document(datasets=[dataset(shards=2)])

@@ -106,7 +106,9 @@ class TestRefused:
         assert created([refused("a", 20), refused("b", 30)], 9) == ["b/d1"]
 
 
-@pytest.mark.parametrize("reason", [Reason.QUEUED_BY_KUEUE, Reason.POD_STUCK_TERMINATING])
+@pytest.mark.parametrize(
+    "reason", [Reason.QUEUED_BY_KUEUE, Reason.SUSPENDED_BY_OTHERS, Reason.POD_STUCK_TERMINATING]
+)
 def test_what_waits_in_order_has_no_deadline_and_stalls_nothing(reason: Reason) -> None:
     seen = in_order("a", reason, 99999)
     assert not policies.never_started(seen, HOUR, NOW)

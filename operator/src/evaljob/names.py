@@ -80,6 +80,7 @@ class Reason(StrEnum):
     QUOTA_EXCEEDED = "QuotaExceeded"
     ADMISSION_DENIED = "AdmissionDenied"
     QUEUED_BY_KUEUE = "QueuedByKueue"
+    SUSPENDED_BY_OTHERS = "SuspendedByOthers"
     POD_STUCK_TERMINATING = "PodStuckTerminating"
     POD_NOT_STARTED = "PodNotStarted"
     OOM_KILLED = "OOMKilled"

@@ -21,12 +21,13 @@ class Waiting:
 
     @property
     def in_order(self) -> bool:
-        """Whether it may take as long as it takes: a place in a queue, or a pod that nobody can end from here."""
-        return self.reason in (Reason.QUEUED_BY_KUEUE, Reason.POD_STUCK_TERMINATING)
+        """Whether it may take as long as it takes: a Job that others hold, or a pod that nobody can end."""
+        return self.reason in _IN_ORDER
 
 
 _FREE_IT = "taint it node.kubernetes.io/out-of-service=nodeshutdown:NoExecute, or delete the Job, which is made again"
 """Deleting the pod with --force does not help: a Job's pod has a finalizer until it has ended. Tried."""
+_IN_ORDER = (Reason.QUEUED_BY_KUEUE, Reason.SUSPENDED_BY_OTHERS, Reason.POD_STUCK_TERMINATING)
 _IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 

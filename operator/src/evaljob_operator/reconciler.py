@@ -30,6 +30,7 @@ from evaljob_operator.logs import concerning
 from evaljob_operator.pods import PodLists
 from evaljob_operator.publisher import NEVER, Publisher
 from evaljob_operator.refusals import Refusals, refusal
+from evaljob_operator.resumptions import Resumptions
 from evaljob_operator.statuses import known, told
 from evaljob_operator.workloads import Workloads
 from evaljob_operator.world import World
@@ -71,6 +72,7 @@ class Reconciler:
         self._plan: Plan | None = None
         self._plan_is_there = False
         self._refusals = Refusals()
+        self._resumptions = Resumptions()
         self._synced_at = NEVER
         self._were_there: set[str] = set()
         """Names of the Jobs that were seen or made."""
@@ -187,6 +189,7 @@ class Reconciler:
             self._refusals = Refusals()
         elif evaljob.spec.suspend:
             self._refusals.forget_waits()
+            self._resumptions.forget()
         if is_over(evaljob):
             return await self._after_the_end(now)
         await self._resync()
@@ -282,7 +285,8 @@ class Reconciler:
         self._informers.pods.forget(self.name, lambda pod: pod.job_uid in recorded)
         pods = self._pods.with_terminal(terminal.values())
         listed, warnings = self._pods.listed, {**self._pods.warnings, **self._workloads.words}
-        return self._refusals.overlay(observe(plan, self.uid, jobs, pods, listed, warnings, self._why))
+        seen = observe(plan, self.uid, jobs, pods, listed, warnings, self._why)
+        return self._resumptions.overlay(self._refusals.overlay(seen))
 
     async def _read_records(self, plan: Plan) -> None:
         """Those that no pass has seen yet, with room for others in between: 10,000 take seconds."""
@@ -303,10 +307,11 @@ class Reconciler:
         next_list = await self._pods.refresh(jobs.of(self.name).values(), now)
         next_workloads = await self._workloads.refresh(jobs.of(self.name).values())
         decision = decide(evaljob, plan, self._observe(plan), now)
+        suspensions, next_resumption = self._resumptions.due(decision.suspensions, now)
         error = await first_error(
             lambda: self._create(evaljob, plan, decision, now),
             lambda: self._writer.record(plan, decision.records),
-            lambda: self._writer.suspend(decision.suspensions),
+            lambda: self._writer.suspend(suspensions),
             lambda: self._writer.delete(decision.deletions),
             lambda: self._pods.look_up(decision.lookups, jobs.of(self.name)),
         )
@@ -319,9 +324,8 @@ class Reconciler:
         if error is not None:
             raise error
         resync = self._synced_at + self._world.timing.resync - self._world.monotonic()
-        return min(
-            t for t in (decision.again_after, next_list, next_workloads, next_write, resync) if t is not None
-        )
+        times = (decision.again_after, next_resumption, next_list, next_workloads, next_write, resync)
+        return min(t for t in times if t is not None)
 
     async def _create(self, evaljob: EvalJob, plan: Plan, decision: Decision, now: datetime) -> None:
         if not self._were_there.isdisjoint(map(plan.job_name, decision.create)):
