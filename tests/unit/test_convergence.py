@@ -174,7 +174,8 @@ class Operator:
         status, before = decision.status, self.evaljob.status
         counts = status.partitions
         parts = counts.pending + counts.running + counts.succeeded + counts.failed
-        assert parts == counts.total == len(self.plan.partitions)
+        # While failed Jobs are deleted the status stays, also the empty one that was never written.
+        assert status == before or parts == counts.total == len(self.plan.partitions)
         assert decision.again_after is None or decision.again_after > 0
         if retry_asked(self.evaljob):
             assert not decision.create, "a Job is created before the old one is gone"
@@ -309,7 +310,7 @@ def test_a_running_evaljob_at_rest_writes_nothing(fates: dict[Partition, str], s
     """With everything seen and no time gone by, a second pass finds nothing to do."""
     run = Run(seed, fates, queue)
     run.disturbed(25)
-    for _ in range(4):
+    for _ in range(5):
         run.operator.sync(1.0)
         run.operator.step()
     again = run.operator.step()
