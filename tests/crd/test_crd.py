@@ -249,6 +249,10 @@ REFUSED: dict[str, tuple[Manifest, tuple[str, ...]]] = {
     "a display name of 254 characters": ({"models": [model(displayName="x" * 254)]}, ("displayName", "Too long")),
     "a source without scheme": ({"datasets": [dataset(source="/data/x")]}, ("spec.datasets[0].source", "pvc")),
     "a source of a later version": ({"datasets": [dataset(source="gs://a/b")]}, ("spec.datasets[0].source",)),
+    "a model out of a ConfigMap, which holds no folder": (
+        {"models": [model(transformers={"source": "configmap://models/m", "dtype": "float32"})]},
+        ("spec.models[0].transformers.source", "should match"),
+    ),
     "a model of a hub without revision": (
         {"models": [model(transformers={"source": "hf://a/b", "dtype": "float32"})]},
         ("spec.models[0].transformers.source", "an hf:// source names its revision"),

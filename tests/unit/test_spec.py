@@ -88,7 +88,11 @@ M, D = "spec.models.0", "spec.datasets.0"
         ),
         (
             at(f"{M}.transformers.source", "s3://models/x"),
-            "source: write pvc://CLAIM/PATH, configmap://NAME/KEY or hf://ORG/NAME@REVISION; a folder of this",
+            "source: write pvc://CLAIM/PATH or hf://ORG/NAME@REVISION; a folder of this",
+        ),
+        (
+            at(f"{M}.transformers.source", "configmap://models/x"),
+            "source: write pvc://CLAIM/PATH or hf://ORG/NAME@REVISION; a folder of this",
         ),
         (
             at(f"{D}.source", "./data/ours.jsonl"),

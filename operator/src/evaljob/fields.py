@@ -43,18 +43,20 @@ def _names_revision(source: str) -> str:
     return source
 
 
-_MOUNTED = r"(pvc|configmap)://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(/[^/]+)+"
+_BELOW = r"://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(/[^/]+)+"
+_CLAIM = f"pvc{_BELOW}"
+_MOUNTED = f"(pvc|configmap){_BELOW}"
 _REPOSITORY = r"hf://[A-Za-z0-9][-.\w]*/[A-Za-z0-9][-.\w]*(@[A-Za-z0-9][-.\w]*)?(/[^/]+)*"
 _OBJECT = r"s3://[a-z0-9][-.a-z0-9]*[a-z0-9](/[^/]+)+"
 Source = Annotated[
     str,
-    StringConstraints(pattern=f"^({_MOUNTED}|{_REPOSITORY})$", max_length=1024),
+    StringConstraints(pattern=f"^({_CLAIM}|{_REPOSITORY})$", max_length=1024),
     AfterValidator(_stays_inside),
     AfterValidator(_names_revision),
-    _one_of("pvc://CLAIM/PATH, configmap://NAME/KEY or hf://ORG/NAME@REVISION"),
+    _one_of("pvc://CLAIM/PATH or hf://ORG/NAME@REVISION"),
 ]
-"""`pvc://<claim>/<path>` or `configmap://<name>/<key>` in the EvalJob's own namespace, or a repository of a Hugging
-Face hub, `hf://<org>/<name>@<revision>[/<path>]`."""
+"""Of a checkpoint, which is a folder: `pvc://<claim>/<path>` in the EvalJob's own namespace, or a repository of a
+Hugging Face hub, `hf://<org>/<name>@<revision>[/<path>]`."""
 MountedSource = Annotated[
     str, StringConstraints(pattern=f"^{_MOUNTED}$", max_length=1024), AfterValidator(_stays_inside)
 ]
@@ -66,7 +68,7 @@ DataSource = Annotated[
     AfterValidator(_names_revision),
     _one_of("pvc://CLAIM/PATH, configmap://NAME/KEY, hf://ORG/NAME@REVISION or s3://BUCKET/KEY"),
 ]
-"""As `Source`, or `s3://<bucket>/<key>`."""
+"""As `Source` or `MountedSource`, or `s3://<bucket>/<key>`."""
 REVISION_RULE = cel(
     f"!has(self.source) || !self.source.startsWith('{HUB_SCHEME}') || self.source.matches('{_WITH_REVISION}')",
     _NEEDS_REVISION,
