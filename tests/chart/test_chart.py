@@ -11,6 +11,7 @@ import yaml
 
 import evaljob
 from evaljob import jobs, podsecurity
+from evaljob.backends import BACKENDS
 from evaljob.fields import LocalObjectReference
 from evaljob_operator.settings import Settings, load
 from tests.chart.conftest import CHART, NAMESPACE, Helm, Manifest, Render
@@ -141,6 +142,10 @@ def test_the_default_values_are_the_program_s_defaults(render: Render, tmp_path:
     """A local run and a cluster with default values give a partition the same resources."""
     found, program = settings(render(), tmp_path).plan, Settings(namespaces=("x",)).plan
     assert found.model_copy(update={"images": {}}) == program
+
+
+def test_an_image_of_lm_eval_that_nobody_has_built_is_not_named(render: Render, tmp_path: Path) -> None:
+    assert settings(render(), tmp_path).plan.images.keys() == set(BACKENDS)
 
 
 def test_the_operator_s_pod_is_restricted(render: Render) -> None:

@@ -14,7 +14,7 @@ from evaljob.framing import decode, encode
 from evaljob.lmeval import LmEval, slug
 from evaljob.merge import summarize
 from evaljob.names import Reason, State
-from evaljob.plan import PlannedDataset
+from evaljob.plan import PlannedDataset, from_data, to_data
 from evaljob.planning import Settings
 from evaljob.result import MetricInfo, PartitionResult, SubsetResult
 from evaljob.scoring import Group, Weighting
@@ -91,6 +91,17 @@ def test_its_pod_has_an_image_of_its_own_or_the_models() -> None:
     assert job(harness())["containers"][0]["image"] == "runner-lm-eval:1"
     assert job(harness(), SETTINGS)["containers"][0]["image"] == "runner:1"
     assert job(builders.dataset())["containers"][0]["image"] == "runner:1"
+
+
+def test_an_image_that_the_evaljob_names_comes_before_that_of_lm_eval() -> None:
+    models = [model(runner={"image": "mine:1"}), model("other")]
+
+    def images(**spec: Any) -> list[str | None]:  # noqa: ANN401 - fields of a spec
+        plan = from_data(to_data(builders.plan(evaljob(models, [harness()], **spec), IMAGES)))
+        return [plan.image(partition) for partition in plan.partitions]
+
+    assert images() == ["mine:1", "runner-lm-eval:1"]
+    assert images(runner={"image": "ours:1"}) == ["mine:1", "ours:1"]
 
 
 def test_documents_of_the_hub_need_room_those_of_a_source_do_not() -> None:

@@ -178,7 +178,7 @@ def _container(plan: Plan, partition: Partition, mounted: list[Manifest]) -> Man
     runner = plan.model(partition.model).runner
     return {
         "name": "runner",
-        "image": plan.dataset(partition.dataset).image or runner.image,
+        "image": plan.image(partition),
         "args": arguments(plan, partition),
         "env": [
             *_environment(runner.resources),

@@ -54,6 +54,8 @@ class PlannedDataset(Frozen):
     """Those that its metrics name."""
     image: str | None = None
     """Of the runner, where it is not the model's."""
+    own_image: tuple[str, ...] | None = None
+    """Models that name an image themselves: theirs counts. None: there are none."""
 
     @property
     def primary(self) -> str:
@@ -103,6 +105,12 @@ class Plan(Frozen):
     def dataset(self, name: str) -> PlannedDataset:
         """The dataset of that name."""
         return self.datasets_by_name[name]
+
+    def image(self, partition: Partition) -> str | None:
+        """The runner's image; None where neither the installation nor the EvalJob names one."""
+        planned = self.dataset(partition.dataset)
+        own = partition.model in (planned.own_image or ())
+        return (None if own else planned.image) or self.model(partition.model).runner.image
 
     @functools.cached_property
     def datasets_by_name(self) -> dict[str, PlannedDataset]:

@@ -24,7 +24,8 @@ class Settings(Frozen):
     """What an installation decides: chart values, or the defaults for a local run."""
 
     images: dict[str, str] = Field(default_factory=dict)
-    """The runner image per backend (`vllm`, `transformers`, `openai`), and `lmEval` for datasets of lm-eval."""
+    """The runner image per backend (`vllm`, `transformers`, `openai`), and `lmEval` for datasets of lm-eval.
+    An image that an EvalJob names itself comes before both."""
     runner: RunnerPod = RunnerPod(
         resources=Resources(requests={"cpu": "1", "memory": "2Gi"}, limits={"memory": "4Gi"})
     )
@@ -52,7 +53,7 @@ def make_plan(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Setting
     if spec.s3:
         name = spec.s3.credentials_secret_ref.name
         _refuse_foreign_secret("spec.s3.credentialsSecretRef.name", name, settings)
-    datasets = tuple(_resolve(d, catalogue, spec.judges, settings) for d in spec.datasets)
+    datasets = tuple(_resolve(d, catalogue, spec, settings) for d in spec.datasets)
     models = tuple(_complete(m, spec.runner, settings) for m in spec.models)
     _refuse_unknown_pairs(spec)
     excluded = {(p.model, p.dataset) for p in spec.exclude}
@@ -93,13 +94,17 @@ def make_plan(evaljob: EvalJob, catalogue: Mapping[str, Task], settings: Setting
 
 
 def _resolve(
-    dataset: Dataset, catalogue: Mapping[str, Task], offered: tuple[Judge, ...], settings: Settings
+    dataset: Dataset, catalogue: Mapping[str, Task], spec: Spec, settings: Settings
 ) -> PlannedDataset:
     if dataset.lm_eval is not None:
-        image = settings.images.get(lmeval.IMAGE)
-        return PlannedDataset(dataset=dataset, task_name=dataset.lm_eval.task, image=image)
+        image = settings.images.get(lmeval.IMAGE) if spec.runner.image is None else None
+        own = tuple(m.name for m in spec.models if m.runner.image) if image else ()
+        return PlannedDataset(
+            dataset=dataset, task_name=dataset.lm_eval.task, image=image, own_image=own or None
+        )
     name, task = _task_of(dataset, catalogue)
-    return PlannedDataset(dataset=dataset, task_name=name, task=task, judges=judges.named(task, offered))
+    judging = judges.named(task, spec.judges)
+    return PlannedDataset(dataset=dataset, task_name=name, task=task, judges=judging)
 
 
 def _task_of(dataset: Dataset, catalogue: Mapping[str, Task]) -> tuple[str, Task]:

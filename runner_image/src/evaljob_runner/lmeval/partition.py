@@ -88,7 +88,8 @@ def _run(
     if util.find_spec("lm_eval") is None:
         raise Fatal(
             Reason.BAD_CONFIGURATION,
-            "lm_eval is not installed: use an image made with evaljob[lm-eval] (chart value runner.images.lmEval)",
+            "lm_eval is not installed: use an image made with evaljob[lm-eval] (chart value runner.images.lmEval, "
+            "which an image in runner.image replaces)",
         )
     # Its bootstrap forks workers and ends them by SIGTERM, which is handled here: one was seen to hang for ever.
     os.environ["DISABLE_MULTIPROC"] = "1"
