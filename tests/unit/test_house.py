@@ -26,6 +26,25 @@ def test_an_image_folder_holds_dockerfiles_a_readme_and_src(folder: str) -> None
     assert {n for n in found if not n.startswith("Dockerfile")} == {"README.md", "src"}
 
 
+def test_each_image_has_one_name() -> None:
+    """The chart and the instructions name what the README of the images builds, with what the backend needs."""
+    text = (TOP / "runner_image/README.md").read_text()
+    lines = [line for line in text.splitlines() if "docker build -f" in line]
+    built = {
+        name: TOP / next(iter(re.findall(r"REQUIREMENTS=(\S+)", line)), "requirements/runner.txt")
+        for line in lines
+        for name in re.findall(r"-t (\S+) \.", line)
+    }
+    values = yaml.safe_load((TOP / "charts/evaljob/values.yaml").read_text())
+    needs = {"vllm": "vllm==", "transformers": "torch==", "openai": "httpx=="}
+    for backend, reference in values["runner"]["images"].items():
+        name, _, tag = reference.partition(":")
+        assert tag == evaljob.__version__
+        assert f"\n{needs[backend]}" in built[name].read_text(), backend
+    for page in ("README.md", "CONTRIBUTING.md", "examples/README.md"):
+        assert set(re.findall(r"REGISTRY/(evaljob-runner[\w-]*)", (TOP / page).read_text())) <= built.keys()
+
+
 def test_nothing_shadows_the_standard_library() -> None:
     assert operator.add(1, 2) == 3
     own = {p.stem for s in SOURCES for p in (TOP / s).rglob("*.py")}
