@@ -1,5 +1,6 @@
 """What the documentation points at is there: files, headings, make targets, commands, options, chart values."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -73,9 +74,18 @@ def values(document: Any, path: str = "") -> set[str]:  # noqa: ANN401 - YAML
     }
 
 
+def properties(schema: dict[str, Any], path: str = "") -> set[str]:
+    """Every path of properties of a JSON Schema."""
+    inner = schema.get("properties", {}).items()
+    return {path} | {found for key, of in inner for found in properties(of, f"{path}.{key}".strip("."))}
+
+
 @each_page
 def test_chart_values_that_are_named_exist(page: Path) -> None:
-    known = values(yaml.safe_load((TOP / "charts/evaljob/values.yaml").read_text()))
+    chart = TOP / "charts/evaljob"
+    known = values(yaml.safe_load((chart / "values.yaml").read_text()))
+    # Of those without a default only the schema knows.
+    known |= properties(json.loads((chart / "values.schema.json").read_text()))
     named = set(re.findall(r"chart value `([\w.]+)", page.read_text()))
     named |= set(re.findall(r"--set '?([\w.]+)=", page.read_text()))
     assert named - known == set()
