@@ -151,6 +151,10 @@ def test_a_call_that_is_written_out_is_meant_as_it_stands() -> None:
     assert verdict("tool_call", other, json.dumps([plain])).value == 0
     other = {"name": "f", "arguments": {"x": {"tags": ["A", "b"]}}}
     assert verdict("tool_call", other, json.dumps([plain])).value == 0
+    without = {"name": "f", "arguments": {}}
+    empty = json.dumps([{"name": "f", "arguments": {"x": ""}}])
+    assert verdict("tool_call", without, empty).value == 0
+    assert verdict("tool_call_parts", without, empty).value == pytest.approx(1 / 2)
 
 
 @pytest.mark.parametrize("answer", ["add(1, 2)", {"tool": "add"}, [ADD, 3], {"name": "f", "arguments": "{"}])

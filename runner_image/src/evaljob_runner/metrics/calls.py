@@ -42,6 +42,8 @@ class Expected:
     arguments: Mapping[str, Sequence[Json]]
     is_one: Callable[[Json, Sequence[Json]], bool]
     """(argument, accepted values) -> whether it is one of them."""
+    optional: frozenset[str] = frozenset()
+    """Arguments that may be absent."""
 
     def accepts(self, call: Call) -> bool:
         """Whether name, arguments and their types are right."""
@@ -49,18 +51,24 @@ class Expected:
 
     def parts(self, call: Call) -> list[bool]:
         """What is right: the name, then each expected argument."""
-        return [call.name == self.name, *_members(call.arguments, self.arguments, self.is_one)]
+        return [call.name == self.name, *_members(call.arguments, self.arguments, self.is_one, self.optional)]
 
 
 def _members(
     found: Mapping[str, Json],
     wanted: Mapping[str, Sequence[Json]],
     is_one: Callable[[Json, Sequence[Json]], bool],
+    optional: frozenset[str],
 ) -> list[bool]:
     return [
-        is_one(found[name], accepted) if name in found else _ABSENT in accepted
+        is_one(found[name], accepted) if name in found else name in optional
         for name, accepted in wanted.items()
     ]
+
+
+def _optional(wanted: Mapping[str, Sequence[Json]]) -> frozenset[str]:
+    """What may be absent, as BFCL says it."""
+    return frozenset(name for name, accepted in wanted.items() if _ABSENT in accepted)
 
 
 def _is_bfcl_value(found: Json, accepted: Sequence[Json]) -> bool:
@@ -80,7 +88,8 @@ def _equals_item(found: Json, value: Json) -> bool:
     if isinstance(found, dict) and isinstance(value, dict):
         # Some objects of BFCL hold bare values.
         wanted = {name: v if isinstance(v, list) else [v] for name, v in value.items()}
-        return found.keys() <= wanted.keys() and all(_members(found, wanted, _is_bfcl_member))
+        parts = _members(found, wanted, _is_bfcl_member, _optional(wanted))
+        return found.keys() <= wanted.keys() and all(parts)
     return type(found) is type(value) and _equals_member(found, value)
 
 
@@ -153,7 +162,7 @@ def _expected(item: Any) -> Expected:  # noqa: ANN401 - JSON
     if isinstance(item, dict) and len(item) == 1:
         ((name, arguments),) = item.items()
         if isinstance(arguments, dict) and all(isinstance(v, list) for v in arguments.values()):
-            return Expected(name, arguments, _is_bfcl_value)
+            return Expected(name, arguments, _is_bfcl_value, _optional(arguments))
     raise ValueError(f"neither {{name, arguments}} nor {{name: {{argument: [values]}}}}: {str(item)[:80]}")
 
 
