@@ -35,8 +35,15 @@ configs:
 pytestmark = pytest.mark.torch
 
 
-def harness(task: str, metric: str, data: str, **more: Any) -> PlannedDataset:  # noqa: ANN401 - fields of a dataset
-    own = {"task": task, "metric": metric, "includePath": "pvc://tasks/lmeval_tasks"}
+def harness(
+    task: str,
+    metric: str,
+    data: str,
+    *,
+    tasks: str = "pvc://tasks/lmeval_tasks",
+    **more: Any,  # noqa: ANN401 - fields of a dataset
+) -> PlannedDataset:
+    own = {"task": task, "metric": metric, "includePath": tasks}
     spec = Dataset.model_validate({"name": "set", "lmEval": own, "source": f"pvc://rows/{data}", **more})
     return PlannedDataset(dataset=spec, task_name=task)
 
@@ -171,12 +178,8 @@ def test_a_server_is_asked_by_lm_eval_with_our_limits_and_all_columns(tmp_path: 
         served = Model.model_validate(
             {"name": "m", "promptFormat": "Chat", "openai": openai, "generation": {"maxTokens": 9}}
         )
-        own = {
-            "task": "hinted",
-            "metric": "exact_match,strict-match",
-            "includePath": "pvc://rows/tasks/hinted.yaml",
-        }
-        dataset = harness("hinted", "", "rows/gsm", limit=3, lmEval=own)
+        tasks = "pvc://rows/tasks/hinted.yaml"
+        dataset = harness("hinted", "exact_match,strict-match", "rows/gsm", tasks=tasks, limit=3)
         ended = end(start(tmp_path, served, dataset, *mounted), tmp_path, timeout=600)
     assert [s.stats[0] for s in ended.result.subsets] == [stats.Stat(3, 1, 1)]
     assert ended.result.limited
