@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -50,7 +50,7 @@ Call = Callable[..., Result]
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """The command in this process, with the stand-in for the runner."""
 
-    def run(*argv: str | Path) -> Result:
+    def run(*argv: str | Path | int) -> Result:
         monkeypatch.setattr(sys, "argv", ["evaljob", *map(str, argv)])
         monkeypatch.setattr(cli, "RUNNER", (sys.executable, "-S", cli_runner.__file__))
         with pytest.raises(SystemExit) as ended:
@@ -161,11 +161,25 @@ def test_a_file_that_cannot_be_read_ends_with_2(call: Call, tmp_path: Path, comm
         assert result.err.startswith(f"evaljob: {tmp_path / name}: {why}: give a ")
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"- a", b"just text", b"a: {"])
-def test_a_file_of_something_else_ends_with_2(call: Call, tmp_path: Path, content: bytes) -> None:
+DEEP, LONG = b"[" * 5000 + b"]" * 5000, b"a: " + b"1" * 5000
+DATES = [b"a: 2026-99-99", b"a: !!timestamp x", b"a: !!int x", b"a: !!bool x"]
+
+
+@pytest.mark.parametrize("command", ["plan", "import lm-eval"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"- a", b"just text", b"a: {", DEEP, LONG, *DATES])
+def test_a_file_of_something_else_ends_with_2(
+    call: Call, tmp_path: Path, command: str, content: bytes
+) -> None:
     (tmp_path / "x.yaml").write_bytes(content)
-    result = call("plan", tmp_path / "x.yaml")
+    result = call(*command.split(), tmp_path / "x.yaml")
     assert (result.code, result.err.startswith(f"evaljob: {tmp_path / 'x.yaml'}: ")) == (2, True)
+
+
+def test_a_full_disk_is_said_without_a_traceback() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "evaljob_cli", "tasks"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "evaljob: [Errno 28] No space left on device\n")
 
 
 COMMANDS = ("run", "plan", "render", "summary", "preview", "tasks", "import", "import lm-eval")
@@ -255,6 +269,12 @@ def test_render_refuses_with_the_runners_words(
     assert (result.code, result.err) == (2, f"evaljob: {message}\n")
 
 
+def test_render_refuses_a_number_of_prompts_that_no_machine_counts_to(call: Call, tmp_path: Path) -> None:
+    result = call("render", written(tmp_path, "good"), "-n", 10**20)
+    assert result.code == 2
+    assert "'-n': Input should be less than or equal to" in result.err
+
+
 def test_render_says_what_the_real_runner_says(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "evaljob_cli", "render", str(written(tmp_path, "good"))]
     done = subprocess.run(
@@ -290,6 +310,30 @@ def test_summary_refuses_what_is_none(call: Call, tmp_path: Path) -> None:
     result = call("summary", tmp_path / "x.json")
     assert result.code == 2
     assert "x.json: not a summary.json: uid: Field required" in result.err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"v": 2}, "v: 2: this evaljob reads 1, use the one that wrote it"),
+        ({"cells": []}, "cells: not one for each model on each dataset"),
+        ({"models": []}, "cells: not one for each model on each dataset"),
+        ({"parts": []}, "cells[0].parts: no primary score"),
+        ({"parts": [{"kind": "dataset", "name": "good", "scores": []}]}, "cells[0].parts: no primary score"),
+    ],
+)
+def test_summary_refuses_what_lacks_a_part(
+    call: Call, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    call("run", written(tmp_path, "good"), "--mount", f"models={tmp_path}", "--out", tmp_path)
+    file = tmp_path / "summary.json"
+    found = json.loads(file.read_text())
+    if "parts" in change:
+        change = {"cells": [found["cells"][0] | change]}
+    file.write_text(json.dumps(found | change))
+    result = call("summary", file)
+    assert (result.code, result.out) == (2, "")
+    assert f"summary.json: {words}" in result.err
 
 
 class Terminal:
@@ -357,3 +401,17 @@ def test_import_writes_a_task_and_says_what_became_of_each_field(call: Call, tmp
     missing = call("import", "lm-eval", tmp_path / "none.yaml")
     assert (missing.code, missing.out) == (2, "")
     assert "none.yaml" in missing.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--include-path", "/none"], "--include-path /none: no folder: give one with lm-eval's YAML"),
+        (["-o", "/none/x.yaml"], "--output /none/x.yaml: No such file or directory: give a file that can be"),
+    ],
+)
+def test_import_refuses_places_that_are_not_there(call: Call, options: list[str], words: str) -> None:
+    task = Path(__file__).parents[1] / "imports" / "letters" / "task.yaml"
+    result = call("import", "lm-eval", task, *options)
+    assert result.code == 2
+    assert words in result.err

@@ -314,6 +314,12 @@ def test_a_missing_key_file_is_said() -> None:
         ask(Script(), CHAT, key_file=Path("/nowhere/token"))
 
 
+def test_a_key_file_that_holds_no_text_is_said(tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(b"\xff")
+    with pytest.raises(Fatal, match=r"apiKeySecretRef: .*/token: no text, so no key"):
+        ask(Script(), CHAT, key_file=tmp_path / "token")
+
+
 ROME = TextPairs("Rome lies in", (" Italy", " big Spain"))
 
 

@@ -38,7 +38,9 @@ M, D = "spec.models.0", "spec.datasets.0"
         (at("metadata.name", "a.b"), "metadata.name: String should match pattern"),
         (at("metadata.name", "x" * 41), "metadata.name: String should have at most 40 characters"),
         (at("kind", "Job"), "kind: Input should be 'EvalJob' (got 'Job')"),
-        (at("spec.models", []), "spec.models: Tuple should have at least 1 item"),
+        (at("spec.models", []), "spec.models: a list should have at least 1 item"),
+        (at("spec.models", {"m": 1}), "spec.models: a list is needed"),
+        (at("metadata.labels", [1]), "metadata.labels: a mapping is needed"),
         (at("spec.models", [model(), model()]), "spec: models: m stands twice, names must be unique"),
         (at("spec.datasets", [dataset(), dataset()]), "spec: datasets: d stands twice, names must be unique"),
         (

@@ -11,6 +11,11 @@ _SHOWN = 5
 """Mistakes that are told; more are counted."""
 NAMES_SHOWN = 20
 """Names in one message, which stands in a status: EvalJobs may have hundreds of models and datasets."""
+_WANTED = {
+    **dict.fromkeys(("model_type", "dict_type"), "a mapping is needed"),
+    "tuple_type": "a list is needed",
+}
+"""By type of mistake, where pydantic speaks of Python."""
 
 
 def found(error: ValidationError) -> list[ErrorDetails]:
@@ -50,8 +55,8 @@ def _line(item: ErrorDetails, root: type[BaseModel]) -> str:
     if item["type"] == "extra_forbidden":
         like = difflib.get_close_matches(str(place[-1]), _fields(root, place[:-1]), n=1, cutoff=0.8)
         return f"{path}: unknown field" + "".join(f", did you mean {name}?" for name in like)
-    wanted = "a mapping is needed" if item["type"] == "model_type" else item["msg"]
-    return f"{path}: {wanted.removeprefix('Value error, ')}{_got(item['input'])}"
+    wanted = _WANTED.get(item["type"], item["msg"]).removeprefix("Value error, ")
+    return f"{path}: {wanted.replace('Tuple should', 'a list should')}{_got(item['input'])}"
 
 
 def _got(value: object) -> str:

@@ -3,30 +3,35 @@
 import datetime as dt
 import os
 import sys
-import zlib
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from evaljob.merge import summarize
 from evaljob.names import State
-from evaljob.packing import unpack
 from evaljob.planning import Settings
 from evaljob.result import Failure
-from evaljob.summary import Summary
 from evaljob_cli import importing, planned, previewed, rendered, table
 from evaljob_cli.catalogue import catalogue
 from evaljob_cli.execute import InterruptedRunError, execute, write
-from evaljob_cli.inputs import InputError, assignments, durable, identified, read_evaljob, resolve
+from evaljob_cli.inputs import (
+    InputError,
+    assignments,
+    durable,
+    identified,
+    read_evaljob,
+    read_summary,
+    resolve,
+)
 from evaljob_cli.launch import Launch
 from evaljob_cli.local import default_parallelism
 from evaljob_cli.places import Places, check, writable
 
 RUNNER = (sys.executable, "-P", "-m", "evaljob_runner")
 """-P: no module in the folder where the user happens to be takes the place of a library's."""
+_PROMPTS_MAX = 10**9
 _EXIT_CODES: dict[type[Exception], int] = {InputError: 2, InterruptedRunError: 130}
 
 app = typer.Typer(
@@ -166,7 +171,9 @@ def render(
     dataset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the dataset; default the first.")
     ] = None,
-    count: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many prompts.")] = 1,
+    count: Annotated[
+        int, typer.Option("-n", metavar="N", min=1, max=_PROMPTS_MAX, help="How many prompts.")
+    ] = 1,
     token_ids: Annotated[bool, typer.Option("--token-ids", help="Show the token ids too.")] = False,
     mount: Mounts = None,
     config_map: ConfigMaps = None,
@@ -200,15 +207,7 @@ def summary(
 
     Of a local run, or out of the ConfigMap NAME-summary, where a large one is compressed.
     """
-    try:
-        loaded = Summary.model_validate_json(unpack(_read(file)))
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{file}: a damaged summary.json.gz: {error}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "document"
-        raise InputError(f"{file}: not a summary.json: {where}: {first['msg']}") from error
-    table.show(loaded, table.output())
+    table.show(read_summary(file, _read(file)), table.output())
 
 
 @app.command()
@@ -240,6 +239,9 @@ def main() -> None:
     except (InputError, InterruptedRunError) as error:
         print(f"evaljob: {error}", file=sys.stderr)
         sys.exit(_EXIT_CODES[type(error)])
+    except OSError as error:
+        print(f"evaljob: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ def lm_eval(
 
     Exit code 0 where the task gives the same scores; 2 where it does not, or where it needs lm-eval itself.
     """
+    if include_path and not include_path.is_dir():
+        raise InputError(f"--include-path {include_path}: no folder: give one with lm-eval's YAML")
     places = (include_path,) if include_path else ()
     made = groups.convert(reading.read(file, places), file, places)
     report(made)
@@ -89,4 +91,4 @@ def _write(text: str, output: Path | None) -> None:
     try:
         output.write_text(text, "utf-8")
     except OSError as error:
-        raise InputError(f"--output {output}: {error.strerror}") from error
+        raise InputError(f"--output {output}: {error.strerror}: give a file that can be written") from error

@@ -2,20 +2,26 @@
 
 import datetime as dt
 import uuid
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
+from pydantic import ValidationError
 
 from evaljob.names import KIND
+from evaljob.packing import unpack
 from evaljob.plan import Plan
 from evaljob.planning import Settings, make_plan
 from evaljob.spec import CHANGEABLE, EvalJob, InvalidSpecError, Output, parse_evaljob
+from evaljob.summary import SUMMARY_VERSION, CellState, Summary
 from evaljob.task import SCORING_FIELDS
 from evaljob_cli.catalogue import catalogue
 
 _UID_SPACE = uuid.UUID("5f7b1f6e-1b57-5f0e-9d4e-6d0c0a3f2e11")
 """Any fixed UUID: it keeps local uids apart from everything else that is derived with uuid5."""
+NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)
+"""What PyYAML raises: all but the first where a value looks like a date or a number and is none, and for depth."""
 
 
 class InputError(Exception):
@@ -33,7 +39,7 @@ def read_evaljob(path: Path) -> EvalJob:
             documents = list(yaml.safe_load_all(file))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}: give a YAML file with one {KIND}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except NOT_YAML as error:
         raise InputError(f"{path}: not YAML: {error}") from error
     kinds = [d.get("kind", "none") if isinstance(d, dict) else "none" for d in documents]
     found = [document for document, kind in zip(documents, kinds, strict=True) if kind == KIND]
@@ -46,6 +52,44 @@ def read_evaljob(path: Path) -> EvalJob:
         return parse_evaljob(found[0])
     except InvalidSpecError as error:
         raise InputError(f"{path}: {error.reason}: {error}") from error
+
+
+def read_summary(name: object, content: bytes) -> Summary:
+    """A summary that `evaljob run` or the operator wrote.
+
+    Args:
+        name: of the file, for messages.
+        content: of summary.json or summary.json.gz.
+
+    Raises:
+        InputError: for anything else, and for one that lacks a part.
+    """
+    try:
+        found = Summary.model_validate_json(unpack(content))
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{name}: a damaged summary.json.gz: {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "document"
+        raise InputError(f"{name}: not a summary.json: {where}: {first['msg']}") from error
+    if why := _lacks(found):
+        raise InputError(f"{name}: {why}")
+    return found
+
+
+def _lacks(found: Summary) -> str | None:
+    """What keeps a summary from being shown, or None."""
+    if found.v != SUMMARY_VERSION:
+        return f"v: {found.v}: this evaljob reads {SUMMARY_VERSION}, use the one that wrote it"
+    pairs = [(model.name, dataset.name) for dataset in found.datasets for model in found.models]
+    if [(cell.model, cell.dataset) for cell in found.cells] != pairs:
+        return "cells: not one for each model on each dataset: take the file as it was written"
+    for number, cell in enumerate(found.cells):
+        shown = [part for part in cell.parts if part.kind != "subset"]
+        scored = all(any(score.primary for score in part.scores) for part in shown)
+        if not scored or (cell.state is CellState.COMPLETE and not shown):
+            return f"cells[{number}].parts: no primary score: take the file as it was written"
+    return None
 
 
 def identified(evaljob: EvalJob) -> EvalJob:

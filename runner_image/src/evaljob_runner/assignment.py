@@ -111,6 +111,19 @@ def _json_or_text(value: str) -> Any:  # noqa: ANN401 - JSON
         return value
 
 
+def read_key(file: Path) -> str:
+    """A server's API key.
+
+    Raises:
+        Fatal: BadConfiguration, when its file cannot be read or is no text.
+    """
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "no text, so no key"
+        raise Fatal(Reason.BAD_CONFIGURATION, f"openai.apiKeySecretRef: {file}: {why}") from error
+
+
 def read_attempt(plan: Path) -> str:
     """The name of this attempt; it becomes a file name.
 

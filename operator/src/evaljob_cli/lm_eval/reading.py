@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from evaljob_cli.inputs import InputError
+from evaljob_cli.inputs import NOT_YAML, InputError
 
 Config = Mapping[str, Any]
 
@@ -50,7 +50,7 @@ def _read(path: Path, places: tuple[Path, ...], within: tuple[Path, ...]) -> dic
         raise InputError(
             f"{path}: {error.strerror}: give the YAML file of a task or group of lm-eval"
         ) from error
-    except yaml.YAMLError as error:
+    except NOT_YAML as error:
         raise InputError(f"{path}: not YAML: {error}") from error
     if not isinstance(found, dict):
         what = "nothing" if found is None else f"a {type(found).__name__}"

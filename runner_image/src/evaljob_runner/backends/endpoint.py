@@ -17,6 +17,7 @@ import stamina
 
 from evaljob.backends import OpenAI
 from evaljob.names import Reason
+from evaljob_runner.assignment import read_key
 from evaljob_runner.backends.base import Overflow, Unavailable
 from evaljob_runner.errors import Fatal
 
@@ -156,13 +157,7 @@ class Endpoint:
         Raises:
             Fatal: BadConfiguration, when its file cannot be read.
         """
-        if self.key_file is None:
-            return ""
-        try:
-            return self.key_file.read_text().strip()
-        except OSError as error:
-            message = f"openai.apiKeySecretRef: {self.key_file}: {error.strerror}"
-            raise Fatal(Reason.BAD_CONFIGURATION, message) from error
+        return read_key(self.key_file) if self.key_file else ""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from evaljob.names import Reason
 from evaljob.pairs import lm_eval_problem
 from evaljob.result import Outcomes, PartitionResult
 from evaljob_runner import checkpoints, digest, report
-from evaljob_runner.assignment import Assignment
+from evaljob_runner.assignment import Assignment, read_key
 from evaljob_runner.checkpoints import Checkpoint
 from evaljob_runner.errors import Fatal, Retry
 from evaljob_runner.evaluate import Shell
@@ -89,7 +89,7 @@ def _run(
         raise Fatal(
             Reason.BAD_CONFIGURATION,
             "lm_eval is not installed: use an image made with evaljob[lm-eval] (chart value runner.images.lmEval, "
-            "which an image in runner.image replaces)",
+            "which an image in runner.image replaces), on your machine pip install 'evaljob[runner,lm-eval]'",
         )
     # Its bootstrap forks workers and ends them by SIGTERM, which is handled here: one was seen to hang for ever.
     os.environ["DISABLE_MULTIPROC"] = "1"
@@ -141,7 +141,7 @@ def _api_key(work: Assignment) -> Iterator[None]:
     if file is None:
         yield
         return
-    os.environ["OPENAI_API_KEY"] = file.read_text().strip()
+    os.environ["OPENAI_API_KEY"] = read_key(file)
     try:
         yield
     finally:
