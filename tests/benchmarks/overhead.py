@@ -1,17 +1,20 @@
 """What isolation costs per partition, by phase: `python -m tests.benchmarks.overhead`.
 
-The same seven partitions of the tiny model, one after the other, three times:
+The same seven partitions of the tiny model, one after the other:
 
-- the floor: one process that loads the model once and loops over the same samples (tests/tiny/score.py);
 - local: `evaljob run`, a process for each partition;
-- cluster: the operator, a pod for each partition, on the cluster of the tests, which is made if there is none.
+- cluster: the operator, a pod for each partition, on the cluster of the tests, which is made if there is none;
+- before each of them the floor: one process of the runner's own code that loads the model once (one_process.py).
 
-On the cluster Kubernetes' timestamps have whole seconds, cut off: only their means over the partitions count.
+What isolation costs are seconds for each partition. The ratio falls with what there is to evaluate, and here that is
+next to nothing. On the cluster Kubernetes' timestamps have whole seconds, cut off: only their means over the
+partitions count.
 """
 
 import datetime as dt
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -21,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -42,25 +45,33 @@ from tests.kube import Kubectl
 Phases = dict[str, float]
 """Mean seconds of a partition by phase."""
 NAME = "overhead"
+PARTITIONS = 7
 _INSIDE = {"imports": ("start",), "load": ("load",), "evaluate": ("infer", "score")}
 """What the runner measures itself, by the names of the issue: the process' age when it begins is its imports."""
+
+
+class Ran(NamedTuple):
+    """A command, and all processes that it waited for."""
+
+    seconds: float
+    cpu: float
+    """Seconds of a processor."""
+    printed: str
 
 
 def main() -> int:
     """Print the report; its last line is JSON."""
     with tempfile.TemporaryDirectory() as folder:
-        summary, isolated = local(manifest("any"), Path(folder))
-    parts = [cell["seconds"] for cell in summary["cells"] if "seconds" in cell]
-    floor = _timed([sys.executable, "-m", "tests.tiny.score", str(TINY / "model")])
-    with installed() as world:
-        phases, wall = on_cluster(world)
+        here = local(Path(folder))
+        with installed() as world:
+            floor = one_process(Path(folder)).seconds
+            phases, wall = on_cluster(world)
     report = {
         "benchmark": "overhead",
-        "compared": "a process or pod per partition, one at a time, against one process for all",
-        "partitions": len(parts),
-        "one_process_seconds": round(floor, 1),
-        "local": account(means([inside(p) for p in parts]), isolated, floor, len(parts)),
-        "cluster": account(phases, wall, floor, len(parts)),
+        "compared": "a process or pod per partition, one at a time, against one process of the runner for all",
+        "partitions": PARTITIONS,
+        "local": here,
+        "cluster": account(phases, wall, floor, PARTITIONS),
     }
     print(json.dumps(report))
     return 0
@@ -74,16 +85,44 @@ def manifest(node: str) -> Manifest:
     return evaljob(NAME, models, datasets, exclude=exclude, parallelism=1)
 
 
-def local(body: Manifest, folder: Path) -> tuple[Manifest, float]:
-    """The summary of `evaljob run`, and the seconds that the command took."""
-    (folder / "evaljob.yaml").write_text(yaml.safe_dump(body))
+def local(folder: Path) -> dict[str, Any]:
+    """What `evaljob run` takes beside one process.
+
+    Raises:
+        SystemExit: when the two come to other results, as then they did not do the same.
+    """
+    (folder / "evaljob.yaml").write_text(yaml.safe_dump(manifest("any")))
     # A copy: a link that leads out of its volume is refused.
     shutil.copytree(TINY / "model", folder / "models" / "tiny")
+    # Once before: whoever came first would compile bytecode and read the disk for the other.
+    one_process(folder)
+    floor = one_process(folder)
     command = [sys.executable, "-m", "evaljob_cli", "run", str(folder / "evaljob.yaml"), "--parallelism", "1"]
-    command += ["--mount", f"models={folder / 'models'}", "--mount", f"data={TINY / 'data'}"]
-    seconds = _timed([*command, "--out", str(folder / "out")])
-    summary: Manifest = json.loads((folder / "out" / "summary.json").read_text())
-    return summary, seconds
+    command += [f"--mount={mount}" for mount in _mounts(folder)]
+    isolated = _timed([*command, "--out", str(folder / "out")])
+    summary = json.loads((folder / "out" / "summary.json").read_text())
+    if numbers(summary) != numbers(json.loads(floor.printed)):
+        raise SystemExit(f"one process came to other results: {floor.printed}")
+    parts = [inside(cell["seconds"]) for cell in summary["cells"] if "seconds" in cell]
+    processor = {"cpu_seconds": round(isolated.cpu, 1), "one_process_cpu_seconds": round(floor.cpu, 1)}
+    return account(means(parts), isolated.seconds, floor.seconds, len(parts)) | processor
+
+
+def one_process(folder: Path) -> Ran:
+    """The same in one process; it prints its summary."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "-m", "tests.benchmarks.one_process", str(folder / "evaljob.yaml"), out]
+        return _timed([*command, *_mounts(folder)])
+
+
+def _mounts(folder: Path) -> list[str]:
+    return [f"models={folder / 'models'}", f"data={TINY / 'data'}"]
+
+
+def numbers(summary: Manifest) -> list[Any]:
+    """What was asked and scored, without what differs between any two runs."""
+    keys = ("model", "dataset", "inferenceDigest", "parts")
+    return [[cell.get(key) for key in keys] for cell in summary["cells"]]
 
 
 @contextmanager
@@ -153,12 +192,21 @@ def means(rows: list[Phases]) -> Phases:
 
 
 def account(phases: Phases, wall: float, floor: float, count: int) -> dict[str, Any]:
-    """What a partition's share of the wall time went into; `around` is what no phase claims."""
+    """What a partition's share of the wall time went into; `around` is what no phase claims.
+
+    Args:
+        phases: mean seconds.
+        wall: seconds of all partitions, each in a process of its own.
+        floor: seconds of one process for all of them.
+        count: of partitions.
+    """
     around = wall / count - sum(phases.values())
     shares = {**phases, "around": around, "total": wall / count}
     return {
         "seconds": round(wall, 1),
+        "one_process_seconds": round(floor, 1),
         "ratio": round(wall / floor, 2),
+        "more_per_further_partition": round((wall - floor) / (count - 1), 2),
         "per_partition": {phase: round(value, 2) for phase, value in shares.items()},
     }
 
@@ -167,11 +215,20 @@ def _between(start: str, end: str) -> float:
     return (dt.datetime.fromisoformat(end) - dt.datetime.fromisoformat(start)).total_seconds()
 
 
-def _timed(command: list[str]) -> float:
+def _timed(command: list[str]) -> Ran:
     say(f"    {' '.join(command[1:4])} ...")
-    started = time.monotonic()
-    subprocess.run(command, check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
-    return time.monotonic() - started
+    # One thread, and none that spins, as `evaljob run` has it for its runners.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    started, cpu = time.monotonic(), _children()
+    done = subprocess.run(
+        command, check=True, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    return Ran(time.monotonic() - started, _children() - cpu, done.stdout)
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":
