@@ -39,7 +39,7 @@ verify: .venv/.synced  ## generated files are what the models say
 crd: .venv/.synced  ## generate the CRD and the JSON Schemas from the models
 	.venv/bin/python crds/generate.py
 
-unit: .venv/.synced  ## pure tests, within 10 seconds: no processes, no cluster, no torch
+unit: .venv/.synced  ## pure tests, some 20 seconds: no processes, no cluster, no torch
 	.venv/bin/pytest -q tests/unit
 
 integration: .venv/.synced  ## real processes and real HTTP: no cluster, no torch
