@@ -209,6 +209,26 @@ def test_an_undefined_item_is_bad_data(changes: dict[str, Any], place: str) -> N
     assert "(f line 1)" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"prompt": "{{ x.items }}"}, "prompt: an expression"),
+        ({"prompt": "{{ q.title }}"}, "prompt: an expression"),
+        ({"target": "{{ ['b', x.items] }}"}, "target: an expression[1]"),
+        ({"references": "{{ ['b', x.items] }}"}, "references[1]"),
+    ],
+)
+def test_a_method_is_no_value(changes: dict[str, Any], place: str) -> None:
+    """Jinja finds a dict's own `items` before a key of that name, and writes its address."""
+    with pytest.raises(Fatal) as caught:
+        prompt(**changes, columns={"q": "", "a": "0", "x": {"items": "so"}})
+    assert caught.value.reason is Reason.BAD_DATA
+    assert str(caught.value).startswith(
+        f"{place}: a method and no value; a key of that name is written ['KEY']"
+    )
+    assert prompt(prompt="{{ x['items'] }}", columns={"q": "", "a": "", "x": {"items": "so"}}).text == "so"
+
+
 def test_a_reference_that_is_no_json_is_bad_data() -> None:
     with pytest.raises(Fatal, match=r"references: Object of type date is not JSON.* \(f line 1\)") as caught:
         prompt(references="{{ r }}", columns={"q": "", "a": "", "r": [[DATE]]})

@@ -38,7 +38,7 @@ def environment() -> ImmutableSandboxedEnvironment:
     Without `lipsum` and `random`, which give another text each time. `tojson` is that of chat templates: for models,
     not for HTML, and with keys in the order of the document.
     """
-    env = ImmutableSandboxedEnvironment(undefined=_Missing, keep_trailing_newline=True)
+    env = ImmutableSandboxedEnvironment(undefined=_Missing, keep_trailing_newline=True, finalize=_written)
     env.filters["tojson"] = json_text
     env.globals.pop("lipsum")
     env.filters.pop("random")
@@ -95,8 +95,8 @@ class Value:
             value: object = self.expression(columns)
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise _bad(self.name, str(error), columns, where) from error
-        if place := _undefined(value, self.name):
-            raise _bad(place, "the expression is undefined", columns, where)
+        if flaw := _flaw(value, self.name):
+            raise _bad(*flaw, columns, where)
         return value
 
     def conversation(self, columns: Columns, where: str) -> tuple[Mapping[str, Any], ...]:
@@ -165,14 +165,27 @@ def _parse(name: str, source: str) -> tuple[nodes.Template, Template]:
     return tree, template
 
 
-def _undefined(value: object, place: str) -> str | None:
-    """Where a value is undefined or has an undefined item."""
+def _flaw(value: object, place: str) -> tuple[str, str] | None:
+    """Where a value, or an item of it, is none, and why."""
     if isinstance(value, Undefined):
-        return place
+        return place, "the expression is undefined"
+    if callable(value):
+        return place, "a method and no value; a key of that name is written ['KEY']"
     if isinstance(value, list | tuple):
         value = dict(enumerate(value))
     items = value.items() if isinstance(value, dict) else ()
-    return next(filter(None, (_undefined(item, f"{place}[{key!r}]") for key, item in items)), None)
+    return next(filter(None, (_flaw(item, f"{place}[{key!r}]") for key, item in items)), None)
+
+
+def _written(value: object) -> object:
+    """What an expression of a text gives; a method's text has an address in it, another one in each process.
+
+    Raises:
+        TypeError: it gives a method. What is undefined says so itself.
+    """
+    if not isinstance(value, str | Undefined) and (flaw := _flaw(value, "an expression")):
+        raise TypeError(": ".join(flaw))
+    return value
 
 
 def _refuse_missing(name: str, variables: frozenset[str], columns: Columns, where: str) -> None:
