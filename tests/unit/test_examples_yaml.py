@@ -96,6 +96,19 @@ def test_the_documentation_holds_evaljobs_and_tasks() -> None:
     assert sum("requestType" in block for block in WRITTEN.values()) >= 3
 
 
+def test_what_to_expect_of_the_quickstart_is_what_the_readme_shows() -> None:
+    expected = re.findall(
+        r"^\| ([\w-]+), (\w+).*?\| \d+/(\d+), ([\d.]+) \| \d+/\3, ([\d.]+)",
+        (TOP / "examples/README.md").read_text(),
+        re.MULTILINE,
+    )
+    assert len(expected) == 3
+    for name, metric, n, *values in expected:
+        found = re.search(rf"^{name} \({metric}\) (.*)$", (TOP / "README.md").read_text(), re.MULTILINE)
+        assert found is not None
+        assert re.findall(rf"(\d\.\d\d)(?: ±\S+)? \({n}/{n}\)", found[1]) == values
+
+
 def test_catalogue_has_a_task_for_each_dataset_that_prepare_writes() -> None:
     assert CATALOGUE.keys() >= COLUMNS.keys()
 
