@@ -269,6 +269,24 @@ def test_the_policy_is_about_the_operator_and_its_namespaces(render: Render) -> 
     assert any("startsWith('own-')" in rule["expression"] for rule in policy["spec"]["validations"])
 
 
+def test_the_policy_lets_the_chart_s_own_secrets_pass(render: Render) -> None:
+    """They need no prefix for the operator either; a real API server reads the rule in tests/crd."""
+
+    def rule(*values: str) -> str:
+        (policy,) = of_kind(render("security.admissionPolicy=true", *values), "ValidatingAdmissionPolicy")
+        (found,) = [
+            r["expression"] for r in policy["spec"]["validations"] if r["message"].startswith("Secrets")
+        ]
+        return str(found)
+
+    assert rule().endswith("in [])")
+    volumes = [
+        {"name": "ca", "mountPath": "/etc/ssl/company", "secret": {"secretName": "company-ca"}},
+        {"name": "more", "mountPath": "/mnt/more", "configMap": {"name": "more"}},
+    ]
+    assert rule(f"runner.volumes={json.dumps(volumes)}").endswith('in ["company-ca"])')
+
+
 def test_runners_are_reached_by_nobody_and_reach_what_the_values_say(render: Render) -> None:
     (rule,) = [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 443}]}]
     objects = render(

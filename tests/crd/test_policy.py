@@ -18,6 +18,7 @@ pytestmark = pytest.mark.cluster
 NAMESPACE, ELSEWHERE = "policy-tests", "policy-free"
 CASES = sorted(path.parent.name for path in REPOSITORY.glob("tests/data/*/job.yaml"))
 DENIED = "ValidatingAdmissionPolicy 'policy-tests-evaljob-jobs'"
+OF_THE_CHART = "company-ca"
 OTHERS: list[tuple[str, object]] = [
     ("serviceAccountName", "admin"),
     ("volumes.0", {"name": "tmp", "secret": {"secretName": "production"}}),
@@ -43,7 +44,8 @@ NEVER_VALID = (
 def rendered(machine: Machine, template: str) -> str:
     """One template of the chart, by helm."""
     security = {"admissionPolicy": True, "networkPolicies": True}
-    values = {"watchNamespaces": [NAMESPACE], "security": security}
+    volume = {"name": "ca", "mountPath": "/etc/ssl/company", "secret": {"secretName": OF_THE_CHART}}
+    values = {"watchNamespaces": [NAMESPACE], "security": security, "runner": {"volumes": [volume]}}
     chart = REPOSITORY / "charts" / "evaljob"
     return run(
         "helm", "template", "evaljob", chart, "-n", NAMESPACE, "--values", "-",
@@ -100,6 +102,13 @@ def test_our_jobs_pass(guarded: Kubectl, case: str) -> None:
 def test_whatever_our_own_check_refuses_is_refused(guarded: Kubectl, path: str, value: object) -> None:
     found = refusal(guarded, loose_job(path, value))
     assert ("is invalid" if path in NEVER_VALID else DENIED) in found
+
+
+def test_a_secret_of_the_chart_s_own_values_passes(guarded: Kubectl) -> None:
+    job = job_of()
+    volumes = job["spec"]["template"]["spec"]["volumes"]
+    volumes.append({"name": "ca", "secret": {"secretName": OF_THE_CHART}})
+    assert refusal(guarded, job) == ""
 
 
 def test_a_job_without_an_evaljob_is_refused(guarded: Kubectl) -> None:

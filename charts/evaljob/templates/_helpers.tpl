@@ -10,6 +10,15 @@ app.kubernetes.io/name: evaljob
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* Names of the Secrets that the installation's own values mount into every runner. */}}
+{{- define "evaljob.ownSecrets" -}}
+{{- $names := list }}
+{{- range .Values.runner.volumes }}
+{{- with .secret }}{{ $names = append $names .secretName }}{{ end }}
+{{- end }}
+{{- $names | toJson }}
+{{- end }}
+
 {{- define "evaljob.namespaces" -}}
 {{ .Values.watchNamespaces | default (list .Release.Namespace) | toJson }}
 {{- end }}
