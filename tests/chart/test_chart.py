@@ -170,6 +170,35 @@ def test_the_operator_s_pod_is_restricted(render: Render) -> None:
     assert "memory" in container["resources"]["limits"]
 
 
+def test_the_platform_may_choose_whom_the_operator_runs_as(render: Render) -> None:
+    (deployment,) = of_kind(
+        render("podSecurityContext.runAsUser=null", "podSecurityContext.runAsGroup=null"), "Deployment"
+    )
+    assert deployment["spec"]["template"]["spec"]["securityContext"] == {
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def test_its_pod_and_its_account_take_labels_and_annotations_beside_ours(render: Render) -> None:
+    def metadata(*values: str) -> tuple[Manifest, Manifest]:
+        objects = render(*values)
+        (deployment,), (account,) = of_kind(objects, "Deployment"), of_kind(objects, "ServiceAccount")
+        return deployment["spec"]["template"]["metadata"], account["metadata"]
+
+    pod, account = metadata()
+    more_of_pod, more_of_account = metadata(
+        'podLabels={"team":"eval","app.kubernetes.io/name":"other"}',
+        'podAnnotations={"example.com/a":"b"}',
+        'serviceAccount.annotations={"example.com/role":"r"}',
+    )
+    assert more_of_pod == {
+        "labels": pod["labels"] | {"team": "eval"},
+        "annotations": pod["annotations"] | {"example.com/a": "b"},
+    }
+    assert more_of_account == account | {"annotations": {"example.com/role": "r"}}
+
+
 def test_its_node_and_its_pull_secrets_are_the_installation_s(render: Render) -> None:
     own: dict[str, Any] = {
         "imagePullSecrets": [{"name": "regcred"}],
@@ -317,7 +346,7 @@ def test_runners_do_not_reach_the_addresses_of_cloud_metadata(render: Render) ->
             for to in rule.get("to", ())
             if "ipBlock" in to
         ]
-        for address in ("169.254.169.254", "fd00:ec2::254"):
+        for address in ("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"):
             ip = ipaddress.ip_address(address)
             open_ = [b for b in blocks if ip in ipaddress.ip_network(b["cidr"])]
             assert all(any(ip in ipaddress.ip_network(e) for e in b["except"]) for b in open_)
@@ -392,6 +421,8 @@ def test_viewers_and_editors_get_evaljobs_and_never_their_status(render: Render)
         ('runner.tolerations=[{"key":"a","tolerationSeconds":5}]', "runner.tolerations.0"),
         ('runner.labels={"no label":"x"}', "runner.labels"),
         ("kueue.enabled=null", "kueue"),
+        ("podSecurityContext.runAsUser=0", "runAsUser"),
+        ("podSecurityContext.runAsNonRoot=false", "runAsNonRoot"),
         ('watchNamespaces=["*"]', "watchNamespaces"),
         ('watchNamespaces="a"', "watchNamespaces"),
         ("jobTtlSeconds=-1", "jobTtlSeconds"),
