@@ -84,7 +84,24 @@ def test_each_watched_namespace_gets_a_role_for_the_one_service_account(
         assert {o["metadata"]["namespace"] for o in of_kind(objects, kind)} == {"team-a", "team-b"}
     subjects = [s for b in of_kind(objects, "RoleBinding") for s in b["subjects"]]
     assert subjects == [{"kind": "ServiceAccount", "name": "evaljob", "namespace": NAMESPACE}] * 2
+    assert {b["roleRef"]["name"] for b in of_kind(objects, "RoleBinding")} == {
+        r["metadata"]["name"] for r in of_kind(objects, "Role")
+    }
     assert settings(objects, tmp_path).namespaces == ("team-a", "team-b")
+
+
+def test_releases_of_one_name_do_not_meet_outside_their_namespaces(render: Render) -> None:
+    objects = render(
+        'watchNamespaces=["team"]',
+        "security.admissionPolicy=true",
+        "security.networkPolicies=true",
+        "crds.install=false",
+    )
+    names = {
+        (o["kind"], o["metadata"]["name"]) for o in objects if o["metadata"].get("namespace") != NAMESPACE
+    }
+    assert {kind for kind, name in names if not name.startswith(f"{NAMESPACE}-evaljob")} == set()
+    assert {"Role", "RoleBinding", "NetworkPolicy", "ClusterRole"} <= {kind for kind, _ in names}
 
 
 def test_without_namespaces_its_own_is_watched(render: Render, tmp_path: Path) -> None:
@@ -327,8 +344,12 @@ def test_runners_are_reached_by_nobody_and_reach_what_the_values_say(render: Ren
         (p["metadata"]["namespace"], p["metadata"]["name"]): p["spec"]
         for p in of_kind(objects, "NetworkPolicy")
     }
-    assert policies.keys() == {("a", "evaljob-runners"), ("b", "evaljob-runners"), (NAMESPACE, "evaljob")}
-    spec = policies["a", "evaljob-runners"]
+    assert policies.keys() == {
+        ("a", f"{NAMESPACE}-evaljob-runners"),
+        ("b", f"{NAMESPACE}-evaljob-runners"),
+        (NAMESPACE, "evaljob"),
+    }
+    spec = policies["a", f"{NAMESPACE}-evaljob-runners"]
     assert (spec["policyTypes"], spec["ingress"]) == (["Ingress", "Egress"], [])
     dns, own = spec["egress"]
     assert ({p["port"] for p in dns["ports"]}, own) == ({53}, rule)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tests.e2e.own import OwnWorld
-from tests.e2e.world import NAMESPACE
+from tests.e2e.world import NAMESPACE, OPERATOR_NAMESPACE, RELEASE
 
 LOG = "/var/log/audit/audit.log"
 Right = tuple[str, str, str]
@@ -29,7 +29,7 @@ class Asked:
 
 def granted(world: OwnWorld) -> set[Right]:
     """The rights of the operator's Role."""
-    role = world.kubectl.get_json("get", "role", "evaljob", "-n", NAMESPACE)
+    role = world.kubectl.get_json("get", "role", f"{OPERATOR_NAMESPACE}-{RELEASE}", "-n", NAMESPACE)
     return {
         (verb, group, resource)
         for rule in role["rules"]

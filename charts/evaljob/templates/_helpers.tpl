@@ -19,6 +19,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $names | toJson }}
 {{- end }}
 
+{{- /* A name outside the release's namespace, where a release of the same name of another one may be. */}}
+{{- define "evaljob.elsewhere" -}}
+{{ .Release.Namespace }}-{{ .Release.Name }}
+{{- end }}
+
 {{- define "evaljob.namespaces" -}}
 {{ .Values.watchNamespaces | default (list .Release.Namespace) | toJson }}
 {{- end }}
