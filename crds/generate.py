@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from evaljob.crd import crd
-from evaljob.podfields import FORBIDDEN_PREFIXES, TOKEN_VARIABLES, RunnerPod
+from evaljob.podfields import FORBIDDEN_PREFIXES, SECRET_VARIABLES, RunnerPod
 from evaljob.result import Failure, PartitionResult
 from evaljob.summary import Summary
 from evaljob.task import Task
@@ -64,7 +64,7 @@ RULES: dict[str, Json] = {
             "name": {
                 "allOf": [
                     {"not": {"pattern": f"^({'|'.join(FORBIDDEN_PREFIXES)})"}},
-                    {"not": {"enum": list(TOKEN_VARIABLES)}},
+                    {"not": {"enum": list(SECRET_VARIABLES)}},
                 ]
             }
         }

@@ -265,6 +265,10 @@ REFUSED: dict[str, tuple[Manifest, tuple[str, ...]]] = {
         {"runner": {"env": [{"name": "HF_TOKEN", "value": "x"}]}},
         ("spec.runner.env[0].name", "spec.hub.tokenSecretRef"),
     ),
+    "a bucket's key as a variable": (
+        {"runner": {"env": [{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}]}},
+        ("spec.runner.env[0].name", "spec.s3.credentialsSecretRef"),
+    ),
     "task and taskSpec": ({"datasets": [dataset(taskSpec=TASK)]}, ("exactly one of task, taskSpec and lmEval",)),
     "task and lmEval": ({"datasets": [dataset(lmEval=LM_EVAL)]}, ("exactly one of task, taskSpec and lmEval",)),
     "no task": ({"datasets": [dataset(task=None)]}, ("exactly one of task, taskSpec and lmEval",)),

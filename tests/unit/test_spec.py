@@ -106,7 +106,15 @@ M, D = "spec.models.0", "spec.datasets.0"
         ),
         (
             at("spec.runner.env", [{"name": "HF_TOKEN", "value": "hf_x"}]),
-            "env: HF_TOKEN: a token is no plain variable: name its Secret in spec.hub.tokenSecretRef",
+            "env: HF_TOKEN: a secret is no variable: name its Secret in spec.hub.tokenSecretRef",
+        ),
+        (
+            at("spec.runner.env", [{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}]),
+            "env: AWS_SECRET_ACCESS_KEY: a secret is no variable: name its Secret in spec.hub.",
+        ),
+        (
+            at("spec.runner.env", [{"name": "AWS_SESSION_TOKEN", "value": "x"}]),
+            "env: AWS_SESSION_TOKEN: a secret is no variable",
         ),
         (
             at(f"{M}.transformers.dtype", "int8"),

@@ -19,9 +19,11 @@ _NVIDIA_SLICE = re.compile(r"nvidia\.com/(mig-.+|gpu\.shared)")
 _OTHER_GPU = re.compile(r"[^/]+/gpu|amd\.com/[cdqs]px_nps\d|gpu\.intel\.com/(i915|xe)|habana\.ai/gaudi")
 FORBIDDEN_PREFIXES = ("LD_", "PYTHON", "KUBE", "NVIDIA_")
 """Of variables that change how programs load code."""
-TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 """Variables whose values are secret."""
-_NO_TOKEN = "a token is no plain variable: name its Secret in spec.hub.tokenSecretRef"  # noqa: S105 - advice
+_NOT_PLAIN = (
+    "a secret is no variable: name its Secret in spec.hub.tokenSecretRef or spec.s3.credentialsSecretRef"
+)
 
 
 class EnvVar(Frozen):
@@ -33,7 +35,7 @@ class EnvVar(Frozen):
             "names starting with LD_, PYTHON, KUBE or NVIDIA_ are not allowed",
             fieldPath=".name",
         ),
-        cel(f"!(self.name in {list(TOKEN_VARIABLES)})", _NO_TOKEN, fieldPath=".name"),
+        cel(f"!(self.name in {list(SECRET_VARIABLES)})", _NOT_PLAIN, fieldPath=".name"),
     )
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
@@ -45,8 +47,8 @@ class EnvVar(Frozen):
             raise ValueError(
                 f"env: {self.name}: names starting with LD_, PYTHON, KUBE or NVIDIA_ are not allowed"
             )
-        if self.name in TOKEN_VARIABLES:
-            raise ValueError(f"env: {self.name}: {_NO_TOKEN}")
+        if self.name in SECRET_VARIABLES:
+            raise ValueError(f"env: {self.name}: {_NOT_PLAIN}")
         return self
 
 
