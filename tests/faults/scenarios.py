@@ -226,7 +226,7 @@ async def a_foreign_job_of_our_name_blocks_one_partition(case: Case) -> None:
 
 async def a_right_taken_away_is_named_and_waited_for(case: Case) -> None:
     """`PermissionDenied` with verb and resource; when the right is back the run goes on."""
-    role = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{case.namespace}/roles/evaljob"
+    role = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{case.namespace}/roles/evaljob-system-evaljob"
     client = case.lab.client
     before = await client.request("GET", role)
     fewer = [{**r, "verbs": [v for v in r["verbs"] if v != "create"] or ["list"]} for r in before["rules"]]
