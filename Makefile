@@ -101,7 +101,7 @@ bench-runner: .venv-vllm/.synced .venv-examples/.synced  ## the runner beside th
 bench-memory: .venv/.synced  ## the runner's memory by the number of samples; SIZES="1000 100000 1000000"
 	.venv/bin/python -m tests.benchmarks.runner.memory $(SIZES)
 
-kill-test: .venv-test/.synced  ## 82 kill -9 of a partition at random moments, some in the middle of a write; SEED=n for others
+kill-test: .venv-test/.synced  ## some 80 kill -9 of a partition at random moments, some in the middle of a write; SEED=n for others
 	.venv-test/bin/python -m tests.benchmarks.kill --seed $(or $(SEED),0)
 
 cluster-up:  ## a real cluster with two workers and simulated GPUs
