@@ -4,6 +4,8 @@
 """
 
 from pathlib import Path
+from shutil import copytree
+from typing import Any
 
 import pytest
 import yaml
@@ -166,6 +168,81 @@ def test_an_include_is_looked_for_beside_the_file_and_in_further_places(tmp_path
     with pytest.raises(InputError, match="--include-path"):
         reading.read(tmp_path / "a.yaml")
     assert reading.read(tmp_path / "a.yaml", (tmp_path / "more",)) == {"task": "y", "repeats": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"task": 5}, "task: a list is needed (got '5')"),
+        ({"tag": 5}, "tag: a list is needed"),
+        ({"num_fewshot": "five"}, "num_fewshot: Input should be a valid integer"),
+        ({"repeats": [1]}, "repeats: Input should be a valid integer"),
+        ({"generation_kwargs": ["until"]}, "generation_kwargs: a mapping is needed"),
+        ({"generation_kwargs": {"until": 5}}, "generation_kwargs.until: a list is needed"),
+        ({"generation_kwargs": {"temperature": "hot"}}, "generation_kwargs.temperature: Input should be"),
+        ({"generation_kwargs": {"max_tokens": "many"}}, "generation_kwargs.max_tokens: Input should be"),
+        ({"generation_kwargs": {"num_beams": "x"}}, "generation_kwargs.num_beams: Input should be"),
+        ({"fewshot_config": "first_n"}, "fewshot_config: a mapping is needed (got 'first_n')"),
+        ({"metric_list": "acc"}, "metric_list: a list is needed (got 'acc')"),
+        ({"metric_list": ["acc"]}, "metric_list[0]: a mapping is needed (got 'acc')"),
+        ({"metric_list": [{"regexes_to_ignore": 5}]}, "metric_list[0].regexes_to_ignore: a list is needed"),
+        ({"filter_list": "regex"}, "filter_list: a list is needed"),
+        ({"filter_list": [{"filter": []}]}, "filter_list[0].name: Field required"),
+        ({"filter_list": [{"name": "a"}]}, "filter_list[0].filter: Field required"),
+        (
+            {"filter_list": [{"name": "a", "filter": [{}]}]},
+            "filter_list[0].filter[0].function: Field required",
+        ),
+        ({"metadata": 3}, "metadata: a mapping is needed (got '3')"),
+        ({"aggregate_metric_list": 5}, "aggregate_metric_list: a list is needed (got '5')"),
+    ],
+)
+def test_a_field_of_another_form_than_lm_evals_is_refused_by_its_name(
+    change: dict[str, Any], words: str
+) -> None:
+    path = CASES / "answers" / "task.yaml"
+    with pytest.raises(InputError) as caught:
+        groups.convert(reading.read(path) | change, path, ())
+    assert str(caught.value).startswith(f"{path}: {words}")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tag": 5}, "rivers_continents is in no file beside it"),
+        ({"description": 5}, "descriptions that are no texts"),
+    ],
+)
+def test_a_group_says_what_is_wrong_with_its_members(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    copytree(CASES / "group", tmp_path, dirs_exist_ok=True)
+    for name in ("europe", "north_america"):
+        member = tmp_path / f"rivers_{name}.yaml"
+        member.write_text(member.read_text() + yaml.dump(change))
+    found = groups.convert(reading.read(tmp_path / "task.yaml"), tmp_path / "task.yaml", ())
+    assert found.document is None
+    assert words in found.rows[-1].why
+
+
+def test_the_one_mean_of_a_group_may_stand_without_a_list() -> None:
+    path = CASES / "group" / "task.yaml"
+    config = reading.read(path)
+    (only,) = config["aggregate_metric_list"]
+    assert groups.convert(config | {"aggregate_metric_list": only}, path, ()) == groups.convert(
+        config, path, ()
+    )
+
+
+def test_no_right_answer_has_no_equal() -> None:
+    config = reading.read(CASES / "answers" / "task.yaml") | {"doc_to_target": []}
+    assert ("doc_to_target", Fate.ADAPTER, "a list, not a template") in convert(config).rows
+
+
+def test_an_include_that_is_no_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("include: 3\n")
+    with pytest.raises(InputError, match="include: 3: the name of a file, or a list of names, is needed"):
+        reading.read(tmp_path / "a.yaml")
 
 
 def test_limits_of_ours_are_reasons_too() -> None:

@@ -13,7 +13,7 @@ NAMES_SHOWN = 20
 """Names in one message, which stands in a status: EvalJobs may have hundreds of models and datasets."""
 _WANTED = {
     **dict.fromkeys(("model_type", "dict_type"), "a mapping is needed"),
-    "tuple_type": "a list is needed",
+    **dict.fromkeys(("tuple_type", "list_type"), "a list is needed"),
 }
 """By type of mistake, where pydantic speaks of Python."""
 

@@ -13,6 +13,7 @@ from evaljob_cli.lm_eval.convert import Conversion
 from evaljob_cli.lm_eval.notes import Notes, Unfit
 from evaljob_cli.lm_eval.prompts import Document
 from evaljob_cli.lm_eval.reading import Config, Function, folder_files, read
+from evaljob_cli.lm_eval.shapes import problem
 
 _COLUMN = "subset"
 _OWN = frozenset(
@@ -50,13 +51,22 @@ class Group:
 
 
 def convert(config: Config, path: Path, places: Sequence[Path]) -> Conversion:
-    """Convert what a file holds: a task, or a group whose members stand below its folder or `places`."""
+    """Convert what a file holds: a task, or a group whose members stand below its folder or `places`.
+
+    Raises:
+        InputError: for a field that has another form than lm-eval's.
+    """
+    if why := problem(config):
+        raise InputError(f"{path}: {why}")
     if isinstance(config.get("task"), str) or "task" not in config:
         return tasks.convert(config)
     notes = Notes()
     try:
         group = _Index((path.parent, *places)).group(config)
-        made = tasks.convert(_shared(list(group.tasks)))
+        shared = _shared(list(group.tasks))
+        if why := problem(shared):
+            raise Unfit(f"its tasks: {why}")
+        made = tasks.convert(shared)
         document = None if made.document is None else made.document | _subsets(group, made.document, notes)
     except Unfit as why:
         notes.adapter("group", f"{why}; import its tasks one by one, as datasets of their own")
@@ -78,8 +88,8 @@ class _Index:
                 config = read(path, self._folders)
             except InputError:
                 continue  # no task of lm-eval; where it is a member, the group says that it is missing
-            tags = config.get("tag") or []
-            names = [config.get("group", config.get("task")), *([tags] if isinstance(tags, str) else tags)]
+            tags = config.get("tag")
+            names = [config.get("group", config.get("task")), *(tags if isinstance(tags, list) else [tags])]
             for name in {name for name in names if isinstance(name, str)}:
                 found.setdefault(name, []).append(config)
         return found
@@ -93,6 +103,10 @@ class _Index:
         name = str(config.get("group"))
         if name in within:
             raise Unfit(f"{name} holds itself")
+        if why := problem(config):
+            raise Unfit(f"{name}: {why}")
+        if isinstance(averaged := config.get("aggregate_metric_list"), Mapping):
+            config = {**config, "aggregate_metric_list": [averaged]}
         listed = config.get("task") or []
         members = [m for item in listed for m in self._members(item, (*within, name))]
         if not members:
@@ -126,8 +140,8 @@ def _shared(members: Sequence[Config]) -> dict[str, Any]:
             raise Unfit(f"{member.get('task')} differs from {first.get('task')} in {', '.join(sorted(keys))}")
     names = _names(members)
     texts = {name: member.get("description") or "" for name, member in zip(names, members, strict=True)}
-    if any(isinstance(text, Function) for text in texts.values()):
-        raise Unfit("descriptions in Python")
+    if any(isinstance(text, Function) or not isinstance(text, str) for text in texts.values()):
+        raise Unfit("descriptions that are no texts")
     return {**first, "description": _description(texts)}
 
 

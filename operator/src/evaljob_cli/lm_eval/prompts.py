@@ -82,7 +82,7 @@ def answer(value: object, among: Choices | None) -> Document:
     Raises:
         Unfit: where it is Python.
     """
-    if isinstance(value, list):
+    if isinstance(value, list) and value:
         return {"target": _literal(str(value[0])), "references": f"{{{{ {value!r} }}}}"}
     parts = [Piece(str(value), literal=True)] if isinstance(value, int) else pieces(value)
     source = expression(parts)

@@ -58,9 +58,17 @@ def _read(path: Path, places: tuple[Path, ...], within: tuple[Path, ...]) -> dic
     own = {str(key): value for key, value in found.items()}
     included = own.pop("include", [])
     merged: dict[str, Any] = {}
-    for name in [included] if isinstance(included, str) else included:
+    for name in _names(path, included):
         merged |= _read(_place(path, str(name), places), places, (*within, path))
     return merged | own
+
+
+def _names(path: Path, included: object) -> list[object]:
+    if isinstance(included, str):
+        return [included]
+    if isinstance(included, list):
+        return included
+    raise InputError(f"{path}: include: {included!r}: the name of a file, or a list of names, is needed")
 
 
 def _place(path: Path, name: str, places: tuple[Path, ...]) -> Path:
