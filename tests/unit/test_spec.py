@@ -121,6 +121,18 @@ M, D = "spec.models.0", "spec.datasets.0"
             "spec.models[0].transformers.dtype: Input should be 'float32'",
         ),
         (
+            at(f"{M}.openai.url", "http://h:99999/v1", document(models=[endpoint()])),
+            "spec.models[0].openai.url: no address of a server: Port out of range 0-65535 (got 'http://h:99999/v1')",
+        ),
+        (
+            at(f"{M}.openai.url", "http://[h/v1", document(models=[endpoint()])),
+            "spec.models[0].openai.url: no address of a server: Invalid IPv6 URL (got 'http://[h/v1')",
+        ),
+        (
+            at(f"{M}.openai.url", "http:///v1", document(models=[endpoint()])),
+            "spec.models[0].openai.url: no address of a server: no host (got 'http:///v1')",
+        ),
+        (
             at(f"{M}.openai.url", "llm", document(models=[endpoint()])),
             "spec.models[0].openai.url: String should match",
         ),

@@ -2,8 +2,9 @@
 
 from enum import StrEnum
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from evaljob.fields import REVISION_RULE, SecretKeyRef, Source
 from evaljob.model import Frozen, cel_rules
@@ -84,13 +85,27 @@ class VLLM(Frozen):
     """Share of each GPU's memory that vLLM may take. Changes no token and so no digest."""
 
 
+def _has_host(url: str) -> str:
+    """A server that can never be reached would be asked for many minutes."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"no address of a server: {error}") from error
+    if not host:
+        raise ValueError("no address of a server: no host")
+    return url
+
+
 class OpenAI(Frozen):
     """An endpoint that speaks OpenAI's completions and chat completions API.
 
     LogLikelihood needs promptFormat Text and a server that returns log-probabilities of a prompt, as vLLM's does.
     """
 
-    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=2048)]
+    url: Annotated[
+        str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=2048), AfterValidator(_has_host)
+    ]
     """Base address with version, for example `https://llm.example.com/v1`."""
     model: Annotated[str, Field(min_length=1, max_length=253)]
     """The name that the server serves."""
