@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from evaljob_runner.samples import Score
 from evaljob_runner.sandbox import kernel, syscalls
 from evaljob_runner.sandbox.probe import probe
 from evaljob_runner.sandbox.run import UnusableTestsError, Verdict, execute
@@ -151,3 +152,23 @@ def test_tests_that_crash_are_no_reason_to_try_for_ever() -> None:
     """A program may be able to bring it about, so it counts as failed."""
     verdict = execute("def double(x): return 4", "import ctypes\nctypes.string_at(0)", LIMITS)
     assert verdict == Verdict(passed=False, explanation="the tests ended without a verdict")
+
+
+@pytest.mark.parametrize(
+    ("program", "checks", "explanation"),
+    [
+        (r"raise ValueError('no \ud800')", "", "ValueError: no \ufffd"),
+        (
+            "def f(): raise type('X' * 9000, (BaseException,), {})",
+            "try: f()\nexcept: pass",
+            "the program: X",
+        ),
+    ],
+    ids=["half a character", "a long name of a class"],
+)
+def test_what_a_program_raises_can_stand_in_the_log(program: str, checks: str, explanation: str) -> None:
+    verdict = execute(program, checks, LIMITS)
+    assert not verdict.passed
+    score = Score(value=0, explanation=verdict.explanation)
+    assert (score.explanation or "").startswith(explanation)
+    score.model_dump_json()

@@ -51,4 +51,4 @@ def check(source: str, pipe: Pipe) -> Json:
         return {"unusable": str(error)}
     except BaseException as error:  # noqa: BLE001 - whatever ends the tests early is the verdict
         return {"passed": False, "explanation": _explanation(error, source)[:TEXT_MAX]}
-    return {"passed": program.ended is None, "explanation": program.ended or ""}
+    return {"passed": program.ended is None, "explanation": (program.ended or "")[:TEXT_MAX]}

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from evaljob_runner.sandbox.confined import CONFINED
 from evaljob_runner.sandbox.wire import Json
+from evaljob_runner.surrogates import replaced
 
 START_SECONDS = 60.0
 """For two small Python processes, on a machine that is very busy."""
@@ -135,7 +136,8 @@ def _verdict(pipe: FileIO, wall_seconds: float) -> Verdict:
         return Verdict(passed=False, explanation="the tests ended without a verdict")
     if "unusable" in said:
         raise UnusableTestsError(said["unusable"])
-    return Verdict(passed=said["passed"] is True, explanation=said["explanation"])
+    # An exception's text is the program's: half a character in it could not be logged.
+    return Verdict(passed=said["passed"] is True, explanation=replaced(said["explanation"]))
 
 
 def _line(pipe: FileIO, seconds: float) -> Json:
