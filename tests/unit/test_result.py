@@ -16,9 +16,11 @@ from evaljob.framing import (
     ENCODED_MAX,
     PLAIN_MAX,
     InvalidResultError,
+    Size,
     TooLargeError,
     decode,
     encode,
+    size,
 )
 from evaljob.plan import Partition
 from evaljob.result import (
@@ -32,8 +34,8 @@ from evaljob.result import (
     Tokens,
     failure,
 )
-from evaljob.sizing import worst_case_bytes
-from evaljob.stats import Aggregation, Clusters, Stat, accumulate
+from evaljob.sizing import worst_case
+from evaljob.stats import Aggregation, Clusters, LabelCount, Stat, accumulate
 from tests.unit.builders import BINARY, scored
 
 PARTITION = Partition(model="qwen2-72b", dataset="mmlu", shard=0, shards=2)
@@ -157,17 +159,18 @@ def test_the_worst_case_is_a_bound_and_no_fantasy(subjects: int, samples: int) -
     worst = 0
     for seed in range(3):
         report = mmlu(random.Random(seed), subjects=subjects, samples=samples)  # noqa: S311 - scores of a test
-        bound = worst_case_bytes(partition=PARTITION, metrics=report.metrics, subsets=counts_of(report))
+        bound = worst_case(partition=PARTITION, metrics=report.metrics, subsets=counts_of(report))
         payload = json.dumps(report.model_dump(mode="json", by_alias=True, exclude_defaults=True))
         packed = len(base64.b85encode(zlib.compress(payload.encode(), 9)))
-        assert packed + 40 <= bound
+        assert packed + 40 <= bound.framed
+        assert size(report).plain <= bound.plain
         worst = max(worst, packed)
-    assert bound < worst * 1.4 + 900
+    assert bound.framed < worst * 1.4 + 900
 
 
 @given(results())
 def test_every_result_stays_below_its_worst_case(report: PartitionResult) -> None:
-    bound = worst_case_bytes(
+    bound = worst_case(
         partition=PARTITION,
         metrics=report.metrics,
         subsets=counts_of(report),
@@ -176,18 +179,46 @@ def test_every_result_stays_below_its_worst_case(report: PartitionResult) -> Non
     plain = report.model_copy(update={"provenance": {}, "samples": None})
     text = json.dumps(plain.model_dump(mode="json", by_alias=True, exclude_defaults=True))
     if PERPLEXITY not in report.metrics:
-        assert len(base64.b85encode(zlib.compress(text.encode(), 9))) + 40 <= bound
+        assert len(base64.b85encode(zlib.compress(text.encode(), 9))) + 40 <= bound.framed
 
 
 def test_the_worst_case_of_mmlu_fits() -> None:
     report = mmlu(random.Random(1))  # noqa: S311 - scores of a test
-    bound = worst_case_bytes(partition=PARTITION, metrics=report.metrics, subsets=counts_of(report))
-    assert bound <= ENCODED_MAX
+    bound = worst_case(partition=PARTITION, metrics=report.metrics, subsets=counts_of(report))
+    assert bound.problem is None
+
+
+LABELS = [f"l{i}" for i in range(20)]
+MACRO_F1 = BINARY.model_copy(update={"aggregation": Aggregation.MACRO_F1})
+
+
+def test_a_small_result_that_no_reader_takes_is_refused_from_the_start() -> None:
+    """Counts of zero compress to almost nothing: a shard may hold samples of one subset only."""
+
+    def counted(name: str, n: int) -> SubsetResult:
+        labels = dict.fromkeys(LABELS, LabelCount(0, 0, 0)) | {LABELS[0]: LabelCount(n, n, n)}
+        stats = (Stat(n, n, n),)
+        return SubsetResult(name=name, size=9, expected=n, stats=stats, labels={MACRO_F1.key: labels})
+
+    def report(subsets: int) -> PartitionResult:
+        return scored(PARTITION, *(counted(str(i), 4 * (not i)) for i in range(subsets)), metrics=(MACRO_F1,))
+
+    def bound(subsets: int) -> Size:
+        labels = {MACRO_F1.key: LABELS}
+        counts = counts_of(report(subsets))
+        return worst_case(partition=PARTITION, metrics=(MACRO_F1,), subsets=counts, labels=labels)
+
+    assert bound(120).problem is None
+    assert decode(encode(report(120))) == report(120)
+    assert bound(200).framed < ENCODED_MAX
+    assert "as JSON, its readers take 65536" in str(bound(200).problem)
+    with pytest.raises(TooLargeError, match=r"200 subsets x 1 metrics takes \d+ bytes as JSON"):
+        encode(report(200))
 
 
 def test_the_worst_case_of_any_number_of_subsets_has_an_answer() -> None:
     subsets = {str(i): (9, 9) for i in range(20_000)}
-    assert worst_case_bytes(partition=PARTITION, metrics=(BINARY,), subsets=subsets) > ENCODED_MAX
+    assert worst_case(partition=PARTITION, metrics=(BINARY,), subsets=subsets).problem
 
 
 CORPUS = [a for a in Aggregation if a in CORPORA]
@@ -199,8 +230,8 @@ def test_the_worst_case_of_a_score_of_the_corpus_has_an_answer(
     aggregation: Aggregation, samples: int
 ) -> None:
     metric = BINARY.model_copy(update={"binary": False, "aggregation": aggregation})
-    bound = worst_case_bytes(partition=PARTITION, metrics=(metric,), subsets={"": (samples, samples)})
-    assert bound <= ENCODED_MAX
+    bound = worst_case(partition=PARTITION, metrics=(metric,), subsets={"": (samples, samples)})
+    assert bound.problem is None
 
 
 def test_the_words_of_a_large_shard_come_back_as_they_went() -> None:

@@ -9,6 +9,7 @@ import base64
 import json
 import re
 import zlib
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -21,6 +22,7 @@ ENCODED_MAX = 4096
 PLAIN_MAX = 1500
 """Up to here the payload stays plain JSON, so that `kubectl describe` can be read."""
 DECODED_MAX = 64 * 1024
+"""Bytes of a payload, decompressed, that readers take."""
 _FRAME = re.compile(
     r"evaljob/1 (?P<kind>[jzf]) (?P<length>\d{1,6}) (?P<crc>[0-9a-f]{8}) (?P<payload>.*)", re.DOTALL
 )
@@ -31,32 +33,56 @@ class InvalidResultError(Exception):
 
 
 class TooLargeError(Exception):
-    """A report that does not fit its channel."""
+    """A report that does not fit its channel, or that no reader takes."""
+
+
+class Size(NamedTuple):
+    """Bytes of a result."""
+
+    framed: int
+    """As text for the channel."""
+    plain: int
+    """As JSON."""
+
+    @property
+    def problem(self) -> str | None:
+        """Which limit it exceeds, by how much; None where it fits."""
+        if self.framed > ENCODED_MAX:
+            return f"{self.framed} bytes, its channel holds {ENCODED_MAX}"
+        # What repeats itself is small when compressed, and readers refuse it all the same.
+        if self.plain > DECODED_MAX:
+            return f"{self.plain} bytes as JSON, its readers take {DECODED_MAX}"
+        return None
 
 
 def encode(report: PartitionResult | Failure) -> str:
     """The text for the termination message.
 
     Raises:
-        TooLargeError: above 4,096 bytes; for a Failure this cannot happen.
+        TooLargeError: above 4,096 bytes, or 64 KiB as JSON; for a Failure this cannot happen.
     """
     if isinstance(report, Failure):
         return _frame("f", _ascii_json(report))
     text = _ascii_json(report)
     if len(text) <= PLAIN_MAX:
         return _frame("j", text)
-    framed = compressed(report)
-    if len(framed) > ENCODED_MAX:
+    framed = _compressed(text)
+    if problem := Size(len(framed), len(text)).problem:
         raise TooLargeError(
-            f"the result of {len(report.subsets)} subsets x {len(report.metrics)} metrics takes {len(framed)} "
-            f"bytes, its channel holds {ENCODED_MAX}: use fewer subsets or metrics per dataset"
+            f"the result of {len(report.subsets)} subsets x {len(report.metrics)} metrics takes {problem}: "
+            "use fewer subsets, metrics or labels per dataset"
         )
     return framed
 
 
-def compressed(result: PartitionResult) -> str:
-    """A result as framed text of its smallest size."""
-    return _frame("z", base64.b85encode(zlib.compress(_ascii_json(result).encode(), 9)).decode())
+def size(result: PartitionResult) -> Size:
+    """How large a result is, framed as small as it can be."""
+    text = _ascii_json(result)
+    return Size(len(_compressed(text)), len(text))
+
+
+def _compressed(text: str) -> str:
+    return _frame("z", base64.b85encode(zlib.compress(text.encode(), 9)).decode())
 
 
 def _ascii_json(report: Frozen) -> str:

@@ -2,11 +2,12 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 from evaljob.corpus import CORPORA, CORPUS_MAX
-from evaljob.framing import compressed
+from evaljob.framing import Size, size
 from evaljob.plan import Partition
 from evaljob.result import (
     COUNT_MAX,
@@ -25,7 +26,7 @@ ITEMS_MAX = 10**4
 """Items of a sample (instructions, words, bytes) that the bound of a result's size counts with."""
 
 
-def worst_case_bytes(
+def worst_case(
     *,
     partition: Partition,
     metrics: tuple[MetricInfo, ...],
@@ -33,8 +34,8 @@ def worst_case_bytes(
     clustered: bool = False,
     labels: Mapping[str, Iterable[str]] = MappingProxyType({}),
     largest: float = 1.0,
-) -> int:
-    """An upper bound of an encoded result, known before a model loads.
+) -> Size:
+    """An upper bound of a result's size, known before a model loads.
 
     Args:
         partition: whose result it will be.
@@ -50,6 +51,32 @@ def worst_case_bytes(
     def below(limit: int) -> int:
         return next(noise) % (limit + 1)
 
+    result = partial(
+        _result,
+        partition=partition,
+        metrics=metrics,
+        subsets=subsets,
+        clustered=clustered,
+        labels=labels,
+        largest=largest,
+    )
+    framed = size(result(below)).framed
+    # Other digits compress a little better or worse. As JSON the largest numbers take most.
+    return Size(framed + framed // 20, size(result(int)).plain)
+
+
+def _result(
+    below: Callable[[int], int],
+    *,
+    partition: Partition,
+    metrics: tuple[MetricInfo, ...],
+    subsets: dict[str, tuple[int, int]],
+    clustered: bool,
+    labels: Mapping[str, Iterable[str]],
+    largest: float,
+) -> PartitionResult:
+    """A result whose numbers are what `below` makes of the largest ones that are possible."""
+
     def stat(m: MetricInfo, n: int) -> Stat:
         n = n * ITEMS_MAX if m.weighted else n
         most = max(largest, CORPUS_MAX) if m.aggregation in CORPORA else largest
@@ -61,7 +88,7 @@ def worst_case_bytes(
 
     n = sum(expected for _, expected in subsets.values())
     counts = Outcomes(**dict.fromkeys(Outcomes.model_fields, n))
-    result = PartitionResult(
+    return PartitionResult(
         model=partition.model,
         dataset=partition.dataset,
         shard=partition.shard,
@@ -75,7 +102,7 @@ def worst_case_bytes(
         subsets=tuple(
             SubsetResult(
                 name=k,
-                size=size,
+                size=full,
                 expected=expected,
                 stats=tuple(stat(m, expected) for m in metrics),
                 labels={
@@ -91,7 +118,7 @@ def worst_case_bytes(
                     if (corpus := CORPORA.get(m.aggregation))
                 },
             )
-            for k, (size, expected) in subsets.items()
+            for k, (full, expected) in subsets.items()
         ),
         lint=tuple(Lint(code=c * 16, count=n) for c in "ABCDEFGH"),
         tokens=Tokens(**{kind: below(COUNT_MAX) for kind in Tokens.model_fields}),
@@ -100,9 +127,6 @@ def worst_case_bytes(
         provenance={str(i): _noise_hex(i) for i in range(6)},
         samples=_noise_hex(7) * 2,
     )
-    size = len(compressed(result))
-    # Other digits compress a little better or worse.
-    return size + size // 20
 
 
 def _noise_hex(seed: int) -> str:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaljob import judges, metrics
-from evaljob.framing import ENCODED_MAX
 from evaljob.names import Reason
 from evaljob.pairs import incompatible, programs_problem, repeats_problem
-from evaljob.sizing import worst_case_bytes
+from evaljob.sizing import worst_case
 from evaljob_runner import checkpoints, data, digest, generation, lint
 from evaljob_runner.asking import Asker
 from evaljob_runner.assignment import Assignment
@@ -105,7 +104,7 @@ def refuse_unsupported(work: Assignment) -> None:
 
 def _refuse_too_large(work: Assignment, scorer: Scorer, counts: Mapping[str, Count]) -> None:
     """Refuse a partition whose result would not fit its channel (ResultTooLarge)."""
-    size = worst_case_bytes(
+    size = worst_case(
         partition=work.partition,
         metrics=scorer.info,
         subsets={name: (count.size, count.expected) for name, count in counts.items()},
@@ -113,11 +112,11 @@ def _refuse_too_large(work: Assignment, scorer: Scorer, counts: Mapping[str, Cou
         labels=scorer.labels,
         largest=max([1.0, *(m.judge.largest for m in work.task.metrics if m.judge)]),
     )
-    if size > ENCODED_MAX:
+    if problem := size.problem:
         raise Fatal(
             Reason.RESULT_TOO_LARGE,
-            f"{len(counts)} subsets x {len(scorer.info)} metrics can take {size} bytes, a result has {ENCODED_MAX}: "
-            "use fewer subsets or metrics, or split the dataset in two",
+            f"a result of {len(counts)} subsets x {len(scorer.info)} metrics can take {problem}: "
+            "use fewer subsets, metrics or labels, or split the dataset in two",
         )
 
 
