@@ -13,6 +13,7 @@ Standard library only, one file: it also runs as a pod in the runner's image. Mo
 - abort: breaks the answer off
 - 400: 400 for another reason
 - garbage: 200 with a body that is no JSON
+- parrot: 200 with a header line that is none and repeats the key
 - slow: answers after `--delay` seconds
 - silent: takes requests and never answers
 """
@@ -45,6 +46,7 @@ MODES = (
     "filter",
     "abort",
     "garbage",
+    "parrot",
     "slow",
     "silent",
 )
@@ -120,12 +122,11 @@ class Handler(BaseHTTPRequestHandler):
         mode, _, later = script.mode.partition("-then-")
         if later and before >= script.faults:
             mode = later
-        if mode == "silent":
-            time.sleep(3600)
-        if mode == "slow":
-            time.sleep(script.delay)
+        time.sleep({"silent": 3600, "slow": script.delay}.get(mode, 0))
         if mode == "garbage":
             self._send_bytes(200, b"<html>it works!</html>")
+        elif mode == "parrot":
+            self._send_bytes(200, b"", {request["headers"]["Authorization"] + " ": ""})
         elif mode in REFUSALS:
             self._send(400, {"error": REFUSALS[mode]})
         elif mode.isdecimal():

@@ -320,6 +320,31 @@ def test_a_key_file_that_holds_no_text_is_said(tmp_path: Path) -> None:
         ask(Script(), CHAT, key_file=tmp_path / "token")
 
 
+@pytest.mark.parametrize(
+    "text", ["sk-secret\nsk-other\n", "sk-secret other", "sk-secret\x00", "sk-secret\u2026"]
+)
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(tmp_path: Path, text: str) -> None:
+    """The error of the HTTP client repeats the header."""
+    (tmp_path / "token").write_text(text)
+    script = Script()
+    with pytest.raises(
+        Fatal, match=r"apiKeySecretRef: .*/token: .*; write the key alone, on one line"
+    ) as caught:
+        ask(script, CHAT, key_file=tmp_path / "token")
+    assert caught.value.reason is Reason.BAD_CONFIGURATION
+    assert "secret" not in str(caught.value)
+    assert not script.requests
+
+
+def test_an_error_of_the_connection_does_not_show_the_key(tmp_path: Path) -> None:
+    """A server that repeats the headers of a request garbled: h11 quotes them."""
+    (tmp_path / "token").write_text("sk-secret\n")
+    (reply,) = ask(Script("parrot"), CHAT, key_file=tmp_path / "token")
+    assert isinstance(reply, Unavailable)
+    assert "***" in reply.message
+    assert "secret" not in reply.message
+
+
 ROME = TextPairs("Rome lies in", (" Italy", " big Spain"))
 
 

@@ -115,13 +115,18 @@ def read_key(file: Path) -> str:
     """A server's API key.
 
     Raises:
-        Fatal: BadConfiguration, when its file cannot be read or is no text.
+        Fatal: BadConfiguration, when its file cannot be read or holds what no header carries; its text is not shown.
     """
     try:
-        return file.read_text().strip()
+        key = file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "no text, so no key"
         raise Fatal(Reason.BAD_CONFIGURATION, f"openai.apiKeySecretRef: {file}: {why}") from error
+    # The client's error would repeat it.
+    if not re.fullmatch("[!-~]*", key):
+        why = "white space or other than ASCII in the key; write the key alone, on one line"
+        raise Fatal(Reason.BAD_CONFIGURATION, f"openai.apiKeySecretRef: {file}: {why}")
+    return key
 
 
 def read_attempt(plan: Path) -> str:

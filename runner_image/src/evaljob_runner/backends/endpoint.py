@@ -136,8 +136,8 @@ class Endpoint:
                 return await answer(client, request)
         except _TooLong as error:
             return Overflow(request.key, str(error))
-        except (TryAgain, httpx.TransportError) as error:
-            return Unavailable(request.key, f"{self.spec.url}: {str(error) or type(error).__name__}")
+        except TryAgain as error:
+            return Unavailable(request.key, f"{self.spec.url}: {error}")
 
     def http(self) -> httpx.AsyncClient:
         """A few connections."""
@@ -155,7 +155,7 @@ class Endpoint:
         """The API key; "" for a server without.
 
         Raises:
-            Fatal: BadConfiguration, when its file cannot be read.
+            Fatal: BadConfiguration, when its file cannot be read or holds no key.
         """
         return read_key(self.key_file) if self.key_file else ""
 
@@ -198,6 +198,9 @@ class Client:
             response = await self.http.post(address, json={"model": spec.model, **body}, headers=headers)
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise Fatal(Reason.BAD_CONFIGURATION, f"openai.url: {spec.url}: {error}") from error
+        except httpx.TransportError as error:
+            # Its text may quote what was sent or received.
+            raise TryAgain(_hidden(str(error), key) or type(error).__name__) from error
         _refuse(response, key)
         try:
             return parse(response)
@@ -242,7 +245,7 @@ def _wait_before_retry(error: Exception) -> bool | float:
     """Whether to try again, or after how many seconds where the server says so."""
     if isinstance(error, TryAgain):
         return True if error.after is None else error.after
-    return isinstance(error, httpx.TransportError)
+    return False
 
 
 def _refuse(response: httpx.Response, key: str) -> None:
@@ -265,8 +268,12 @@ def _refuse(response: httpx.Response, key: str) -> None:
 
 def _words(response: httpx.Response, key: str) -> str:
     """The head of what the server says, without the key."""
-    text = response.text.replace(key, "***") if key else response.text
-    return " ".join(text.split())[:WORDS_MAX]
+    return " ".join(_hidden(response.text, key).split())[:WORDS_MAX]
+
+
+def _hidden(text: str, key: str) -> str:
+    """The text without the key."""
+    return text.replace(key, "***") if key else text
 
 
 def _retry_after(response: httpx.Response) -> float | None:
