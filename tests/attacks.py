@@ -42,7 +42,7 @@ def _honest(name: str, program: str, checks: str = DOUBLES) -> Attack:
 
 
 _ATTEMPT = """
-import ctypes, os, resource, socket, subprocess, sys
+import ctypes, fcntl, os, resource, socket, struct, subprocess, sys
 libc = ctypes.CDLL(None, use_errno=True)
 runner = os.getppid()
 
@@ -321,6 +321,19 @@ BREAKOUTS = (
     _refused("a signal to the runner", "os.kill(runner, 9)"),
     _refused("a signal to all", "os.kill(-1, 9)"),
     _refused("a signal to its group", "os.killpg(0, 9)"),
+    _refused("a signal to the runner from a file", "fcntl.fcntl(0, fcntl.F_SETOWN, runner)"),
+    _refused("a signal to the runner by a thread's id", "fcntl.fcntl(0, 15, struct.pack('ii', 1, runner))"),
+    _refused("a signal from a file, by a wide number", "call(72, 25, 0, 2**32 + fcntl.F_SETOWN, runner)"),
+    _refused("another signal from a file", "fcntl.fcntl(0, 10, 9)"),
+    _refused("signals from a file", "fcntl.fcntl(0, fcntl.F_SETFL, os.O_ASYNC)"),
+    _refused("signals from a file by ioctl", "fcntl.ioctl(0, 0x5452, struct.pack('i', 1))"),
+    _refused("the owner of a file by ioctl", "fcntl.ioctl(0, 0x8901, struct.pack('i', runner))"),
+    _refused(
+        "signals from a folder", "fcntl.fcntl(os.open(os.path.dirname(os.__file__), 0), fcntl.F_NOTIFY, 1)"
+    ),
+    _refused("a larger pipe", "fcntl.fcntl(os.pipe()[0], 1031, 2**20)"),
+    _refused("a signal by prctl", "call(157, 167, 1, 9, 0, 0, 0)"),
+    _refused("a signal by a timer", "call(222, 107, 0, 0, ctypes.create_string_buffer(8))"),
     _refused("a file of the system", "open('/etc/passwd').read()"),
     _refused("the root folder", "os.listdir('/')"),
     _refused("its own harness", "open(sys.modules['evaljob_runner.sandbox.candidate'].__file__).read()"),
@@ -528,6 +541,17 @@ HONEST = (
             with open(os.devnull, "w") as file, contextlib.redirect_stdout(io.StringIO()):
                 print("x", file=file)
             return 2 * x
+        """,
+    ),
+    _honest(
+        "copies of a file descriptor",
+        """
+        import fcntl, os
+        def double(x):
+            copy = fcntl.fcntl(os.dup(0), fcntl.F_DUPFD, 20)
+            os.set_inheritable(copy, True)
+            with os.fdopen(copy) as file:
+                return 2 * x if os.get_blocking(copy) and file.read() == "" else None
         """,
     ),
     _honest(

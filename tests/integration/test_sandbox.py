@@ -142,6 +142,7 @@ def test_numbers_of_system_calls_are_those_that_libseccomp_knows(machine: str) -
     known = syscalls.ALLOWED | {
         "clone": syscalls.CLONE,
         "clone3": syscalls.CLONE3,
+        "fcntl": syscalls.FCNTL,
         "ioctl": syscalls.IOCTL,
         "prlimit64": syscalls.PRLIMIT64,
     }

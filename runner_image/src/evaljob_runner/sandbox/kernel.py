@@ -11,7 +11,17 @@ import os
 import struct
 from collections.abc import Iterable
 
-from evaljob_runner.sandbox.syscalls import ALLOWED, AUDIT, CLONE, CLONE3, COLUMN, IOCTL, PRLIMIT64
+from evaljob_runner.sandbox.syscalls import (
+    ALLOWED,
+    AUDIT,
+    CLONE,
+    CLONE3,
+    COLUMN,
+    FCNTL,
+    FCNTL_COMMANDS,
+    IOCTL,
+    PRLIMIT64,
+)
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.syscall.restype = ctypes.c_long
@@ -29,7 +39,7 @@ _FILTER = 2
 _SIGKILL = 9
 _RET_KILL_PROCESS, _RET_ERRNO, _RET_ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 _LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
-_NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
+_NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT, _SECOND_ARGUMENT_AT = 0, 4, 16, 24
 _CLONE_THREAD = 0x00010000
 
 
@@ -126,8 +136,9 @@ def call_filter(machine: str) -> bytes:
         found += _answer(number, _RET_ALLOW) if number is not None else []
     found += _answer(IOCTL[column], _RET_ERRNO | errno.ENOTTY)
     found += _answer(CLONE3[column], _RET_ERRNO | errno.ENOSYS)
-    found += _if_argument(PRLIMIT64[column], _EQUAL, 0)
-    found += _if_argument(CLONE[column], _ANY_BIT, _CLONE_THREAD)
+    found += _if_argument(PRLIMIT64[column], _FIRST_ARGUMENT_AT, _EQUAL, 0)
+    found += _if_argument(CLONE[column], _FIRST_ARGUMENT_AT, _ANY_BIT, _CLONE_THREAD)
+    found += _if_argument(FCNTL[column], _SECOND_ARGUMENT_AT, _EQUAL, *FCNTL_COMMANDS)
     return b"".join([*found, _instruction(_RETURN, _RET_ERRNO | errno.EPERM)])
 
 
@@ -135,14 +146,19 @@ def _answer(number: int, answer: int) -> list[bytes]:
     return [_instruction(_EQUAL, number, otherwise=1), _instruction(_RETURN, answer)]
 
 
-def _if_argument(number: int, test: int, operand: int) -> list[bytes]:
-    """Allow a call if the lower half of its first argument passes the test, else refuse it."""
+def _if_argument(number: int, where: int, test: int, *operands: int) -> list[bytes]:
+    """Allow a call if an argument passes the test with one of the operands, else refuse it.
+
+    Only its lower half is looked at, as the kernel does with each argument asked for here.
+    """
+    count = len(operands)
+    tests = [_instruction(test, operand, skip=count - i) for i, operand in enumerate(operands)]
     return [
-        _instruction(_EQUAL, number, otherwise=4),
-        _instruction(_LOAD, _FIRST_ARGUMENT_AT),
-        _instruction(test, operand, otherwise=1),
-        _instruction(_RETURN, _RET_ALLOW),
+        _instruction(_EQUAL, number, otherwise=count + 3),
+        _instruction(_LOAD, where),
+        *tests,
         _instruction(_RETURN, _RET_ERRNO | errno.EPERM),
+        _instruction(_RETURN, _RET_ALLOW),
     ]
 
 

@@ -15,7 +15,6 @@ ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "pread64": (17, 67),
     "close": (3, 57),
     "lseek": (8, 62),
-    "fcntl": (72, 25),
     "dup": (32, 23),
     "dup2": (33, None),
     "dup3": (292, 24),
@@ -81,6 +80,11 @@ CLONE = (56, 220)
 """Allowed for threads only."""
 PRLIMIT64 = (302, 261)
 """Allowed for the process itself only: the runner has the same user."""
+FCNTL = (72, 25)
+"""Allowed for `FCNTL_COMMANDS` only."""
+FCNTL_COMMANDS = (0, 1, 2, 3, 1030)
+"""F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC. Others make the kernel signal whom the caller names (F_SETOWN
+with O_ASYNC of F_SETFL), lock and lease files, or take memory for pipes."""
 CLONE3 = (435, 435)
 """ENOSYS, so that the C library falls back to clone: a filter cannot look into clone3's structure."""
 IOCTL = (16, 29)
