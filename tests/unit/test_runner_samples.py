@@ -1,12 +1,19 @@
 """The sample log: what a kill leaves, what the next attempt takes over."""
 
+import errno
+import io
 import json
+import os
 import resource
+import sys
 from pathlib import Path
 
 import pytest
 
+from evaljob.framing import decode
 from evaljob.names import Reason
+from evaljob.result import Failure
+from evaljob_runner.ending import EXIT_TRY_AGAIN, Ending
 from evaljob_runner.errors import Retry
 from evaljob_runner.samplelog import SampleLog
 from evaljob_runner.samples import Error, InferenceLine, Outcome, Request, Score, ScoreLine
@@ -142,6 +149,40 @@ def test_a_full_volume_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             log.append(line("1"))
     assert caught.value.reason is Reason.OUTPUT_FULL
     assert log.written == 0
+
+
+class Late(io.FileIO):
+    """A file whose disk says only at its end that it is full."""
+
+    def close(self) -> None:
+        super().close()
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+
+def test_a_volume_that_says_only_at_the_end_that_it_is_full_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = write(tmp_path, "a")
+    monkeypatch.setattr(log, "_file", Late(tmp_path / "a.jsonl", "ab"))
+    with pytest.raises(Retry, match="Disk quota exceeded; free or enlarge the volume") as caught:
+        log.close()
+    assert caught.value.reason is Reason.OUTPUT_FULL
+
+
+def test_a_signal_ends_with_its_report_whatever_the_log_says_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = write(tmp_path, "a")
+    monkeypatch.setattr(log, "_file", Late(tmp_path / "a.jsonl", "ab"))
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    ending = Ending(tmp_path / "result")
+    ending.watch(log)
+    with pytest.raises(SystemExit) as caught:
+        ending.leave(Retry(Reason.INTERRUPTED, "ended by SIGTERM"))
+    assert caught.value.code == EXIT_TRY_AGAIN
+    assert decode((tmp_path / "result").read_text()) == Failure(
+        reason="Interrupted", message="ended by SIGTERM"
+    )
 
 
 def test_a_line_that_was_torn_by_a_write_that_failed_is_dropped(tmp_path: Path) -> None:

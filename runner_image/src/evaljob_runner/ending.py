@@ -3,6 +3,7 @@
 A report is written in place: the termination log is a bind mount, where a rename would replace nothing.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -102,7 +103,9 @@ class Ending:
     def leave(self, end: Stop) -> NoReturn:
         """Leave at once, from a signal handler or another thread: unwinding could wait for a forward pass."""
         if self._log:
-            self._log.close()
+            # Raised from here, it would end up in whatever code the signal came to.
+            with contextlib.suppress(Stop):
+                self._log.close()
         code = self.stop(end)
         sys.stdout.flush()
         os._exit(code)

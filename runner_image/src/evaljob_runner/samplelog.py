@@ -158,9 +158,16 @@ class SampleLog:
             self.judged += isinstance(line, ScoreLine) and next(line.judgements, None) is not None
 
     def close(self) -> None:
-        """Close the files; everything is written already."""
-        self._file.close()
-        self._reader.close()
+        """Close the files; everything is written already.
+
+        Raises:
+            Retry: when a disk says only now that it had no room for it, as NFS does.
+        """
+        try:
+            self._file.close()
+            self._reader.close()
+        except OSError as error:
+            raise _unusable(self.folder, error) from error
 
 
 class _Reader:
