@@ -175,6 +175,24 @@ def test_a_file_of_something_else_ends_with_2(
     assert (result.code, result.err.startswith(f"evaljob: {tmp_path / 'x.yaml'}: ")) == (2, True)
 
 
+@pytest.mark.parametrize("command", ["plan", "import lm-eval"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (DEEP, "not YAML: nested too deeply"),
+        (
+            b"a: 2026-99-99",
+            "a value looks like a date or a number and is none, put it in quotes: month must be",
+        ),
+    ],
+)
+def test_a_value_that_yaml_cannot_make_is_refused_with_the_fix(
+    call: Call, tmp_path: Path, command: str, content: bytes, words: str
+) -> None:
+    (tmp_path / "x.yaml").write_bytes(content)
+    assert words in call(*command.split(), tmp_path / "x.yaml").err
+
+
 def test_a_full_disk_is_said_without_a_traceback() -> None:
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "evaljob_cli", "tasks"]

@@ -28,6 +28,15 @@ class InputError(Exception):
     """What the user gave cannot be used. The message says where, what and how to mend it."""
 
 
+def not_yaml(error: Exception) -> str:
+    """Why a file is no YAML, where PyYAML raised one of NOT_YAML."""
+    if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
+        return f"not YAML: {error}"
+    if isinstance(error, RecursionError):
+        return "not YAML: nested too deeply"
+    return f"not YAML: a value looks like a date or a number and is none, put it in quotes: {error}"
+
+
 def read_evaljob(path: Path) -> EvalJob:
     """The one EvalJob of a YAML file; other documents beside it are skipped.
 
@@ -40,7 +49,7 @@ def read_evaljob(path: Path) -> EvalJob:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}: give a YAML file with one {KIND}") from error
     except NOT_YAML as error:
-        raise InputError(f"{path}: not YAML: {error}") from error
+        raise InputError(f"{path}: {not_yaml(error)}") from error
     kinds = [d.get("kind", "none") if isinstance(d, dict) else "none" for d in documents]
     found = [document for document, kind in zip(documents, kinds, strict=True) if kind == KIND]
     if len(found) != 1:

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from evaljob_cli.inputs import NOT_YAML, InputError
+from evaljob_cli.inputs import NOT_YAML, InputError, not_yaml
 
 Config = Mapping[str, Any]
 
@@ -51,7 +51,7 @@ def _read(path: Path, places: tuple[Path, ...], within: tuple[Path, ...]) -> dic
             f"{path}: {error.strerror}: give the YAML file of a task or group of lm-eval"
         ) from error
     except NOT_YAML as error:
-        raise InputError(f"{path}: not YAML: {error}") from error
+        raise InputError(f"{path}: {not_yaml(error)}") from error
     if not isinstance(found, dict):
         what = "nothing" if found is None else f"a {type(found).__name__}"
         raise InputError(f"{path}: holds {what}, a task of lm-eval is a mapping")
