@@ -2,8 +2,11 @@
 
 import datetime as dt
 import decimal
+import errno
 import json
+import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from evaljob.names import Reason
+from evaljob_runner.errors import Fatal, Retry, Stop
 from evaljob_runner.sources.parquet import BATCH_ROWS, Parquet, plain
 from evaljob_runner.sources.rows import JsonLines, RowFile, Rows
 from tests.runner_plans import planned
@@ -136,3 +140,50 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     path.write_bytes({"text": b"no table", "cut": whole[:-100], "pages": middle}[damage])
     dataset = planned(task(), source="pvc://data/x.parquet")
     refused(dataset, Reason.BAD_DATA, "pvc://data/x.parquet: not readable as Parquet", mounted(tmp_path))
+
+
+def test_a_file_system_that_fails_says_nothing_about_the_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A descriptor of a file server that has started again is stale, and fine at the next attempt."""
+    file = Parquet("set", folder / "set.parquet")
+
+    def refused_by(number: int) -> Stop:
+        monkeypatch.setattr(parquet, "ParquetFile", failing(number))
+        with pytest.raises(Stop) as caught:
+            next(file.rows())
+        return caught.value
+
+    assert isinstance(refused_by(errno.ENOENT), Fatal)
+    passing = refused_by(errno.ESTALE)
+    assert isinstance(passing, Retry)
+    assert passing.reason is Reason.DEPENDENCY_UNAVAILABLE
+
+
+@pytest.mark.parametrize("kind", [JsonLines, Parquet])
+def test_so_it_is_when_the_file_is_looked_at(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kind: Callable[[str, Path], RowFile]
+) -> None:
+    file = kind("set", folder / "set.jsonl")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", failing(errno.EIO))
+        with pytest.raises(Retry, match="set: Input/output error"):
+            file.stamp()
+        patched.setattr(Path, "stat", failing(errno.EACCES))
+        with pytest.raises(Fatal, match="set: Permission denied"):
+            file.stamp()
+
+
+def test_so_it_is_in_the_middle_of_reading() -> None:
+    """Nothing is at address 0 of a process: the file opens, and reading it is an input/output error."""
+    memory = JsonLines("lines", Path("/proc/self/mem"))
+    for read in (memory.digest, lambda: next(memory.rows()), lambda: next(memory.read([(0, 1)]))):
+        with pytest.raises(Retry, match="lines: Input/output error"):
+            read()
+
+
+def failing(number: int) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any) -> Any:  # noqa: ANN401 - stands in for anything
+        raise OSError(number, os.strerror(number))
+
+    return fail

@@ -21,7 +21,7 @@ from pyarrow import parquet
 
 from evaljob.names import Reason
 from evaljob_runner.errors import Fatal
-from evaljob_runner.sources.rows import Found, Row, Stamp, file_stamp, open_file
+from evaljob_runner.sources.rows import Found, Row, Stamp, file_stamp, open_file, unreadable
 
 BATCH_ROWS = 256
 """Rows decoded at a time."""
@@ -54,6 +54,7 @@ class Parquet:
 
         Raises:
             Fatal: BadData, when this is no Parquet file, or a damaged one.
+            Retry: DependencyUnavailable, when the file system fails.
         """
         number = 0
         with self._opened() as file:
@@ -75,6 +76,9 @@ class Parquet:
             with parquet.ParquetFile(self.path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
                 yield file
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise unreadable(self.name, error) from error
+            # Without a number it is pyarrow's word on what the file holds.
             raise Fatal(
                 Reason.BAD_DATA, f"{self.name}: not readable as Parquet: {str(error)[:200]}"
             ) from error

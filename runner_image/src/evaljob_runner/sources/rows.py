@@ -1,17 +1,19 @@
 """Files -> rows, one row at a time: JSON lines here, Parquet in `parquet`."""
 
+import errno
 import hashlib
 import io
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from evaljob.names import Reason
-from evaljob_runner.errors import Fatal
+from evaljob_runner.errors import Fatal, Retry, Stop
 from evaljob_runner.surrogates import half, replaced
 
 Row = dict[str, Any]
@@ -19,6 +21,20 @@ Stamp = tuple[int, int]
 """Size and time of the last change."""
 _MAY_HOLD_HALVES = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 """Escaped, or as the bytes that CESU-8 has for them, which json reads too."""
+
+
+_FOR_GOOD = frozenset(
+    {
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+    }
+)
+"""Errors that another attempt meets too."""
 
 
 class Found(NamedTuple):
@@ -46,6 +62,7 @@ class RowFile(Protocol):
 
         Raises:
             Fatal: BadData, naming the first row that cannot be read.
+            Retry: DependencyUnavailable, when the file system fails.
         """
 
     def read(self, found: Iterable[tuple[int, int]]) -> Iterator[Row]:
@@ -99,7 +116,7 @@ class JsonLines:
                 file.seek(offset)
                 yield _decode(file.readline(), self.where(number))
 
-    def _open(self) -> io.BufferedIOBase:
+    def _open(self) -> AbstractContextManager[io.BufferedIOBase]:
         if self.path is None:
             return io.BytesIO(self.inline.encode())
         return open_file(self.path, self.name)
@@ -150,29 +167,31 @@ class Labelled:
         return ({**row, self.column: self.label} for row in self.file.read(found))
 
 
-def open_file(path: Path, name: str) -> io.BufferedReader:
-    """A file's bytes.
-
-    Raises:
-        Fatal: BadData, when it cannot be opened.
-    """
+@contextmanager
+def open_file(path: Path, name: str) -> Iterator[io.BufferedReader]:
+    """A file's bytes; raises as `unreadable` says, when it is opened and when it is read."""
     try:
-        return path.open("rb")
+        with path.open("rb") as file:
+            yield file
     except OSError as error:
-        raise Fatal(Reason.BAD_DATA, f"{name}: {error.strerror}") from error
+        raise unreadable(name, error) from error
 
 
 def file_stamp(path: Path, name: str) -> Stamp:
-    """A file's size and the time of its last change, in nanoseconds.
-
-    Raises:
-        Fatal: BadData, when it is gone.
-    """
+    """A file's size and the time of its last change, in nanoseconds; raises as `unreadable` says."""
     try:
         found = path.stat()
     except OSError as error:
-        raise Fatal(Reason.BAD_DATA, f"{name}: {error.strerror}") from error
+        raise unreadable(name, error) from error
     return found.st_size, found.st_mtime_ns
+
+
+def unreadable(name: str, error: OSError) -> Stop:
+    """BadData where the file is at fault; other errors pass, for example those of a file server that starts again."""
+    said = f"{name}: {(error.strerror or str(error))[:200]}"
+    if error.errno is None or error.errno in _FOR_GOOD:
+        return Fatal(Reason.BAD_DATA, said)
+    return Retry(Reason.DEPENDENCY_UNAVAILABLE, said)
 
 
 def _decode(raw: bytes, where: str) -> Row:
