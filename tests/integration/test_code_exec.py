@@ -20,8 +20,9 @@ from evaljob.spec import Dataset
 from evaljob.task import Task
 from evaljob_runner.backends.base import GenerateRequest
 from evaljob_runner.background import Background, Programs
-from evaljob_runner.errors import Fatal
+from evaljob_runner.errors import Fatal, Retry
 from evaljob_runner.sandbox import room
+from evaljob_runner.sandbox import run as sandbox
 from evaljob_runner.scoring import Scorer
 from tests.runner_plans import assignment, tiny_model
 from tests.unit.test_runner_evaluate import answers, logged, run
@@ -224,6 +225,18 @@ def test_more_memory_than_there_is_is_refused_before_the_model_loads(
         Fatal, match=r"256Mi for each of two processes, and 300Mi are left.*raise runner\.resources"
     ):
         run(work, answers(lambda _: pytest.fail("it was asked")))
+
+
+def test_where_processes_do_not_start_in_time_another_attempt_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It says nothing about the program, nor about what the place can confine."""
+    monkeypatch.setattr(sandbox, "START_SECONDS", 0)
+    scorer = Scorer(small())
+    for action in (scorer.confine, lambda: scorer.executed(line("").model_copy(update={"doc": {}}))):
+        with pytest.raises(Retry, match="the processes were not ready within 0 s") as caught:
+            action()
+        assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
 
 
 def test_a_runner_that_runs_programs_is_closed_to_other_processes() -> None:

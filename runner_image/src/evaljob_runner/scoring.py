@@ -142,6 +142,7 @@ class Scorer:
 
         Raises:
             Fatal: SandboxUnavailable or BadConfiguration.
+            Retry: when the machine is too busy to tell.
         """
         confined_by = [execution.confine() for execution in self._executions.values()]
         return confined_by[0] if confined_by else None

@@ -10,7 +10,7 @@ from evaljob_runner.extract import Json
 from evaljob_runner.metrics.base import Columns, Definition, Verdict, as_text
 from evaljob_runner.sandbox import room
 from evaljob_runner.sandbox.probe import UnavailableError, probe
-from evaljob_runner.sandbox.run import Limits, SandboxError, UnusableTestsError, execute
+from evaljob_runner.sandbox.run import BusyError, Limits, SandboxError, UnusableTestsError, execute
 
 ANSWER = "answer"
 """What the template `program` calls the extracted answer."""
@@ -42,6 +42,7 @@ class Execution:
 
         Raises:
             Fatal: SandboxUnavailable, or BadConfiguration where a program could make the kernel end the container.
+            Retry: when the machine is too busy to tell.
         """
         left, needed = room.free(), room.PROCESSES * self.memory
         if left < needed:
@@ -54,6 +55,8 @@ class Execution:
             return probe()
         except UnavailableError as error:
             raise Fatal(Reason.SANDBOX_UNAVAILABLE, f"metrics: {self._key}: {error}") from error
+        except BusyError as error:
+            raise Retry(Reason.DEPENDENCY_UNAVAILABLE, f"metrics: {self._key}: {error}") from error
 
     def check(self, columns: Columns, where: str) -> None:
         """Refuse a document that does not fit the templates.

@@ -3,7 +3,7 @@
 import os
 
 from evaljob_runner.sandbox import kernel, syscalls
-from evaljob_runner.sandbox.run import Limits, SandboxError, execute
+from evaljob_runner.sandbox.run import BusyError, Limits, SandboxError, execute
 
 _LIMITS = Limits(wall_seconds=60, memory=256 * 2**20)
 _PROGRAM = """
@@ -30,6 +30,7 @@ def probe() -> str:
 
     Raises:
         UnavailableError: when a part is missing, or a program is not confined as promised.
+        BusyError: when its processes did not start, and may start later.
     """
     machine, abi = os.uname().machine, kernel.landlock_abi()
     if machine not in syscalls.AUDIT:
@@ -48,6 +49,8 @@ def probe() -> str:
         )
     try:
         verdict = execute(_PROGRAM, _CHECKS, _LIMITS)
+    except BusyError:
+        raise
     except SandboxError as error:
         raise UnavailableError(f"{error}: pick other nodes by runner.nodeSelector") from error
     if not verdict.passed:

@@ -57,6 +57,10 @@ class SandboxError(Exception):
     """The execution never began: no word about the program."""
 
 
+class BusyError(SandboxError):
+    """The processes did not start, and may start later."""
+
+
 class UnusableTestsError(Exception):
     """The tests can judge no program: they do not compile, or pass what is no data."""
 
@@ -124,7 +128,10 @@ def _process(source: str, ends: Ends, limits: Limits) -> Iterator[None]:
 
 
 def _verdict(pipe: FileIO, wall_seconds: float) -> Verdict:
-    started = _line(pipe, START_SECONDS)
+    try:
+        started = _line(pipe, START_SECONDS)
+    except TimeoutError as error:
+        raise BusyError(f"the processes were not ready within {START_SECONDS:g} s") from error
     if started != CONFINED:
         why = started.get("failed") if isinstance(started, dict) else "the processes ended or never began"
         raise SandboxError(f"cannot confine a process: {why}")
