@@ -175,15 +175,15 @@ def test_a_file_of_something_else_ends_with_2(
     assert (result.code, result.err.startswith(f"evaljob: {tmp_path / 'x.yaml'}: ")) == (2, True)
 
 
-@pytest.mark.parametrize("command", ["plan", "import lm-eval"])
+NO_DATE = "not YAML: a value looks like a date or a number and is none, put it in quotes: month must be in"
+
+
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("command", "content", "words"),
     [
-        (DEEP, "not YAML: nested too deeply"),
-        (
-            b"a: 2026-99-99",
-            "a value looks like a date or a number and is none, put it in quotes: month must be",
-        ),
+        ("plan", DEEP, "not YAML: nested too deeply"),
+        ("plan", b"a: 2026-99-99", NO_DATE),
+        ("import lm-eval", b"a: 2026-99-99", NO_DATE),
     ],
 )
 def test_a_value_that_yaml_cannot_make_is_refused_with_the_fix(
