@@ -148,6 +148,8 @@ def behave(stand: Stand, kind: str, number: str) -> None:
             stand.succeed(stand.answer())
         case "paced":
             stand.succeed(stand.answer(pause=0.2))
+        case "disagree":
+            stand.succeed(stand.answer(), inferenceDigest=str(stand.shard))
         case "foreign":
             stand.succeed(0, attempt="another")
         case "never":

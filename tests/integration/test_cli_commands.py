@@ -89,6 +89,16 @@ def test_run_ends_with_1_when_a_partition_failed_and_shows_the_others(call: Call
     assert "0.75" in result.out
 
 
+def test_run_ends_with_1_when_shards_disagree(call: Call, tmp_path: Path) -> None:
+    """Every partition succeeded, and still there is no number."""
+    file = written(tmp_path, "disagree")
+    file.write_text(file.read_text().replace("task: capitals", "task: capitals, shards: 2"))
+    result = call("run", file, "--mount", f"models={tmp_path}", "--out", tmp_path / "out")
+    assert "missing (ShardsDisagree)" in result.out
+    assert "Failed: 2 of 2 partitions succeeded" in result.out
+    assert result.code == 1
+
+
 def test_score_only_asks_no_model(call: Call, tmp_path: Path) -> None:
     file = written(tmp_path, "good")
     options = ("--mount", f"models={tmp_path}", "--out", tmp_path / "out")
@@ -397,6 +407,22 @@ def test_ctrl_c_ends_the_runners_and_says_how_to_resume(tmp_path: Path, number: 
     assert first.returncode == 130
     assert "run the same command to resume" in err
     assert not any(Path(f"/proc/{pid}").exists() for pid in terminal.runners())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_summary_is_written_also_where_the_table_cannot_be_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    """Into a pipe that nobody reads any more, or in an encoding without the table's signs."""
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    terminal = Terminal(tmp_path, "good")
+    with terminal.start() as process:
+        assert process.stdout
+        if encoding == "utf-8":
+            process.stdout.close()
+        process.wait(timeout=30)
+    assert process.returncode
+    assert json.loads((terminal.out / "summary.json").read_text())["succeeded"] == 1
 
 
 def test_import_writes_a_task_and_says_what_became_of_each_field(call: Call, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command `evaljob`. Exit codes: 0, 1 when a partition failed, 2 for bad input, 130 when interrupted."""
+"""The command `evaljob`. Exit codes: 0, 1 a partition failed or shards disagree, 2 bad input, 130 interrupted."""
 
 import datetime as dt
 import os
@@ -36,7 +36,7 @@ _EXIT_CODES: dict[type[Exception], int] = {InputError: 2, InterruptedRunError: 1
 
 app = typer.Typer(
     help="Evaluate models on datasets, by the same EvalJob file as on a cluster.",
-    epilog="Exit codes: 0, 1 when a partition failed, 2 for bad input, 130 when interrupted.",
+    epilog="Exit codes: 0, 1 when a partition failed or shards disagree, 2 for bad input, 130 when interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -126,9 +126,10 @@ def run(
     outcomes = execute(plan, Launch(places, runner, os.environ), at_once, Console(stderr=True))
     failed = any(isinstance(o, Failure) for o in outcomes.values())
     summary = summarize(plan, outcomes, state=State.FAILED if failed else State.COMPLETE)
-    table.show(summary, table.output())
+    # First: a pipe that is closed, or an encoding without a character of the table, ends the command.
     write(summary, places.out)
-    raise typer.Exit(1 if failed else 0)
+    table.show(summary, table.output())
+    raise typer.Exit(0 if summary.state == State.COMPLETE else 1)
 
 
 @app.command()
