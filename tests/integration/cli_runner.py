@@ -104,6 +104,8 @@ class Stand:
         time.sleep(600)
 
     def on_term(self, _number: int, _frame: FrameType | None) -> None:
+        if self.args.dataset == "tidy":
+            time.sleep(1)
         self.leave("terminated")
         self.fail("Interrupted", "SIGTERM", 75)
 
@@ -154,7 +156,7 @@ def behave(stand: Stand, kind: str, number: str) -> None:
             stand.succeed(0, attempt="another")
         case "never":
             stand.fail("BadData", "line 3", 78)
-        case "slow":
+        case "slow" | "tidy":
             stand.sample()
             stand.wait()
         case "deaf":

@@ -377,11 +377,12 @@ class Terminal:
         )
         self.file = written(folder, dataset)
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, *, hang_up: str = "default") -> subprocess.Popen[str]:
+        """Whatever these tests inherited, SIGHUP does what it does by default, or the `ignore` of nohup."""
         inherited = os.environ.get("PYTHONPATH", "")
         return subprocess.Popen(
-            [sys.executable, "-m", "evaljob_cli", "run", self.file, "--mount", f"models={self.folder}",
-             "--out", self.out],
+            ["env", f"--{hang_up}-signal=HUP", sys.executable, "-m", "evaljob_cli", "run", self.file,
+             "--mount", f"models={self.folder}", "--out", self.out],
             env=os.environ | {"PYTHONPATH": f"{self.folder / 'path'}:{inherited}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -395,7 +396,7 @@ class Terminal:
         return [json.loads(path.read_text())["pid"] for path in self.traces("start")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_ends_the_runners_and_says_how_to_resume(tmp_path: Path, number: signal.Signals) -> None:
     terminal = Terminal(tmp_path, "paced")
     with terminal.start() as first:
@@ -407,6 +408,31 @@ def test_ctrl_c_ends_the_runners_and_says_how_to_resume(tmp_path: Path, number: 
     assert first.returncode == 130
     assert "run the same command to resume" in err
     assert not any(Path(f"/proc/{pid}").exists() for pid in terminal.runners())
+
+
+def test_further_hang_ups_do_not_cut_the_grace_period(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, "tidy")
+    with terminal.start() as run:
+        while not terminal.traces("pids"):
+            time.sleep(0.02)
+            assert run.poll() is None
+        for _ in range(3):
+            run.send_signal(signal.SIGHUP)
+            time.sleep(0.1)
+        run.communicate(timeout=10)
+    assert run.returncode == 130
+    assert list(terminal.out.glob("samples/*/*/terminated"))
+
+
+def test_a_hang_up_under_nohup_changes_nothing(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, "paced")
+    with terminal.start(hang_up="ignore") as run:
+        while not terminal.traces("sample"):
+            time.sleep(0.02)
+            assert run.poll() is None
+        run.send_signal(signal.SIGHUP)
+        run.communicate(timeout=30)
+    assert run.returncode == 0
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

@@ -24,10 +24,11 @@ class InterruptedRunError(Exception):
 def execute(plan: Plan, launch: Launch, parallelism: int, console: Console) -> dict[Partition, Outcome]:
     """Run a plan to its end, shown on this console.
 
-    Ctrl-C and SIGTERM give the runners the grace period to close their logs; a second one ends them at once.
+    Ctrl-C, SIGTERM and a hang-up give the runners the grace period to close their logs; a second of the first two
+    ends them at once. An ignored hang-up (nohup) stays ignored.
 
     Raises:
-        InterruptedRunError: after either.
+        InterruptedRunError: after any of them.
     """
     places, total = launch.places, len(plan.partitions)
     console.print(
@@ -36,7 +37,10 @@ def execute(plan: Plan, launch: Launch, parallelism: int, console: Console) -> d
     )  # fmt: skip
 
     async def main() -> dict[Partition, Outcome]:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, _hang_up)
         with display(console, total) as report:
             outcomes = await run_plan(
                 plan, launch, parallelism=parallelism, new_attempt=lambda: str(uuid.uuid4()), report=report
@@ -51,6 +55,12 @@ def execute(plan: Plan, launch: Launch, parallelism: int, console: Console) -> d
     except KeyboardInterrupt:
         kept = f"what {places.out / SAMPLES} holds is not computed again"
         raise InterruptedRunError(f"interrupted; run the same command to resume: {kept}") from None
+
+
+def _hang_up() -> None:
+    """A shell and the kernel may each say that the terminal is gone: once is enough."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.raise_signal(signal.SIGINT)
 
 
 def write(summary: Summary, out: Path) -> None:
