@@ -214,6 +214,20 @@ def test_a_full_cache_is_tried_again(world: World, tmp_path: Path) -> None:
     assert "the cache cannot be used: File too large" in ended.failure.message
 
 
+def test_a_pods_own_volume_has_room_once(world: World, tmp_path: Path) -> None:
+    """Each of two splits has room in it, both have not: the second is refused before it is fetched."""
+    lines = "".join(json.dumps({"q": f"{i} " * 300, "a": "Paris", "s": "t"}) + "\n" for i in range(1000))
+    folder = world.hub.root / "datasets" / "org" / "qa" / "large"
+    folder.mkdir()
+    for split in ("dev", "test"):
+        (folder / f"{split}.jsonl").write_text(lines)
+    ended = world.run(
+        tmp_path / "x", dataset("hf://org/qa@main/large"), **{HUB_ROOM: str(len(lines) * 3 // 2)}
+    )
+    assert (ended.code, ended.failure.reason) == (78, "BadConfiguration")
+    assert len(fetched(world.hub)) == 1
+
+
 def test_without_a_cluster_the_shells_own_cache_and_token_are_used(world: World, tmp_path: Path) -> None:
     """The file is the one for a cluster, with a Secret and a claim that do not exist here."""
     data = dataset("hf://private/qa@main/all").dataset

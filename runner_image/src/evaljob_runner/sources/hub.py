@@ -148,7 +148,11 @@ def _room() -> int:
     """Bytes that may still be fetched: what the disk has; a pod that fills its own volume would be evicted."""
     CACHE.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(CACHE).free
-    return min(free, int(os.environ.get(HUB_ROOM, free)))
+    if (limit := os.environ.get(HUB_ROOM)) is None:
+        return free
+    # A whole volume's limit: datasets and models, and what else keeps something there, share it.
+    taken = sum(path.lstat().st_size for path in Path(constants.HF_HOME).rglob("*"))
+    return max(0, min(free, int(limit) - taken))
 
 
 def _refuse_no_room(uri: str, wanted: int, room: int) -> None:
