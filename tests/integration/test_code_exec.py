@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -237,6 +238,15 @@ def test_where_processes_do_not_start_in_time_another_attempt_is_made(
         with pytest.raises(Retry, match="the processes were not ready within 0 s") as caught:
             action()
         assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
+
+
+def test_threads_for_programs_are_there_before_the_first_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes all that there may be must not end the runner."""
+    monkeypatch.setattr(room, "workers", lambda _memory: 3)
+    before = threading.active_count()
+    with closing(Programs(Scorer(small()))) as programs:
+        programs.begin(line("").model_copy(update={"doc": {}}))
+        assert threading.active_count() == before + 3
 
 
 def test_a_runner_that_runs_programs_is_closed_to_other_processes() -> None:

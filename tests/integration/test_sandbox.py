@@ -1,6 +1,7 @@
 """Generated programs in their sandbox: real processes, real attacks. tests/e2e runs the same attacks in a pod."""
 
 import ctypes
+import errno
 import os
 import struct
 import subprocess
@@ -8,11 +9,12 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evaljob_runner.samples import Score
-from evaljob_runner.sandbox import kernel, syscalls
+from evaljob_runner.sandbox import kernel, run, syscalls
 from evaljob_runner.sandbox.probe import probe
 from evaljob_runner.sandbox.run import UnusableTestsError, Verdict, execute
 from tests import attacks
@@ -173,3 +175,38 @@ def test_what_a_program_raises_can_stand_in_the_log(program: str, checks: str, e
     score = Score(value=0, explanation=verdict.explanation)
     assert (score.explanation or "").startswith(explanation)
     score.model_dump_json()
+
+
+class Full:
+    """A machine that starts no process the first times, as at a limit of processes and threads."""
+
+    def __init__(self, refusals: int, number: int) -> None:
+        self._refusals, self._number = refusals, number
+        self._start = subprocess.Popen
+
+    def __call__(self, *args: Any, **more: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - of Popen
+        if self._refusals:
+            self._refusals -= 1
+            raise OSError(self._number, os.strerror(self._number))
+        return self._start(*args, **more)
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM], ids=errno.errorcode.get)
+def test_a_program_waits_where_another_left_no_room_for_it(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", Full(2, number))
+    assert execute("def double(x): return 2 * x", attacks.DOUBLES, LIMITS) == Verdict(passed=True)
+
+
+def test_a_program_does_not_wait_for_room_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "START_SECONDS", 0)
+    monkeypatch.setattr(subprocess, "Popen", Full(10**6, errno.EAGAIN))
+    with pytest.raises(run.BusyError, match="no process could be started for 1 s: Resource temporarily"):
+        execute("", "", attacks.SHORT)
+
+
+def test_what_no_waiting_helps_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", Full(1, errno.EPERM))
+    with pytest.raises(run.SandboxError, match="a process cannot be started: Operation not permitted"):
+        execute("", "", LIMITS)

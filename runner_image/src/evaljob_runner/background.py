@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
+from threading import Barrier
 from typing import NamedTuple, Protocol
 
 from evaljob_runner.samples import AnswerKey, InferenceLine, Made, ScoreLine, without_prompt
 from evaljob_runner.sandbox import kernel, room
+from evaljob_runner.sandbox.run import START_SECONDS
 from evaljob_runner.scoring import Scorer
 
 
@@ -42,13 +44,20 @@ class Programs:
         if self._pool is None:
             # When the model is loaded: what it left of the memory counts, and drivers look into their own /proc.
             kernel.hide()
-            self._pool = ThreadPoolExecutor(room.workers(self._scorer.memory))
+            self._pool = _all_started(room.workers(self._scorer.memory))
         return [self._pool.submit(self._scorer.executed, line)]
 
     def close(self) -> None:
         """End what runs."""
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
+
+
+def _all_started(workers: int) -> ThreadPoolExecutor:
+    """A pool whose threads are there before any program runs, which may leave no room for another."""
+    pool, together = ThreadPoolExecutor(workers), Barrier(workers, timeout=START_SECONDS)
+    list(pool.map(lambda _: together.wait(), range(workers)))
+    return pool
 
 
 class _Begun(NamedTuple):

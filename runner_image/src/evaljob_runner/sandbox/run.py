@@ -1,5 +1,6 @@
 """One execution, seen from the runner: start the two processes, wait for the verdict, end them."""
 
+import errno
 import json
 import math
 import os
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -20,6 +21,9 @@ from evaljob_runner.surrogates import replaced
 
 START_SECONDS = 60.0
 """For two small Python processes, on a machine that is very busy."""
+_AGAIN_SECONDS = 0.1
+_NO_ROOM = (errno.EAGAIN, errno.ENOMEM)
+"""More processes and threads than the container may have, or no memory for one."""
 # -s -P -S with nothing else in the environment is -I but for the hash seed: a program that depends on the order of
 # a set must score the same each time.
 _PYTHON = (sys.executable, "-s", "-P", "-S", "-B")
@@ -31,6 +35,7 @@ _BOOT = (
 )
 
 
+_Started = subprocess.Popen[bytes]
 Ends = dict[str, int | str]
 """A role, and its file descriptors by what they are for."""
 
@@ -110,21 +115,45 @@ def _process(source: str, ends: Ends, limits: Limits) -> Iterator[None]:
     with FileIO(os.memfd_create("source"), "w+") as file:
         file.write(source.encode(errors="replace"))
         file.seek(0)
-        process = subprocess.Popen(
-            [*_PYTHON, "-c", _BOOT, json.dumps(arguments), _SOURCES],
-            env=_ENVIRONMENT,
-            cwd="/",
-            stdin=file,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[end for end in ends.values() if isinstance(end, int)],
-            process_group=0,
+        process = _when_there_is_room(
+            lambda: subprocess.Popen(
+                [*_PYTHON, "-c", _BOOT, json.dumps(arguments), _SOURCES],
+                env=_ENVIRONMENT,
+                cwd="/",
+                stdin=file,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[end for end in ends.values() if isinstance(end, int)],
+                process_group=0,
+            ),
+            START_SECONDS + limits.wall_seconds,
         )
     try:
         yield
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _when_there_is_room(start: Callable[[], _Started], seconds: float) -> _Started:
+    """Start a process; where the container may have no more, or has no memory for one, try again.
+
+    A program that takes all threads or memory is killed at its `wall_seconds`: it must not fail the others.
+
+    Raises:
+        OSError: when it cannot be started.
+        BusyError: when there was no room in all that time.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return start()
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            if time.monotonic() >= until:
+                raise BusyError(f"no process could be started for {seconds:g} s: {error.strerror}") from error
+        time.sleep(_AGAIN_SECONDS)
 
 
 def _verdict(pipe: FileIO, wall_seconds: float) -> Verdict:
