@@ -99,6 +99,36 @@ def test_run_ends_with_1_when_shards_disagree(call: Call, tmp_path: Path) -> Non
     assert result.code == 1
 
 
+def test_a_run_keeps_the_date_of_its_folder(call: Call, tmp_path: Path) -> None:
+    """Else the digests of dated chat templates change at midnight, and the next run asks everything again."""
+    file, out = written(tmp_path, "good"), tmp_path / "out"
+    seen: set[Path] = set()
+
+    def run(*options: str) -> tuple[str, str]:
+        """The date that the runner was told, and what was said."""
+        result = call("run", file, "--mount", f"models={tmp_path}", "--out", out, *options)
+        (plan,) = set(out.glob("attempts/*/run.json")) - seen
+        seen.add(plan)
+        return json.loads(plan.read_text())["date"], result.err
+
+    date, said = run("--date", "2026-01-02")
+    assert (date, "2026-01-02" in said) == ("2026-01-02", False)
+    date, said = run()
+    assert date == "2026-01-02"
+    assert f"evaljob: chat templates see 2026-01-02, the date of earlier runs in {out}; --date gives" in said
+    date, said = run("--date", "2026-01-03")
+    assert date == "2026-01-03"
+    assert f"evaljob: --date 2026-01-03: earlier runs in {out} had 2026-01-02; prompts that" in said
+    (out / "date").unlink()
+    today, _ = run()
+    assert today > date
+    assert (out / "date").read_text() == f"{today}\n"
+    (out / "date").write_text("tomorrow")
+    refused = call("run", file, "--mount", f"models={tmp_path}", "--out", out)
+    assert refused.code == 2
+    assert refused.err == f"evaljob: {out}/date: not a date: write YYYY-MM-DD, or remove the file\n"
+
+
 def test_score_only_asks_no_model(call: Call, tmp_path: Path) -> None:
     file = written(tmp_path, "good")
     options = ("--mount", f"models={tmp_path}", "--out", tmp_path / "out")

@@ -15,7 +15,7 @@ from evaljob.planning import Settings
 from evaljob.result import Failure
 from evaljob_cli import importing, planned, previewed, rendered, table
 from evaljob_cli.catalogue import catalogue
-from evaljob_cli.execute import InterruptedRunError, execute, write
+from evaljob_cli.execute import InterruptedRunError, execute, keep_date, kept_date, write
 from evaljob_cli.inputs import (
     InputError,
     assignments,
@@ -61,13 +61,30 @@ ApiKeys = Annotated[
 Date = Annotated[
     dt.datetime | None,
     typer.Option(
-        metavar="YYYY-MM-DD", formats=["%Y-%m-%d"], help="The clock of chat templates; default today (UTC)."
+        metavar="YYYY-MM-DD",
+        formats=["%Y-%m-%d"],
+        help="The clock of chat templates; default today (UTC), for `run` that of the output folder.",
     ),
 ]
 
 
 def _date(given: dt.datetime | None) -> dt.date:
     return given.date() if given else dt.datetime.now(dt.UTC).date()
+
+
+def _clock(given: dt.datetime | None, out: Path) -> dt.date:
+    """The date of a run: that of earlier ones in its folder, whose digests may hold it, unless another is given."""
+    wanted, kept = _date(given), kept_date(out)
+    if kept is None or kept == wanted:
+        return wanted
+    if given:
+        note = (
+            f"--date {wanted}: earlier runs in {out} had {kept}; prompts that show the date are asked again"
+        )
+    else:
+        note = f"chat templates see {kept}, the date of earlier runs in {out}; --date gives another"
+    print(f"evaljob: {note}", file=sys.stderr)
+    return wanted if given else kept
 
 
 def _places(
@@ -117,10 +134,11 @@ def run(
     evaljob = identified(read_evaljob(file))
     if evaljob.spec.suspend:
         raise InputError(f"{file}: spec.suspend: true: nothing to run; set it to false")
-    plan = resolve(durable(evaljob), Settings(), _date(date))
-    places = _places(out or Path(f"{plan.run.name}-out"), mount, config_map, api_key_file)
+    places = _places(out or Path(f"{evaljob.metadata.name}-out"), mount, config_map, api_key_file)
+    plan = resolve(durable(evaljob), Settings(), _clock(date, places.out))
     check(plan, places)
     writable(places.out)
+    keep_date(plan.run.date, places.out)
     at_once = parallelism or default_parallelism(plan, evaljob.spec.parallelism, len(os.sched_getaffinity(0)))
     runner = (*RUNNER, "--score-only") if score_only else RUNNER
     outcomes = execute(plan, Launch(places, runner, os.environ), at_once, Console(stderr=True))

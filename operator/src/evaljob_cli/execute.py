@@ -1,6 +1,7 @@
 """A plan run in front of a user: shown while it lasts, ended by Ctrl-C, resumed by the same command."""
 
 import asyncio
+import datetime as dt
 import signal
 import uuid
 from pathlib import Path
@@ -12,9 +13,13 @@ from evaljob.plan import Partition, Plan
 from evaljob.summary import Summary
 from evaljob.tables import files
 from evaljob_cli.display import display
+from evaljob_cli.inputs import InputError
 from evaljob_cli.launch import Launch
 from evaljob_cli.local import run_plan
 from evaljob_cli.places import SAMPLES
+
+DATE = "date"
+"""In the output folder: what chat templates were told the last time."""
 
 
 class InterruptedRunError(Exception):
@@ -61,6 +66,26 @@ def _hang_up() -> None:
     """A shell and the kernel may each say that the terminal is gone: once is enough."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.raise_signal(signal.SIGINT)
+
+
+def kept_date(out: Path) -> dt.date | None:
+    """The date of earlier runs in this folder; None where there was none.
+
+    Raises:
+        InputError: when the file holds something else.
+    """
+    file = out / DATE
+    try:
+        return dt.date.fromisoformat(file.read_text("utf-8").strip())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise InputError(f"{file}: not a date: write YYYY-MM-DD, or remove the file") from error
+
+
+def keep_date(date: dt.date, out: Path) -> None:
+    """Leave the date for the next run in this folder."""
+    (out / DATE).write_text(f"{date}\n", "utf-8")
 
 
 def write(summary: Summary, out: Path) -> None:
