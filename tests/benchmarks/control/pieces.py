@@ -30,7 +30,8 @@ class RunTimes:
 
     def __call__(self, pod: Json) -> Fate:
         """The fate of one pod."""
-        partition, job = partition_of(pod), pod["metadata"]["labels"]["batch.kubernetes.io/job-name"]
+        labels = pod["metadata"]["labels"]
+        partition, job = partition_of(pod), labels["batch.kubernetes.io/controller-uid"]
         rng = random.Random(str(partition))  # noqa: S311 - no secret
         seconds = rng.lognormvariate(0.0, 0.5)
         if rng.random() < FAILING and job not in self._failed:
