@@ -33,6 +33,12 @@ def test_a_job_that_is_suspended_again_and_again_is_resumed_less_and_less_often(
     assert {b - a for a, b in itertools.pairwise(seconds[9:])} == {300}
 
 
+def test_it_goes_on_for_days() -> None:
+    resumptions = Resumptions()
+    written = [bool(resumptions.due([RESUME], later(s))[0]) for s in range(0, 7 * 86400, 300)]
+    assert all(written)
+
+
 def test_the_next_look_is_when_it_may_be_resumed() -> None:
     resumptions = resumed(3)
     assert resumptions.due([RESUME], later(5)) == ([], 3)

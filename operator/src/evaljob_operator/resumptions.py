@@ -48,7 +48,8 @@ class Resumptions:
                 later.append((tries.due - now).total_seconds())
             else:
                 write.append(change)
-                pause = min(timedelta(seconds=2**tries.count), LONGEST)
+                # No timedelta holds two to the power of fifty.
+                pause = min(timedelta(seconds=2 ** min(tries.count, 20)), LONGEST)
                 self._tries[change.uid] = _Tries(tries.count + 1, tries.since, now + pause)
         return write, min(later, default=None)
 
