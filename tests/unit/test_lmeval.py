@@ -420,6 +420,15 @@ def test_the_digest_of_tasks_and_documents_changes_with_every_file(
     assert identity(tmp_path, include) != before
 
 
+def test_the_digest_of_tasks_is_the_same_after_lm_eval_itself_has_run_there(tmp_path: Path) -> None:
+    for name in ("tasks/a.yaml", "tasks/inner/utils.py", "set/test.jsonl"):
+        written(tmp_path / name, {"q": 1})
+    before = identity(tmp_path)
+    for folder in ("tasks", "tasks/inner"):
+        written(tmp_path / folder / "__pycache__" / "utils.cpython-311.pyc", {"q": 1})
+    assert identity(tmp_path) == before
+
+
 def test_the_digest_of_a_config_map_is_not_that_of_its_mount(tmp_path: Path) -> None:
     """A kubelet puts the files into a folder named by the time, and links them."""
     written(tmp_path / "set" / "test.jsonl", {"q": 1})

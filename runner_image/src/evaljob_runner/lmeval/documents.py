@@ -66,7 +66,8 @@ def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
 def copy_tasks(work: Assignment, to: Path) -> Path | None:
     """A copy of the user's tasks, or None without any. A file stands for its whole folder, as lm-eval takes folders.
 
-    Left out is what begins with two points: a mounted ConfigMap holds each file three times.
+    Left out is what begins with two points: a mounted ConfigMap holds each file three times; and what Python leaves
+    behind where it was run.
 
     Raises:
         Fatal: BadData, when nothing is there or a file cannot be read.
@@ -77,7 +78,7 @@ def copy_tasks(work: Assignment, to: Path) -> Path | None:
     path = uris.resolve(own.include_path, work.places)
     folder = path.parent if path.is_file() else path
     try:
-        return Path(shutil.copytree(folder, to, ignore=shutil.ignore_patterns("..*")))
+        return Path(shutil.copytree(folder, to, ignore=shutil.ignore_patterns("..*", "__pycache__")))
     except OSError as error:
         raise Fatal(
             Reason.BAD_DATA, f"lmEval.includePath: {own.include_path}: cannot be copied: {error}"
