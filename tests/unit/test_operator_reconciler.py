@@ -232,6 +232,12 @@ def two_shards() -> Document:
     return document(datasets=[dataset(shards=2)])
 
 
+def queued(body: Document) -> Document:
+    """The same in a queue of Kueue's."""
+    body["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gpu"}
+    return body
+
+
 async def test_pods_are_forgotten_once_their_outcome_is_on_record(stage: Stage) -> None:
     """10,000 of them with their messages take 13 MiB."""
     stage.submit(two_shards())
@@ -908,9 +914,7 @@ async def test_an_upgrade_in_mid_run_changes_nothing(stage: Stage) -> None:
 
 
 async def test_under_a_queue_label_suspended_jobs_are_deleted_and_made_again_on_resume(stage: Stage) -> None:
-    body = document(datasets=[dataset(shards=2)])
-    body["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gpu"}
-    stage.submit(body)
+    stage.submit(queued(two_shards()))
     await stage.start()
     await stage.until(lambda: len(stage.api.of("jobs")) == 2)
     first, second = stage.api.of("jobs")
@@ -965,9 +969,7 @@ async def test_a_job_that_somebody_suspends_again_and_again_is_not_fought_for(st
 
 async def test_what_completes_while_it_is_suspended_in_a_queue_is_put_on_record(stage: Stage) -> None:
     """No watch has told of its end, so it is still seen running."""
-    body = document(datasets=[dataset(shards=2)])
-    body["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gpu"}
-    stage.submit(body)
+    stage.submit(queued(two_shards()))
     await stage.start()
     await stage.until(lambda: len(stage.api.of("jobs")) == 2)
     await stage.settle()

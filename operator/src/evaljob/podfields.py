@@ -19,6 +19,9 @@ _NVIDIA_SLICE = re.compile(r"nvidia\.com/(mig-.+|gpu\.shared)")
 _OTHER_GPU = re.compile(r"[^/]+/gpu|amd\.com/[cdqs]px_nps\d|gpu\.intel\.com/(i915|xe)|habana\.ai/gaudi")
 FORBIDDEN_PREFIXES = ("LD_", "PYTHON", "KUBE", "NVIDIA_")
 """Of variables that change how programs load code."""
+_NOT_ALLOWED = (
+    f"names starting with {', '.join(FORBIDDEN_PREFIXES[:-1])} or {FORBIDDEN_PREFIXES[-1]} are not allowed"
+)
 SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 """Variables whose values are secret."""
 _NOT_PLAIN = (
@@ -32,7 +35,7 @@ class EnvVar(Frozen):
     model_config = cel_rules(
         cel(
             " && ".join(f"!self.name.startsWith('{prefix}')" for prefix in FORBIDDEN_PREFIXES),
-            "names starting with LD_, PYTHON, KUBE or NVIDIA_ are not allowed",
+            _NOT_ALLOWED,
             fieldPath=".name",
         ),
         cel(f"!(self.name in {list(SECRET_VARIABLES)})", _NOT_PLAIN, fieldPath=".name"),
@@ -44,9 +47,7 @@ class EnvVar(Frozen):
     @model_validator(mode="after")
     def _harmless(self) -> Self:
         if self.name.startswith(FORBIDDEN_PREFIXES):
-            raise ValueError(
-                f"env: {self.name}: names starting with LD_, PYTHON, KUBE or NVIDIA_ are not allowed"
-            )
+            raise ValueError(f"env: {self.name}: {_NOT_ALLOWED}")
         if self.name in SECRET_VARIABLES:
             raise ValueError(f"env: {self.name}: {_NOT_PLAIN}")
         return self

@@ -8,7 +8,7 @@ from evaljob.fields import DnsLabel40, LocalObjectReference, ObjectName
 from evaljob.model import Frozen, cel, cel_rules, exactly_one
 
 SOURCES = ("persistentVolumeClaim", "configMap", "secret")
-_ONE_SOURCE = "exactly one of persistentVolumeClaim, configMap and secret"
+_ONE_SOURCE = f"exactly one of {', '.join(SOURCES[:-1])} and {SOURCES[-1]}"
 ROOTS = ("/dev", "/etc", "/mnt", "/proc", "/sys", "/tmp")  # noqa: S108 - a mount of the pod
 """Where nothing may be mounted; below them it may."""
 OURS = ("/dev", "/etc/evaljob", "/mnt/config", "/mnt/hub", "/mnt/output", "/mnt/source", "/proc", "/sys")
